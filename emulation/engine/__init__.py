@@ -1,0 +1,1 @@
+"""The timing engine: turns operations into spans. `spec` is the specification, `compiled` the fast twin."""

@@ -1,0 +1,316 @@
+"""The specification of the timing engine: short, readable, and what the compiled twin is held to.
+
+At one instant: all ends, then releases, then starts, repeated until nothing changes. Candidates to start go in
+(priority, ready time, serial) over all lanes. A blocked candidate is passed over and reserves nothing, except
+that in an in-order lane the head blocks, and that a candidate which waits for nothing but lower-priority work to
+stop at its quantum claims its lanes against such work.
+"""
+
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from emulation.engine.contract import UNSET, Describe, Occupancy, Spans, check
+from emulation.engine.stuck import explain
+from emulation.ops import END, START, Edge, Lane, Ops, Pool
+
+
+@dataclass(slots=True)
+class Op:
+    """An operation in the engine. `rest_ps` is how much of its length is left."""
+
+    serial: int
+    priority: int
+    quantum_ps: int
+    rest_ps: int
+    holds: list[tuple[int, int]]
+    waits: list[Edge]
+    takes: list[tuple[int, int, int, int]]
+    pending: int = 0
+    ready_ps: int = 0
+    start_ps: int = UNSET
+    end_ps: int = UNSET
+    resumed_ps: int = UNSET
+    yields_ps: int = UNSET
+    turn: int = 0
+    """How often it has been set going; an event of an earlier turn is void."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return (self.priority, self.ready_ps, self.serial)
+
+
+@dataclass(slots=True)
+class Release:
+    """A take to give back when `pending` edges have happened."""
+
+    handle: int
+    edges: list[Edge]
+    pending: int = 0
+
+
+@dataclass(slots=True)
+class Take:
+    """An amount held of a pool; `release` is how it will be given back, once a plan said so."""
+
+    op: int
+    pool: int
+    amount: int
+    taken: bool = False
+    given: bool = False
+    release: Release | None = None
+
+
+@dataclass(slots=True)
+class LaneState:
+    """Who holds a lane now, since when; and, in an in-order lane, who has not started, in order."""
+
+    lane: Lane
+    holders: dict[int, int] = field(default_factory=dict)
+    queue: deque[int] = field(default_factory=deque)
+
+    @property
+    def full(self) -> bool:
+        return len(self.holders) == self.lane.servers
+
+
+class SpecEngine:
+    """`Engine`, straight from the contract."""
+
+    def __init__(self, lanes: Sequence[Lane], pools: Sequence[Pool] = (), describe: Describe = "op {}".format) -> None:
+        self.lanes, self.pools, self._describe = tuple(lanes), tuple(pools), describe
+        self._now_ps = 0
+        self._ops: list[Op] = []
+        self._takes: list[Take] = []
+        self._lane = [LaneState(lane) for lane in self.lanes]
+        self._free = [pool.capacity for pool in self.pools]
+        self._ready: dict[int, Op] = {}
+        self._events: list[tuple[int, int, int, int]] = []
+        self._waiting: dict[Edge, list[Op | Release]] = defaultdict(list)
+        self._due_releases: list[Release] = []
+        self._log: list[tuple[int, int, int, int]] = []
+        self._unended = 0
+        self._left_ps = [0] * len(self.lanes)
+
+    @property
+    def now_ps(self) -> int:
+        return self._now_ps
+
+    @property
+    def next_serial(self) -> int:
+        return len(self._ops)
+
+    @property
+    def next_take(self) -> int:
+        return len(self._takes)
+
+    def free(self, pool: int) -> int:
+        return self._free[pool]
+
+    def spans(self) -> Spans:
+        return Spans(np.array([op.start_ps for op in self._ops], np.int64),
+                     np.array([op.end_ps for op in self._ops], np.int64))
+
+    def occupancy(self) -> Occupancy:
+        rows = np.array(self._log, np.int64).reshape(-1, 4)
+        return Occupancy(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
+
+    def backlog_ps(self, lane: int) -> int:
+        running_ps = sum(self._now_ps - since for since in self._lane[lane].holders.values())
+        return -(-(self._left_ps[lane] - running_ps) // self.lanes[lane].servers)
+
+    def submit(self, ops: Ops) -> None:
+        check(ops, self.lanes, self.pools, self.next_serial, self.next_take, self._is_released, self._describe)
+        for i in range(len(ops)):
+            op = Op(ops.first + i, int(ops.priority[i]), int(ops.quantum_ps[i]), int(ops.length_ps[i]),
+                    ops.holds_of(i), ops.waits_of(i), ops.takes_of(i))
+            self._ops.append(op)
+            self._takes.extend(Take(op.serial, pool, amount) for _, pool, _, amount in op.takes)
+            for lane, hold_ps in op.holds:
+                self._left_ps[lane] += hold_ps
+                if self.lanes[lane].in_order:
+                    self._lane[lane].queue.append(op.serial)
+        self._unended += len(ops)
+        for op in self._ops[ops.first:]:
+            self._await(op, op.waits)
+        for handle, edges in ops.releases():
+            release = Release(handle, edges)
+            self._takes[handle].release = release
+            self._await(release, [*edges, Edge(self._takes[handle].op, START)])
+
+    def _is_released(self, handle: int) -> bool:
+        return handle < len(self._takes) and self._takes[handle].release is not None
+
+    def run(self, until: Collection[int] = ()) -> tuple[int, ...]:
+        watched = set(until)
+        while True:
+            reached = self._instant(watched)
+            if reached:
+                return reached
+            if not self._events:
+                if watched or self._unended:
+                    raise explain(self._ops, self._takes, self._lane, self._free, self.pools, watched, self._describe)
+                return ()
+            self._now_ps = self._events[0][0]
+
+    def advance(self, to_ps: int) -> None:
+        while not (self._instant(set()) or not self._events or self._events[0][0] >= to_ps):
+            self._now_ps = self._events[0][0]
+        self._now_ps = max(self._now_ps, to_ps)
+        self._end_due(set())
+        self._release_due()
+
+    def _instant(self, watched: set[int]) -> tuple[int, ...]:
+        """Ends, releases, starts at `now`, until nothing changes or a watched operation ended."""
+        while True:
+            reached = self._end_due(watched)
+            self._release_due()
+            if reached:
+                return tuple(sorted(reached))
+            started = self._start_ready()
+            if not (started or self._due_releases or (self._events and self._events[0][0] == self._now_ps)):
+                return ()
+
+    # ends and releases
+
+    def _end_due(self, watched: set[int]) -> list[int]:
+        reached = []
+        while self._events and self._events[0][0] <= self._now_ps:
+            _, serial, turn, lane = heapq.heappop(self._events)
+            op = self._ops[serial]
+            if turn != op.turn:
+                continue
+            if lane == _YIELD:
+                self._stop(op)
+            elif lane == _END:
+                op.end_ps = self._now_ps
+                self._unended -= 1
+                self._happened(Edge(serial, END))
+                if serial in watched:
+                    reached.append(serial)
+            else:
+                self._leave(op, lane)
+        return reached
+
+    def _leave(self, op: Op, lane: int) -> None:
+        since = self._lane[lane].holders.pop(op.serial)
+        self._left_ps[lane] -= self._now_ps - since
+        self._log.append((lane, op.serial, since, self._now_ps))
+
+    def _stop(self, op: Op) -> None:
+        """A quantum is over and somebody more urgent waits: the rest keeps its place."""
+        ran = self._now_ps - op.resumed_ps
+        for lane, _ in op.holds:
+            self._leave(op, lane)
+        op.holds = [(lane, hold_ps - ran) for lane, hold_ps in op.holds]
+        op.rest_ps -= ran
+        op.turn += 1
+        op.yields_ps = UNSET
+        self._ready[op.serial] = op
+
+    def _release_due(self) -> None:
+        due, self._due_releases = self._due_releases, []
+        for release in due:
+            take = self._takes[release.handle]
+            take.given = True
+            self._free[take.pool] += take.amount
+
+    def _await(self, waiter: Op | Release, edges: Sequence[Edge]) -> None:
+        for edge in edges:
+            at = self._ops[edge.op].start_ps if edge.edge == START else self._ops[edge.op].end_ps
+            if at == UNSET:
+                waiter.pending += 1
+                self._waiting[edge].append(waiter)
+        if waiter.pending == 0:
+            self._unblocked(waiter)
+
+    def _happened(self, edge: Edge) -> None:
+        for waiter in self._waiting.pop(edge, ()):
+            waiter.pending -= 1
+            if waiter.pending == 0:
+                self._unblocked(waiter)
+
+    def _unblocked(self, waiter: Op | Release) -> None:
+        if isinstance(waiter, Release):
+            self._due_releases.append(waiter)
+        else:
+            waiter.ready_ps = self._now_ps
+            self._ready[waiter.serial] = waiter
+
+    # starts
+
+    def _start_ready(self) -> bool:
+        started = False
+        claims: dict[int, int] = {}
+        for op in sorted(self._ready.values(), key=lambda op: op.order):
+            if not self._may_start(op):
+                continue
+            full = [lane for lane, _ in op.holds if self._lane[lane].full]
+            claimed = any(claims.get(lane, op.priority) < op.priority for lane, _ in op.holds)
+            if not full and not claimed:
+                self._start(op)
+                started = True
+            elif full and not claimed and self._overtakes(op, full):
+                for lane, _ in op.holds:
+                    claims.setdefault(lane, op.priority)
+        return started
+
+    def _may_start(self, op: Op) -> bool:
+        """Pools have what it needs, and it is the head of its in-order lanes (or the rest of one that was)."""
+        if op.start_ps != UNSET:
+            return True
+        if any(self._lane[lane].queue[0] != op.serial for lane, _ in op.holds if self.lanes[lane].in_order):
+            return False
+        need: dict[int, int] = defaultdict(int)
+        for _, pool, needs, amount in op.takes:
+            if self._free[pool] - need[pool] < needs:
+                return False
+            need[pool] += amount
+        return True
+
+    def _overtakes(self, op: Op, full: list[int]) -> bool:
+        """Whether every full lane has a holder that must stop for `op` at its quantum; tells those to stop."""
+        victims = []
+        for lane in full:
+            weaker = [self._ops[serial] for serial in self._lane[lane].holders
+                      if self._ops[serial].quantum_ps and self._ops[serial].priority > op.priority]
+            if not weaker:
+                return False
+            victims.append(min(weaker, key=lambda op: (self._boundary_ps(op), -op.priority, -op.serial)))
+        for victim in victims:
+            boundary_ps = self._boundary_ps(victim)
+            left_ps = victim.resumed_ps + victim.holds[0][1] - boundary_ps
+            if left_ps > 0 and victim.yields_ps == UNSET:
+                victim.yields_ps = boundary_ps
+                heapq.heappush(self._events, (boundary_ps, victim.serial, victim.turn, _YIELD))
+        return True
+
+    def _boundary_ps(self, op: Op) -> int:
+        """The next quantum boundary: at least one quantum after it was set going."""
+        quanta = max(1, -(-(self._now_ps - op.resumed_ps) // op.quantum_ps))
+        return op.resumed_ps + quanta * op.quantum_ps
+
+    def _start(self, op: Op) -> None:
+        del self._ready[op.serial]
+        op.resumed_ps = self._now_ps
+        for lane, hold_ps in op.holds:
+            self._lane[lane].holders[op.serial] = self._now_ps
+            heapq.heappush(self._events, (self._now_ps + hold_ps, op.serial, op.turn, lane))
+        heapq.heappush(self._events, (self._now_ps + op.rest_ps, op.serial, op.turn, _END))
+        if op.start_ps != UNSET:
+            return
+        op.start_ps = self._now_ps
+        for lane, _ in op.holds:
+            if self.lanes[lane].in_order:
+                self._lane[lane].queue.popleft()
+        for handle, pool, _, amount in op.takes:
+            self._free[pool] -= amount
+            self._takes[handle].taken = True
+        self._happened(Edge(op.serial, START))
+
+
+_END = 1 << 62
+_YIELD = -1
