@@ -57,7 +57,7 @@ class Ops:
     priority, quantum_ps, length_ps: [n]; quantum 0 = never interrupted; length = end - start, >= longest hold.
     hold_lane, hold_ps: lanes held, each for its own time from the start.
     wait_op, wait_edge: edges that must have happened before the operation starts.
-    take_pool, take_needs, take_amount: "needs n free, takes m" of a pool at the start; take i has handle first_take + i.
+    take_pool, take_needs, take_amount: "needs n free, takes m" of a pool at the start; take i: handle first_take + i.
     release_take [r]: handles given back after the last of the edges release_op, release_edge.
     """
 
@@ -162,8 +162,6 @@ class OpBuilder:
         """
         holds = holds or {}
         longest = max(holds.values(), default=0)
-        if quantum_ps and len(set(holds.values())) != 1:
-            raise ValueError("an operation with a quantum holds its lanes for one and the same time")
         priorities, quanta, lengths = self._plain
         priorities.append(priority)
         quanta.append(quantum_ps)

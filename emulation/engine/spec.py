@@ -3,7 +3,8 @@
 At one instant: all ends, then releases, then starts, repeated until nothing changes. Candidates to start go in
 (priority, ready time, serial) over all lanes. A blocked candidate is passed over and reserves nothing, except
 that in an in-order lane the head blocks, and that a candidate which waits for nothing but lower-priority work to
-stop at its quantum claims its lanes against such work.
+stop at its quantum claims its lanes against such work. What stops leaves every lane that it still holds and later
+resumes with the rest of each hold (holds of one operation may differ: a slow link behind a fast one).
 """
 
 import heapq
@@ -193,6 +194,7 @@ class SpecEngine:
                     reached.append(serial)
             else:
                 self._leave(op, lane)
+                op.holds = [hold for hold in op.holds if hold[0] != lane]
         return reached
 
     def _leave(self, op: Op, lane: int) -> None:
@@ -279,11 +281,11 @@ class SpecEngine:
                       if self._ops[serial].quantum_ps and self._ops[serial].priority > op.priority]
             if not weaker:
                 return False
-            victims.append(min(weaker, key=lambda op: (self._boundary_ps(op), -op.priority, -op.serial)))
-        for victim in victims:
+            until = {op.serial: min(self._boundary_ps(op), op.resumed_ps + dict(op.holds)[lane]) for op in weaker}
+            victims.append((min(weaker, key=lambda op: (until[op.serial], -op.priority, -op.serial)), lane))
+        for victim, lane in victims:
             boundary_ps = self._boundary_ps(victim)
-            left_ps = victim.resumed_ps + victim.holds[0][1] - boundary_ps
-            if left_ps > 0 and victim.yields_ps == UNSET:
+            if boundary_ps < victim.resumed_ps + dict(victim.holds)[lane] and victim.yields_ps == UNSET:
                 victim.yields_ps = boundary_ps
                 heapq.heappush(self._events, (boundary_ps, victim.serial, victim.turn, _YIELD))
         return True
