@@ -1,0 +1,124 @@
+"""Which shard lies where, in the order of decisions; and what that costs of each device's memory.
+
+An expert rests, part by part, on one device (its place at the start); devices may hold copies. A copy is absent,
+coming or here; for a policy `held` is enough, since a shard whose load was issued before the decision is a hit.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.errors import PlanError
+from emulation.machine import Machine
+from emulation.model import Model
+from emulation.plan import ALL_PARTS
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a policy decides before the run.
+
+    parts: slices of each expert. rest [moe_layers, experts, parts]: device where each part rests.
+    copies: device -> [moe_layers, experts] of whole experts copied there before the run begins.
+    """
+
+    rest: Ints
+    copies: dict[int, Mask] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> int:
+        return int(self.rest.shape[2])
+
+
+class Ledger:
+    """Where shards rest and where copies of them are. Layers are numbers among MoE layers."""
+
+    def __init__(self, machine: Machine, model: Model, start: Start, budget_bytes: Ints) -> None:
+        self.machine, self.model, self.start, self.budget_bytes = machine, model, start, budget_bytes
+        self.part_bytes = np.array([model.expert_work(model.columns(p, start.parts)).weight_bytes
+                                    for p in range(start.parts)], np.int64)
+        self.used_bytes = np.zeros(len(machine.devices), np.int64)
+        self.peak_bytes = self.used_bytes.copy()
+        self._issued = 0
+        self._since: dict[int, Ints] = {}
+        expected = (len(model.moe_layers), model.experts)
+        if start.rest.shape[:2] != expected:
+            raise PlanError(f"the policy places {start.rest.shape[:2]} (layers, experts), the model has {expected}")
+        for device in np.unique(start.rest):
+            if not machine.devices[device].rests:
+                able = ", ".join(machine.devices[d].name for d in machine.stores)
+                raise PlanError(f"the policy rests experts on {machine.devices[device].name!r}, where none can rest; "
+                                f"they can on: {able}")
+            self._take(int(device), int(((start.rest == device) * self.part_bytes).sum()), "experts that rest there")
+        for device, whole in sorted(start.copies.items()):
+            self._since[device] = np.full(start.rest.shape, ABSENT, np.int64)
+            self._since[device][whole] = 0
+            self._take(device, int(whole.sum() * self.part_bytes.sum()), "its first copies")
+
+    def _take(self, device: int, bytes_: int, what: str) -> None:
+        used, budget = int(self.used_bytes[device]) + bytes_, int(self.budget_bytes[device])
+        if used > budget:
+            raise PlanError(f"{self.machine.devices[device].name!r} has room for {budget / 1e9:.3f} GB of experts, but "
+                            f"{what} make it {used / 1e9:.3f} GB: use fewer slots, a smaller precision or more memory")
+        self.used_bytes[device] = used
+        self.peak_bytes = np.maximum(self.peak_bytes, self.used_bytes)
+
+    def _copies(self, device: int) -> Ints:
+        if device not in self._since:
+            self._since[device] = np.full(self.start.rest.shape, ABSENT, np.int64)
+        return self._since[device]
+
+    def _parts(self, part: int) -> slice:
+        return slice(None) if part == ALL_PARTS else slice(part, part + 1)
+
+    def rests(self, moe: int, device: int) -> Mask:
+        """Which experts rest whole on a device, [experts]."""
+        resting: Mask = (self.start.rest[moe] == device).all(axis=1)
+        return resting
+
+    def held(self, moe: int, device: int) -> Mask:
+        """Which experts a device holds whole, coming ones included, [experts]."""
+        held: Mask = ((self.start.rest[moe] == device) | (self._copies(device)[moe] != ABSENT)).all(axis=1)
+        return held
+
+    def since(self, moe: int, device: int) -> Ints:
+        """When each expert's copy was issued: a number that grows, 0 for those of the start, ABSENT, [experts]."""
+        issued: Ints = self._copies(device)[moe].max(axis=1)
+        return issued
+
+    def has(self, device: int, moe: int, expert: int, part: int) -> bool:
+        """Whether a device holds a part of an expert (or all of it)."""
+        where = self._parts(part)
+        here = (self.start.rest[moe, expert, where] == device) | (self._copies(device)[moe, expert, where] != ABSENT)
+        return bool(here.all())
+
+    def load(self, device: int, moe: int, expert: int, part: int) -> None:
+        """Note a copy; refuses what is there already and what does not fit."""
+        where = self._parts(part)
+        name = self._name(moe, expert, part)
+        if self.has(device, moe, expert, part):
+            raise PlanError(f"the plan loads {name} to {self.machine.devices[device].name!r}, which holds it already")
+        self._take(device, int(self.part_bytes[where].sum()), f"the load of {name}")
+        self._issued += 1
+        self._copies(device)[moe, expert, where] = self._issued
+
+    def evict(self, device: int, moe: int, expert: int, part: int) -> None:
+        """Note that a copy goes; what rests on a device stays."""
+        where = self._parts(part)
+        if (self._copies(device)[moe, expert, where] == ABSENT).any():
+            raise PlanError(f"the plan evicts {self._name(moe, expert, part)} from "
+                            f"{self.machine.devices[device].name!r}, which holds no copy of it")
+        self._copies(device)[moe, expert, where] = ABSENT
+        self.used_bytes[device] -= int(self.part_bytes[where].sum())
+
+    def free_bytes(self, device: int) -> int:
+        return int(self.budget_bytes[device] - self.used_bytes[device])
+
+    def _name(self, moe: int, expert: int, part: int) -> str:
+        which = "" if part == ALL_PARTS else f" part {part}"
+        return f"expert {expert}{which} of layer {self.model.moe_layers[moe]}"

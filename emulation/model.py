@@ -1,0 +1,106 @@
+"""What a model costs: bytes and flops of its parts at a precision. cluster/ builds it from a shape."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from emulation.shards import slice_bounds
+
+
+@dataclass(frozen=True)
+class Work:
+    """Bytes to read once, bytes and flops for each token."""
+
+    weight_bytes: int = 0
+    token_bytes: int = 0
+    token_flops: int = 0
+
+    def bytes_for(self, tokens: int) -> int:
+        return self.weight_bytes + tokens * self.token_bytes
+
+    def flops_for(self, tokens: int) -> int:
+        return tokens * self.token_flops
+
+
+NOTHING = Work()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parts of one decoder layer outside its routed experts. `router` is NOTHING in a dense layer.
+
+    attention: projections. kv_bytes: of one position; read once for each sequence that attends to it.
+    context_flops: for each token and each position it attends to. dense: the FFN of a dense layer. shared: shared
+    experts, which every token visits.
+    """
+
+    attention: Work
+    kv_bytes: int
+    context_flops: int
+    router: Work = NOTHING
+    dense: Work = NOTHING
+    shared: Work = NOTHING
+
+    @property
+    def is_moe(self) -> bool:
+        return self.router != NOTHING
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model at a precision. An expert has `matrices` matrices of d_model x d_ff (three where gated).
+
+    weight_bytes: bytes of one expert weight (a fraction where groups share a scale). dequant_flops: flops that
+    turning one stored weight into one compute weight costs, once a kernel. activation_bytes: of one activation.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    experts: int
+    top_k: int
+    d_model: int
+    d_ff: int
+    matrices: int
+    weight_bytes: Fraction
+    activation_bytes: Fraction
+    dequant_flops: int = 0
+    head: Work = NOTHING
+    embedding_bytes: int = 0
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        return tuple(i for i, layer in enumerate(self.layers) if layer.is_moe)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of all weights outside routed experts."""
+        parts = (w.weight_bytes for la in self.layers for w in (la.attention, la.router, la.dense, la.shared))
+        return sum(parts) + self.head.weight_bytes + self.embedding_bytes
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return sum(layer.kv_bytes for layer in self.layers)
+
+    def columns(self, part: int, parts: int) -> int:
+        """How many of an expert's d_ff columns a part holds."""
+        lo, hi = slice_bounds(self.d_ff, parts)[part]
+        return hi - lo
+
+    def expert_work(self, columns: int) -> Work:
+        """One expert, or a slice of it with that many of its d_ff columns."""
+        weights = self.matrices * self.d_model * columns
+        return Work(ceil(weights * self.weight_bytes),
+                    ceil((2 * self.d_model + (self.matrices - 1) * columns) * self.activation_bytes),
+                    2 * weights)
+
+    def expert_flops(self, columns: int, tokens: int) -> int:
+        """Flops of a slice over some tokens, dequantisation included."""
+        weights = self.matrices * self.d_model * columns
+        return tokens * 2 * weights + self.dequant_flops * weights
+
+    def token_row_bytes(self, tokens: int) -> int:
+        """Bytes of that many activation rows."""
+        return ceil(tokens * self.d_model * self.activation_bytes)
+
+
+def ceil(value: Fraction) -> int:
+    return -(-value.numerator // value.denominator)

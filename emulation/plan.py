@@ -1,0 +1,91 @@
+"""What a policy decides for one layer: run these there, fetch those, evict that. In program order, in columns."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.ops import DEMAND
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+RUN = 0
+LOAD = 1
+EVICT = 2
+
+NOBODY = -1
+ALL_TOKENS = -1
+ALL_PARTS = -1
+
+UNICAST = "unicast"
+BROADCAST = "broadcast"
+ALL_TO_ALL = "all_to_all"
+EXCHANGES = (UNICAST, BROADCAST, ALL_TO_ALL)
+"""How activations travel: a message for each pair of devices; one message that all receive; one collective."""
+
+
+class Served(NamedTuple):
+    """The routing that a policy serves where it is not the routing that it was given: one row for each pair.
+
+    token [n], expert [n], weight [n], input_layer [n]: the model layer whose hidden state the expert is fed.
+    """
+
+    token: Ints
+    expert: Ints
+    weight: Floats
+    input_layer: Ints
+
+
+class Row(NamedTuple):
+    """One line of a plan."""
+
+    verb: int
+    layer: int
+    expert: int
+    part: int
+    device: int
+    victim: int
+    priority: int
+    tokens: int
+
+
+@dataclass
+class Plan:
+    """Rows in program order. The readable way to write one is `run`, `load` and `evict`.
+
+    layer is a model layer; part is ALL_PARTS or one slice of an expert; tokens is ALL_TOKENS (those routed to the
+    expert) or an index into token_sets. served is None where the policy serves the routing that it was given.
+    """
+
+    layer: int
+    exchange: str = UNICAST
+    rows: list[Row] = field(default_factory=list)
+    token_sets: list[Ints] = field(default_factory=list)
+    served: Served | None = None
+    wake: list[int] = field(default_factory=list)
+
+    def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
+            layer: int | None = None) -> None:
+        """Run an expert (or one part) on a device, for the tokens routed to it or for those named.
+
+        With a later `layer`, the run is early: it is fed this layer's hidden state and combined in that layer.
+        """
+        tokens_index = ALL_TOKENS
+        if tokens is not None:
+            self.token_sets.append(np.asarray(tokens, np.int64))
+            tokens_index = len(self.token_sets) - 1
+        self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), part, int(on), NOBODY, DEMAND,
+                             tokens_index))
+
+    def load(self, expert: int, to: int, *, part: int = ALL_PARTS, layer: int | None = None, over: int = NOBODY,
+             priority: int = DEMAND) -> None:
+        """Copy an expert (or one part) from where it rests; with `over`, into the place of that expert of the layer."""
+        self.rows.append(Row(LOAD, self.layer if layer is None else layer, int(expert), part, int(to), int(over),
+                             priority, ALL_TOKENS))
+
+    def evict(self, expert: int, of: int, *, part: int = ALL_PARTS, layer: int | None = None) -> None:
+        """Drop a copy after its last use."""
+        self.rows.append(Row(EVICT, self.layer if layer is None else layer, int(expert), part, int(of), NOBODY, DEMAND,
+                             ALL_TOKENS))

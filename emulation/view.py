@@ -1,0 +1,147 @@
+"""What a policy sees when it decides: values only. No clock, no device object, no future of the trace."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.machine import Machine
+from emulation.model import Model
+
+if TYPE_CHECKING:
+    from emulation.ledger import Ledger
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+PREFILL = 0
+DECODE = 1
+DROPPED = -1
+
+
+@dataclass(frozen=True)
+class Step:
+    """The tokens of one forward pass. Rows are tokens.
+
+    sequence, position, phase [tokens]; home [tokens]: the device on which the token lies.
+    ends [tokens]: whether the token's logits are wanted.
+    """
+
+    number: int
+    sequence: Ints
+    position: Ints
+    phase: Ints
+    home: Ints
+    ends: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """(token, expert) pairs in the order in which they were listed, with their weights; all [pairs]."""
+
+    token: Ints
+    expert: Ints
+    weight: Floats
+
+    @cached_property
+    def _by_expert(self) -> tuple[Ints, Ints]:
+        order = np.argsort(self.expert, kind="stable")
+        return order, self.expert[order]
+
+    @cached_property
+    def active(self) -> Ints:
+        """Experts with at least one token, first come first listed."""
+        unique, first = np.unique(self.expert, return_index=True)
+        in_order: Ints = unique[np.argsort(first, kind="stable")]
+        return in_order
+
+    def of(self, expert: int) -> Ints:
+        """Indices of the pairs of one expert."""
+        order, ids = self._by_expert
+        lo, hi = np.searchsorted(ids, [expert, expert + 1])
+        return order[lo:hi]
+
+    def tokens_of(self, expert: int) -> Ints:
+        """The tokens of one expert, in listed order."""
+        return self.token[self.of(expert)]
+
+    def counts(self, experts: int) -> Ints:
+        """Tokens of each expert, [experts]."""
+        return np.bincount(self.expert, minlength=experts).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty."""
+
+    experts: Ints
+    weights: Floats
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The pairs in routing order: over the tokens, first come first listed."""
+        token, place = np.nonzero(self.experts != DROPPED)
+        return Pairs(token.astype(np.int64), self.experts[token, place].astype(np.int64), self.weights[token, place])
+
+    @property
+    def active(self) -> Ints:
+        """Experts with at least one token, in routing order."""
+        return self.pairs.active
+
+    def counts(self, experts: int) -> Ints:
+        """Tokens of each expert, [experts]."""
+        return self.pairs.counts(experts)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy is told before the run.
+
+    budget_bytes [devices]: room for expert weights. popularity [moe_layers, experts]: counts of a recorded history,
+    where the workload names one.
+    """
+
+    machine: Machine
+    model: Model
+    budget_bytes: Ints
+    popularity: Ints | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """The state of the machine at a decision. Layers are model layers; `moe` is the layer's number among MoE layers.
+
+    forecast: guessed routing of the next MoE layer for this step's tokens. early_pairs: what of this layer already ran,
+    fed an earlier layer's hidden state.
+    """
+
+    setting: Setting
+    step: Step
+    layer: int
+    moe: int
+    routing: Routing
+    forecast: Routing | None
+    ledger: "Ledger"
+    early_pairs: Pairs
+    now_ps: int
+    backlog_ps: Callable[[int], int]
+
+    @property
+    def next_layer(self) -> int | None:
+        """The next MoE layer of the model, if there is one."""
+        layers = self.setting.model.moe_layers
+        return layers[self.moe + 1] if self.moe + 1 < len(layers) else None
+
+    def held(self, device: int) -> NDArray[np.bool_]:
+        """Experts of this layer that a device holds, coming ones included, [experts]."""
+        return self.ledger.held(self.moe, device)
+
+    def held_next(self, device: int) -> NDArray[np.bool_]:
+        """The same for the next MoE layer."""
+        return self.ledger.held(self.moe + 1, device)
