@@ -1,0 +1,53 @@
+"""One arithmetic for every process: the same operands give the same bits wherever they are multiplied.
+
+MKL_CBWR=AVX2,STRICT makes a row of a fp32 product independent of the other rows, of the slice of columns it is
+computed with, of strides and of alignment (without STRICT all but the last two were seen to matter); so an expert
+gives one token the same bits in any batch, any shard and any process. oneDNN's bf16 products do not promise that:
+expert math is done in fp32 (see moe.experts). MKL reads the variable once, at its first product.
+"""
+
+import os
+import sys
+
+from emulation.errors import ConfigError
+
+MKL_MODE = "AVX2,STRICT"
+ENVIRONMENT = {
+    "MKL_CBWR": MKL_MODE,
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MKL_DYNAMIC": "FALSE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def pin() -> None:
+    """Set the environment and torch to one thread and one arithmetic; call it first in every process that computes."""
+    torch_was_loaded = "torch" in sys.modules
+    before = os.environ.get("MKL_CBWR")
+    os.environ.update(ENVIRONMENT)
+    import torch
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    if torch_was_loaded and before != MKL_MODE and not is_pinned():
+        raise ConfigError(
+            "this process multiplied before its arithmetic was pinned: call moe.determinism.pin() first, "
+            f"or start it with MKL_CBWR={MKL_MODE}"
+        )
+
+
+def is_pinned() -> bool:
+    """Whether fp32 products here do not depend on their batch and shard, tried on shapes that show it otherwise."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        return False
+    source = torch.Generator().manual_seed(0)
+    for rows, width, depth in ((33, 74, 48), (8, 1000, 64), (5, 256, 256)):
+        tokens = torch.randn(rows, depth, generator=source)
+        weight = torch.randn(width, depth, generator=source)
+        whole = torch.nn.functional.linear(tokens, weight)
+        if not torch.equal(torch.nn.functional.linear(tokens[:1], weight[3:-5]), whole[:1, 3:-5]):
+            return False
+    return True

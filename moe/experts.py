@@ -1,0 +1,118 @@
+"""Expert math on slices: what one unit computes for its tokens, in fp32 and in a fixed order.
+
+One product per (unit, expert, token set), gate and up on the slice's rows, down on its columns. Weights stored
+narrower are widened at use, which is exact, and never kept. Partial sums are fp32 and are added over experts by
+ascending id, then over units in unit order, never in order of arrival. Under moe.determinism.pin() a token's bits
+do not depend on which tokens or slices are computed beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from emulation.errors import InputError, unknown
+
+DROPPED = 65535  # in a recorded routing: this slot was not served
+
+_FUNCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": functional.silu,
+    "swish": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": lambda gate: functional.gelu(gate, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """act(gate) * up; or with a limit gpt_oss's (up + 1) * gate * sigmoid(alpha * gate) on clamped operands."""
+
+    name: str = "silu"
+    limit: float | None = None
+    alpha: float = 1.702
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, clamped: bool) -> "Activation":
+        """The activation that a config.json names; 7.0 and 1.702 are gpt_oss's own defaults."""
+        name = str(config.get("hidden_act", "silu"))
+        if name not in _FUNCTIONS:
+            raise InputError(unknown("hidden_act", name, _FUNCTIONS))
+        if not clamped:
+            return cls(name)
+        return cls(name, float(config.get("swiglu_limit", 7.0)), float(config.get("swiglu_alpha", 1.702)))
+
+    def __call__(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        if self.limit is None:
+            return _FUNCTIONS[self.name](gate) * up
+        gate = gate.clamp(min=None, max=self.limit)
+        up = up.clamp(min=-self.limit, max=self.limit)
+        return (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
+
+
+@dataclass(frozen=True)
+class ExpertSlice:
+    """Columns [lo, hi) of one expert: gate and up [w, d], down [d, w], in the checkpoint's dtype and strides."""
+
+    expert: int
+    lo: int
+    hi: int
+    gate: torch.Tensor
+    up: torch.Tensor
+    down: torch.Tensor
+    gate_bias: torch.Tensor | None
+    up_bias: torch.Tensor | None
+    down_bias: torch.Tensor | None
+    activation: Activation
+
+
+SliceOf = Callable[[int], ExpertSlice | None]
+
+
+def partial_ffn(part: ExpertSlice, x: torch.Tensor) -> torch.Tensor:
+    """This slice's share of the expert's output for tokens x [n, d], fp32 [n, d]; the shares of all slices add up."""
+    x = x.to(torch.float32).contiguous()
+    gate = _plus(x @ part.gate.to(torch.float32).T, part.gate_bias)
+    up = _plus(x @ part.up.to(torch.float32).T, part.up_bias)
+    return _plus(part.activation(gate, up) @ part.down.to(torch.float32).T, part.down_bias)
+
+
+def unit_partial(
+    slice_of: SliceOf, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """One unit's weighted sum over the experts it holds, fp32 [T, d], by ascending expert id.
+
+    hidden [T, d], experts and weights [T, k]; `slice_of` gives the unit's slice of an expert, or None if the unit
+    has no part in it. A slot whose id is no expert's (DROPPED, negative) is nobody's.
+    """
+    out = torch.zeros(hidden.shape, dtype=torch.float32)
+    hidden, weights = hidden.to(torch.float32), weights.to(torch.float32)
+    for expert in routed(experts):
+        part = slice_of(expert)
+        if part is None:
+            continue
+        tokens, slots = torch.where(experts == expert)
+        share = partial_ffn(part, hidden[tokens]) * weights[tokens, slots, None]
+        out.index_add_(0, tokens, share)
+    return out
+
+
+def reduce_units(partials: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of units' partials [T, d], added in the order given: unit order, whoever answered first."""
+    total: torch.Tensor | None = None
+    for partial in partials:
+        total = partial.clone() if total is None else total.add_(partial)
+    if total is None:
+        raise ValueError("a reduction needs at least one unit's partial")
+    return total
+
+
+def routed(experts: torch.Tensor) -> Sequence[int]:
+    """The expert ids that occur, ascending; dropped slots left out."""
+    return [expert for expert in torch.unique(experts).tolist() if 0 <= expert < DROPPED]
+
+
+def _plus(product: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return product if bias is None else product + bias.to(torch.float32)
