@@ -33,12 +33,17 @@ class Edge(NamedTuple):
 class Lane:
     """What an operation occupies: an engine, a stream, a thread, a link direction, a memory port.
 
-    In an in-order lane operations start in the order of their serials: a stream, a queue of loads.
+    In an in-order lane operations run in the order of their serials: a stream, a queue of loads. Nobody overtakes in
+    it; loads that more urgent ones may overtake share a lane that is not in-order.
     """
 
     name: str
     servers: int = 1
     in_order: bool = False
+
+    def __post_init__(self) -> None:
+        if self.servers < 1:
+            raise ValueError(f"lane {self.name!r} has {self.servers} servers: it needs at least one")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class Pool:
 
     name: str
     capacity: int
+
+    def __post_init__(self) -> None:
+        if self.capacity < 0:
+            raise ValueError(f"pool {self.name!r} has a capacity of {self.capacity}: it is zero or more")
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,13 @@ class OpBuilder:
 
     def take_handle(self, op: int, index: int = 0) -> int:
         """The handle of an operation's take, for a release."""
-        return self.first_take + self._takes.ptr[op - self.first] + index
+        row = op - self.first
+        if not 0 <= row < self.next_serial - self.first:
+            raise IndexError(f"operation {op} is none of this builder's ({self.first} to {self.next_serial - 1})")
+        first, end = self._takes.ptr[row:row + 2]
+        if not 0 <= index < end - first:
+            raise IndexError(f"operation {op} has {end - first} takes, and none with index {index}")
+        return self.first_take + first + index
 
     def release(self, handle: int, *, after: Iterable[Edge | int]) -> None:
         """Give a take back after the last of these edges."""

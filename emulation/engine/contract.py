@@ -53,7 +53,7 @@ class Engine(Protocol):
         """Accept operations; they may start at `now_ps` or later. Refuses cycles and unknown references."""
 
     def run(self, until: Collection[int] = ()) -> tuple[int, ...]:
-        """Advance until operations named in `until` end; return those that ended, in order of serial.
+        """Advance until an operation named in `until` has ended; return those that have, in order of serial.
 
         Stops after the ends and releases of that instant and before its starts, so that work submitted then
         competes as if it had always been there. With no `until`: run until nothing is left, and return ().
@@ -61,7 +61,10 @@ class Engine(Protocol):
         """
 
     def advance(self, to_ps: int) -> None:
-        """Advance through all that happens before `to_ps` and stop there (an arrival, a fault), before its starts."""
+        """Advance through all that happens before `to_ps` and stop there (an arrival, a fault), before its starts.
+
+        To advance to `now_ps` changes nothing; to advance to earlier is a ValueError.
+        """
 
     def free(self, pool: int) -> int:
         """What is free in a pool now."""
@@ -81,25 +84,57 @@ def check(ops: Ops, lanes: Sequence[Lane], pools: Sequence[Pool], next_serial: i
         raise PlanError(f"operations were built to start at serial {ops.first} and take {ops.first_take}, "
                         f"but the engine is at {next_serial} and {next_take}: build them after the last submit")
     end = ops.first + len(ops)
+    for column in (ops.wait_edge, ops.release_edge):
+        bad = column[(column != START) & (column != END)]
+        if len(bad):
+            raise PlanError(f"a plan names edge {int(bad[0])} of an operation: an edge is {START} or {END}")
     for name, column, limit in (("lane", ops.hold_lane, len(lanes)), ("pool", ops.take_pool, len(pools)),
                                 ("operation", ops.wait_op, end), ("operation", ops.release_op, end),
                                 ("take", ops.release_take, next_take + ops.takes)):
         bad = column[(column < 0) | (column >= limit)]
         if len(bad):
             raise PlanError(f"a plan names {name} {int(bad[0])}, but there are {limit} so far")
-    if (ops.hold_ps < 0).any() or (ops.length_ps < 0).any():
-        raise PlanError("a plan holds a negative duration: durations are whole picoseconds, zero or more")
+    _check_holds(ops, lanes, describe)
     _check_takes(ops, pools, is_released, describe)
     _check_cycles(ops, lanes, describe)
+
+
+def check_until(until: Collection[int], submitted: int) -> tuple[int, ...]:
+    """The serials to stop at, sorted; refuses one that nobody submitted."""
+    watched = tuple(sorted(set(until)))
+    for serial in watched:
+        if not 0 <= serial < submitted:
+            raise PlanError(f"cannot run until operation {serial}: only {submitted} were submitted")
+    return watched
+
+
+def _check_holds(ops: Ops, lanes: Sequence[Lane], describe: Describe) -> None:
+    if (ops.hold_ps < 0).any() or (ops.length_ps < 0).any() or (ops.quantum_ps < 0).any():
+        raise PlanError("a plan holds a negative duration: durations are whole picoseconds, zero or more")
+    row = np.repeat(np.arange(len(ops)), np.diff(ops.hold_ptr))
+    short = np.flatnonzero(ops.hold_ps > ops.length_ps[row])
+    if len(short):
+        i = row[short[0]]
+        raise PlanError(f"{describe(ops.first + int(i))} is {ops.length_ps[i]} ps long, but holds a lane for "
+                        f"{ops.hold_ps[short[0]]} ps: an operation is as long as its longest hold, or longer")
+    key = row * len(lanes) + ops.hold_lane
+    if len(np.unique(key)) < len(key):
+        held, times = np.unique(key, return_counts=True)
+        op, lane = divmod(int(held[times > 1][0]), len(lanes))
+        raise PlanError(f"{describe(ops.first + op)} names lane {lanes[lane].name!r} twice: "
+                        "an operation holds one server of a lane")
 
 
 def _check_takes(ops: Ops, pools: Sequence[Pool], is_released: Callable[[int], bool], describe: Describe) -> None:
     for row in range(ops.takes):
         pool, needs, amount = pools[ops.take_pool[row]], int(ops.take_needs[row]), int(ops.take_amount[row])
-        if not 0 <= amount <= needs <= pool.capacity:
-            op = ops.first + int(np.searchsorted(ops.take_ptr, row, side="right")) - 1
+        op = ops.first + int(np.searchsorted(ops.take_ptr, row, side="right")) - 1
+        before = sum(int(ops.take_amount[k]) for k in range(int(ops.take_ptr[op - ops.first]), row)
+                     if ops.take_pool[k] == ops.take_pool[row])
+        if not 0 <= amount <= needs <= pool.capacity - before:
             raise PlanError(f"{describe(op)} needs {needs} and takes {amount} of pool {pool.name!r}, "
-                            f"which holds {pool.capacity}: it takes at most what it needs, and needs at most that")
+                            f"which holds {pool.capacity} and of which it took {before} already: "
+                        "it takes at most what it needs, and needs at most what is left")
     seen: set[int] = set()
     for handle in ops.release_take.tolist():
         if handle in seen or is_released(handle):

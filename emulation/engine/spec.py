@@ -1,27 +1,32 @@
 """The specification of the timing engine: short, readable, and what the compiled twin is held to.
 
-At one instant: all ends, then releases, then starts, repeated until nothing changes. Candidates to start go in
-(priority, ready time, serial) over all lanes. A blocked candidate is passed over and reserves nothing, except
-that in an in-order lane the head blocks, and that a candidate which waits for nothing but lower-priority work to
-stop at its quantum claims its lanes against such work. What stops leaves every lane that it still holds and later
-resumes with the rest of each hold (holds of one operation may differ: a slow link behind a fast one).
+At one instant: all ends, then releases, then a pass of starts, repeated until nothing changes. A pass goes over the
+candidates in (priority, ready time, serial); what becomes ready in it is for the next one. A blocked candidate is
+passed over and reserves nothing, except that in an in-order lane the head blocks, and that a candidate which waits
+for nothing but lower-priority work to make way claims its lanes against lower-priority work.
+
+A holder makes way at its quantum boundary or at the end of its hold. It stops in the pass, when a candidate whose
+full lanes all have such a holder finds it at a boundary; nobody stops for one that got its lanes otherwise. What
+stops leaves all its lanes, keeps its place, and resumes with the rest of each hold (they may differ: a slow link
+behind a fast one). In an in-order lane nobody makes way, and what stopped for another lane is the head again.
 """
 
 import heapq
+from bisect import insort
 from collections import defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from emulation.engine.contract import UNSET, Describe, Occupancy, Spans, check
+from emulation.engine.contract import UNSET, Describe, Occupancy, Spans, check, check_until
 from emulation.engine.stuck import explain
 from emulation.ops import END, START, Edge, Lane, Ops, Pool
 
 
 @dataclass(slots=True)
 class Op:
-    """An operation in the engine. `rest_ps` is how much of its length is left."""
+    """An operation in the engine; `rest_ps` of its length is left, and events of an earlier `turn` are void."""
 
     serial: int
     priority: int
@@ -35,9 +40,8 @@ class Op:
     start_ps: int = UNSET
     end_ps: int = UNSET
     resumed_ps: int = UNSET
-    yields_ps: int = UNSET
+    alarm_ps: int = UNSET
     turn: int = 0
-    """How often it has been set going; an event of an earlier turn is void."""
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -67,7 +71,7 @@ class Take:
 
 @dataclass(slots=True)
 class LaneState:
-    """Who holds a lane now, since when; and, in an in-order lane, who has not started, in order."""
+    """Who holds a lane now, since when; and, in an in-order lane, whose turn comes, by serial."""
 
     lane: Lane
     holders: dict[int, int] = field(default_factory=dict)
@@ -124,7 +128,8 @@ class SpecEngine:
         return -(-(self._left_ps[lane] - running_ps) // self.lanes[lane].servers)
 
     def submit(self, ops: Ops) -> None:
-        check(ops, self.lanes, self.pools, self.next_serial, self.next_take, self._is_released, self._describe)
+        check(ops, self.lanes, self.pools, self.next_serial, self.next_take,
+              lambda handle: handle < len(self._takes) and self._takes[handle].release is not None, self._describe)
         for i in range(len(ops)):
             op = Op(ops.first + i, int(ops.priority[i]), int(ops.quantum_ps[i]), int(ops.length_ps[i]),
                     ops.holds_of(i), ops.waits_of(i), ops.takes_of(i))
@@ -142,29 +147,28 @@ class SpecEngine:
             self._takes[handle].release = release
             self._await(release, [*edges, Edge(self._takes[handle].op, START)])
 
-    def _is_released(self, handle: int) -> bool:
-        return handle < len(self._takes) and self._takes[handle].release is not None
-
     def run(self, until: Collection[int] = ()) -> tuple[int, ...]:
-        watched = set(until)
-        while True:
-            reached = self._instant(watched)
-            if reached:
-                return reached
-            if not self._events:
-                if watched or self._unended:
-                    raise explain(self._ops, self._takes, self._lane, self._free, self.pools, watched, self._describe)
-                return ()
-            self._now_ps = self._events[0][0]
+        watched = check_until(until, len(self._ops))
+        reached = tuple(serial for serial in watched if self._ops[serial].end_ps != UNSET)
+        while not (reached or (reached := self._instant(watched))):
+            if self._events:
+                self._now_ps = self._events[0][0]
+            elif self._unended:
+                raise explain(self._ops, self._takes, self._lane, self._free, self.pools, watched, self._describe)
+            else:
+                break
+        return reached
 
     def advance(self, to_ps: int) -> None:
-        while not (self._instant(set()) or not self._events or self._events[0][0] >= to_ps):
-            self._now_ps = self._events[0][0]
-        self._now_ps = max(self._now_ps, to_ps)
-        self._end_due(set())
+        if to_ps < self._now_ps:
+            raise ValueError(f"cannot advance to {to_ps} ps: it is {self._now_ps} ps already")
+        while self._now_ps < to_ps:
+            self._instant(())
+            self._now_ps = min(to_ps, self._events[0][0]) if self._events else to_ps
+        self._end_due(())
         self._release_due()
 
-    def _instant(self, watched: set[int]) -> tuple[int, ...]:
+    def _instant(self, watched: Collection[int]) -> tuple[int, ...]:
         """Ends, releases, starts at `now`, until nothing changes or a watched operation ended."""
         while True:
             reached = self._end_due(watched)
@@ -172,21 +176,19 @@ class SpecEngine:
             if reached:
                 return tuple(sorted(reached))
             started = self._start_ready()
-            if not (started or self._due_releases or (self._events and self._events[0][0] == self._now_ps)):
+            if not (started or (self._events and self._events[0][0] == self._now_ps)):
                 return ()
 
     # ends and releases
 
-    def _end_due(self, watched: set[int]) -> list[int]:
+    def _end_due(self, watched: Collection[int]) -> list[int]:
         reached = []
         while self._events and self._events[0][0] <= self._now_ps:
             _, serial, turn, lane = heapq.heappop(self._events)
             op = self._ops[serial]
-            if turn != op.turn:
+            if turn != op.turn or lane == _ALARM:
                 continue
-            if lane == _YIELD:
-                self._stop(op)
-            elif lane == _END:
+            if lane == _END:
                 op.end_ps = self._now_ps
                 self._unended -= 1
                 self._happened(Edge(serial, END))
@@ -203,14 +205,15 @@ class SpecEngine:
         self._log.append((lane, op.serial, since, self._now_ps))
 
     def _stop(self, op: Op) -> None:
-        """A quantum is over and somebody more urgent waits: the rest keeps its place."""
+        """The rest keeps its place: among the candidates, and at the head of in-order lanes."""
         ran = self._now_ps - op.resumed_ps
         for lane, _ in op.holds:
             self._leave(op, lane)
+            if self.lanes[lane].in_order:
+                insort(self._lane[lane].queue, op.serial)
         op.holds = [(lane, hold_ps - ran) for lane, hold_ps in op.holds]
         op.rest_ps -= ran
         op.turn += 1
-        op.yields_ps = UNSET
         self._ready[op.serial] = op
 
     def _release_due(self) -> None:
@@ -245,27 +248,30 @@ class SpecEngine:
     # starts
 
     def _start_ready(self) -> bool:
-        started = False
+        changed = False
         claims: dict[int, int] = {}
         for op in sorted(self._ready.values(), key=lambda op: op.order):
-            if not self._may_start(op):
+            if not self._may_start(op) or any(claims.get(lane, op.priority) < op.priority for lane, _ in op.holds):
                 continue
             full = [lane for lane, _ in op.holds if self._lane[lane].full]
-            claimed = any(claims.get(lane, op.priority) < op.priority for lane, _ in op.holds)
-            if not full and not claimed:
+            victims = self._victims(op, full)
+            for victim in victims:
+                if self._boundary_ps(victim) == self._now_ps:
+                    self._stop(victim)
+                    changed = True
+            if not any(self._lane[lane].full for lane in full):
                 self._start(op)
-                started = True
-            elif full and not claimed and self._overtakes(op, full):
-                for lane, _ in op.holds:
-                    claims.setdefault(lane, op.priority)
-        return started
+                changed = True
+            elif victims:
+                claims.update((lane, op.priority) for lane, _ in op.holds if lane not in claims)
+        return changed
 
     def _may_start(self, op: Op) -> bool:
-        """Pools have what it needs, and it is the head of its in-order lanes (or the rest of one that was)."""
-        if op.start_ps != UNSET:
-            return True
+        """It is the head of its in-order lanes, and pools have what it needs (the rest of one that stopped has it)."""
         if any(self._lane[lane].queue[0] != op.serial for lane, _ in op.holds if self.lanes[lane].in_order):
             return False
+        if op.start_ps != UNSET:
+            return True
         need: dict[int, int] = defaultdict(int)
         for _, pool, needs, amount in op.takes:
             if self._free[pool] - need[pool] < needs:
@@ -273,46 +279,42 @@ class SpecEngine:
             need[pool] += amount
         return True
 
-    def _overtakes(self, op: Op, full: list[int]) -> bool:
-        """Whether every full lane has a holder that must stop for `op` at its quantum; tells those to stop."""
-        victims = []
+    def _victims(self, op: Op, full: list[int]) -> list[Op]:
+        """For every full lane the first holder to make way for `op`; nobody, if there is a lane where none does."""
+        victims = {}
         for lane in full:
-            weaker = [self._ops[serial] for serial in self._lane[lane].holders
-                      if self._ops[serial].quantum_ps and self._ops[serial].priority > op.priority]
-            if not weaker:
-                return False
-            until = {op.serial: min(self._boundary_ps(op), op.resumed_ps + dict(op.holds)[lane]) for op in weaker}
-            victims.append((min(weaker, key=lambda op: (until[op.serial], -op.priority, -op.serial)), lane))
-        for victim, lane in victims:
-            boundary_ps = self._boundary_ps(victim)
-            if boundary_ps < victim.resumed_ps + dict(victim.holds)[lane] and victim.yields_ps == UNSET:
-                victim.yields_ps = boundary_ps
-                heapq.heappush(self._events, (boundary_ps, victim.serial, victim.turn, _YIELD))
-        return True
+            weaker = [holder for serial in self._lane[lane].holders
+                      if (holder := self._ops[serial]).quantum_ps and holder.priority > op.priority]
+            if not weaker or self.lanes[lane].in_order:
+                return []
+            way_ps = {op.serial: min(self._boundary_ps(op), op.resumed_ps + dict(op.holds)[lane]) for op in weaker}
+            victim = min(weaker, key=lambda op: (way_ps[op.serial], -op.priority, -op.serial))
+            victims[victim.serial] = victim
+            if victim.alarm_ps != way_ps[victim.serial]:
+                victim.alarm_ps = way_ps[victim.serial]
+                heapq.heappush(self._events, (victim.alarm_ps, victim.serial, victim.turn, _ALARM))
+        return list(victims.values())
 
     def _boundary_ps(self, op: Op) -> int:
         """The next quantum boundary: at least one quantum after it was set going."""
-        quanta = max(1, -(-(self._now_ps - op.resumed_ps) // op.quantum_ps))
-        return op.resumed_ps + quanta * op.quantum_ps
+        return op.resumed_ps + max(1, -((op.resumed_ps - self._now_ps) // op.quantum_ps)) * op.quantum_ps
 
     def _start(self, op: Op) -> None:
         del self._ready[op.serial]
         op.resumed_ps = self._now_ps
         for lane, hold_ps in op.holds:
             self._lane[lane].holders[op.serial] = self._now_ps
+            if self.lanes[lane].in_order:
+                self._lane[lane].queue.popleft()
             heapq.heappush(self._events, (self._now_ps + hold_ps, op.serial, op.turn, lane))
         heapq.heappush(self._events, (self._now_ps + op.rest_ps, op.serial, op.turn, _END))
         if op.start_ps != UNSET:
             return
         op.start_ps = self._now_ps
-        for lane, _ in op.holds:
-            if self.lanes[lane].in_order:
-                self._lane[lane].queue.popleft()
         for handle, pool, _, amount in op.takes:
             self._free[pool] -= amount
             self._takes[handle].taken = True
         self._happened(Edge(op.serial, START))
 
 
-_END = 1 << 62
-_YIELD = -1
+_END, _ALARM = 1 << 62, -1

@@ -37,17 +37,18 @@ def _blocked_by(op: "Op", ops: "Sequence[Op]", takes: "Sequence[Take]", lanes: "
         state = lanes[lane]
         if state.lane.in_order and state.queue[0] != op.serial:
             return f"its turn in lane {state.lane.name!r}, whose head is {describe(state.queue[0])}", state.queue[0]
-    for _, pool, needs, _ in op.takes:
+    for k, (_, pool, needs, _) in enumerate(op.takes):
+        needs += sum(amount for _, other, _, amount in op.takes[:k] if other == pool)
         if free[pool] < needs:
             holders = [take for take in takes if take.pool == pool and take.taken and not take.given and take.amount]
             lack = f"{needs} free of pool {pools[pool].name!r} ({free[pool]} of {pools[pool].capacity} are free"
             if not holders:
                 return f"{lack}, and no operation holds the rest)", None
-            first = holders[0]
-            held = f"{lack}; held by " + ", ".join(sorted({describe(take.op) for take in holders})[:4])
-            for edge in first.release.edges if first.release else ():
-                if not _happened(ops, edge):
-                    return f"{held}, until the {_edge_name(edge)} of {describe(edge.op)})", edge.op
+            held = f"{lack}; held by " + ", ".join(dict.fromkeys(describe(take.op) for take in holders[:4]))
+            for take in holders:
+                for edge in take.release.edges if take.release else ():
+                    if not _happened(ops, edge):
+                        return f"{held}, until the {_edge_name(edge)} of {describe(edge.op)})", edge.op
             return f"{held}, which no plan releases)", None
     return "nothing (an error of the engine: please report it)", None
 
