@@ -1,0 +1,55 @@
+# One command per chore, the same here and in CI. `make` lists them.
+PY := .venv/bin/python
+STAGE := $(PY) deploy/ci/stage.py
+# Under CI a skipped test must be on the list.
+PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
+export HF_HUB_OFFLINE := 1
+export PYTHON
+
+.PHONY: help setup demo test checks lint types format fast slow ray soak count clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup:  ## make .venv with everything in it; does nothing where it stands
+	@sh deploy/ci/setup.sh
+
+demo: setup  ## answer real prompts on an emulated machine, on Ray
+	@.venv/bin/moelab run configs/run/demo.yaml
+
+test: setup  ## all checks and all tests but the soak tests
+	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory lint types
+	@$(MAKE) --no-print-directory fast
+	@$(MAKE) --no-print-directory slow
+	@$(MAKE) --no-print-directory ray
+
+lint: setup  ## style, and who may import whom
+	@$(PY) -m ruff check
+	@.venv/bin/lint-imports --no-logo
+
+types: setup  ## strict types
+	@$(PY) -m mypy
+
+format: setup  ## sort imports and apply the safe fixes
+	@$(PY) -m ruff check --fix
+
+# One thread a process: the tests share the cores among themselves.
+fast: setup  ## the tests that take seconds
+	@OMP_NUM_THREADS=1 $(STAGE) fast 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal -m 'not slow and not ray and not soak'
+
+slow: setup  ## the tests that take longer
+	@$(STAGE) slow 480 --empty-ok -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
+
+ray: setup  ## the tests that start Ray
+	@$(STAGE) ray 480 --empty-ok -- $(PYTEST) --durations 5 -m 'ray and not soak'
+
+soak: setup  ## the tests that take minutes; never in CI
+	@$(PY) -m pytest -m soak --timeout 3600
+
+count: setup  ## lines of code by package, and the longest files
+	@$(PY) deploy/ci/count.py
+
+clean:  ## remove what was built and what runs left, and .venv
+	@rm -rf .venv .venv.log out runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@find $(wildcard emulation schedulers workloads moe actors studies cluster moelab tests deploy benchmarks) \
+		-name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The public face: run a config, compare policies, write a policy."""

@@ -1,0 +1,1 @@
+"""What is asked of the machine: requests, batchers, generators and recorded routing."""
