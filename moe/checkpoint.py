@@ -49,7 +49,7 @@ class Checkpoint:
         """One tensor as a read-only view of its file."""
         if name not in self._home:
             hint = ""
-            if any(other.startswith(f"{name}_") or other.startswith(f"{name}.") for other in self._home):
+            if any(other.startswith((f"{name}_", f"{name}.")) for other in self._home):
                 hint = ", only a quantised form of it, which has to be converted to bf16 first"
             raise InputError(f"checkpoint {self.folder} has no tensor {name!r}{hint}")
         return self._file(self._home[name]).tensor(name)
@@ -154,5 +154,4 @@ class Checkpoint:
             if real.parent not in (home, home.parent.parent / "blobs"):
                 raise InputError(f"{path} is a link to {real}, which lies outside the checkpoint folder")
             self._files[name] = MappedFile(path)
-        file = self._files[name]
-        return file
+        return self._files[name]

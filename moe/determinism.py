@@ -1,13 +1,13 @@
 """One arithmetic for every process: the same operands give the same bits wherever they are multiplied.
 
-MKL_CBWR=AVX2,STRICT makes a row of a fp32 product independent of the other rows, of the slice of columns it is
-computed with, of strides and of alignment (without STRICT all but the last two were seen to matter); so an expert
-gives one token the same bits in any batch, any shard and any process. oneDNN's bf16 products do not promise that:
-expert math is done in fp32 (see moe.experts). MKL reads the variable once, at its first product.
+MKL_CBWR=AVX2,STRICT makes a row of a fp32 product independent of the other rows, of the run of columns it is
+computed with, of strides and of alignment; without STRICT the first two change the bits. So an expert gives one
+token the same bits in any batch, any shard and any process. oneDNN's bf16 products do not promise that: expert math
+is done in fp32 (see moe.experts). MKL reads the variable once, at the process's first product.
 """
 
 import os
-import sys
+from pathlib import Path
 
 from emulation.errors import ConfigError
 
@@ -21,20 +21,24 @@ ENVIRONMENT = {
 }
 
 
-def pin() -> None:
-    """Set the environment and torch to one thread and one arithmetic; call it first in every process that computes."""
-    torch_was_loaded = "torch" in sys.modules
-    before = os.environ.get("MKL_CBWR")
+def pin() -> bool:
+    """Set environment and torch to one thread and one arithmetic; call it first in every process that computes.
+
+    True where a token's bits then depend on neither batch nor shard (Intel). Elsewhere MKL ignores STRICT and False
+    comes back: results still repeat for the same config, and only the equality of whole and split weakens. On Intel
+    a process that multiplied before is refused, as its bits would differ from its neighbours'.
+    """
     os.environ.update(ENVIRONMENT)
     import torch
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    if torch_was_loaded and before != MKL_MODE and not is_pinned():
+    pinned = is_pinned()
+    if not pinned and _intel():
         raise ConfigError(
-            "this process multiplied before its arithmetic was pinned: call moe.determinism.pin() first, "
-            f"or start it with MKL_CBWR={MKL_MODE}"
+            "this process multiplied before its arithmetic was pinned: call moe.determinism.pin() before the first "
+            f"product, or start the process with MKL_CBWR={MKL_MODE}"
         )
+    return pinned
 
 
 def is_pinned() -> bool:
@@ -51,3 +55,8 @@ def is_pinned() -> bool:
         if not torch.equal(torch.nn.functional.linear(tokens[:1], weight[3:-5]), whole[:1, 3:-5]):
             return False
     return True
+
+
+def _intel() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "GenuineIntel" in cpuinfo.read_text(encoding="utf-8", errors="replace")

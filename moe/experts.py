@@ -45,8 +45,16 @@ class Activation:
         return cls(name, float(config.get("swiglu_limit", 7.0)), float(config.get("swiglu_alpha", 1.702)))
 
     def __call__(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """Of gate and up [n, w].
+
+        torch computes the last elements of a contiguous run (numel modulo the vector width) with another exp than
+        the rest, so layout shows in the bits. Gate and up lie as in transformers: a run is one token's row, whatever
+        the number of tokens; only the clamped form has runs over all tokens, ragged where w is no multiple of 32.
+        """
         if self.limit is None:
+            gate, up = torch.cat((gate, up), dim=-1).chunk(2, dim=-1)
             return _FUNCTIONS[self.name](gate) * up
+        gate, up = torch.stack((gate, up), dim=-1).unbind(-1)
         gate = gate.clamp(min=None, max=self.limit)
         up = up.clamp(min=-self.limit, max=self.limit)
         return (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
@@ -79,9 +87,7 @@ def partial_ffn(part: ExpertSlice, x: torch.Tensor) -> torch.Tensor:
     return _plus(part.activation(gate, up) @ part.down.to(torch.float32).T, part.down_bias)
 
 
-def unit_partial(
-    slice_of: SliceOf, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def unit_partial(slice_of: SliceOf, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """One unit's weighted sum over the experts it holds, fp32 [T, d], by ascending expert id.
 
     hidden [T, d], experts and weights [T, k]; `slice_of` gives the unit's slice of an expert, or None if the unit
@@ -93,7 +99,8 @@ def unit_partial(
         part = slice_of(expert)
         if part is None:
             continue
-        tokens, slots = torch.where(experts == expert)
+        # Slots first, then tokens, as transformers lists them: the rows of the product stand in the same order.
+        slots, tokens = torch.where((experts == expert).T)
         share = partial_ffn(part, hidden[tokens]) * weights[tokens, slots, None]
         out.index_add_(0, tokens, share)
     return out

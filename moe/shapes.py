@@ -1,4 +1,4 @@
-"""Element counts of a model, read from its Hugging Face config.json; no torch, no bytes (precision is set elsewhere)."""
+"""Element counts of a model, read from its Hugging Face config.json; no torch, and no bytes: they are precision's."""
 
 import json
 from collections.abc import Mapping
@@ -148,6 +148,15 @@ class ModelShape:
             raise InputError(f"{self.model} has layers 0 to {self.layers - 1}, not {layer}")
 
 
+# transformers writes some counts under its own name when it saves a config that had another.
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_TOP_K = ("num_experts_per_tok", "moe_k")
+_ALIASES = {
+    **{name: (name, *(other for other in _EXPERTS if other != name)) for name in _EXPERTS},
+    **{name: (name, *(other for other in _TOP_K if other != name)) for name in _TOP_K},
+}
+
+
 class _Fields:
     """A config.json whose missing and mistyped fields are refused by name."""
 
@@ -155,7 +164,7 @@ class _Fields:
         self.model, self.config = model, config
 
     def count(self, name: str, default: int | None = None) -> int:
-        value = self.config.get(name)
+        value = next((self.config[known] for known in _ALIASES.get(name, (name,)) if known in self.config), None)
         if value is None:
             value = default
         if value is None:

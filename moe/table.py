@@ -1,0 +1,127 @@
+"""The family table: every family's tiny checkpoint through our hook against plain transformers, as markdown.
+
+`python -m moe.table OUT.md` writes it and ends with 1 when a row breaks its promise.
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from moe import determinism
+
+PARTS = 3
+RELATIVE = 1e-5  # of the largest logit, fp32, where tensor parallelism reorders sums
+PROMPT_TOKENS = 12
+DECODE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family: calls through the hook, and the largest logit difference as a share of the largest logit."""
+
+    model_type: str
+    calls: int
+    whole: float
+    split: float
+    top1_kept: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether whole experts give the plain model's bits, and split ones its logits and its choices."""
+        return self.calls > 0 and self.whole == 0.0 and self.split <= RELATIVE and self.top1_kept
+
+
+def measure(model_type: str, folder: Path) -> Row:
+    """Prefill and decode the checkpoint in `folder` plain, with whole experts, and with experts cut in three."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from moe.checkpoint import Checkpoint
+    from moe.hook import ExpertHook, LocalExperts
+    from moe.shell import load_shell
+
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
+    )
+    prompt = torch.arange(3, 3 + 2 * PROMPT_TOKENS).reshape(2, PROMPT_TOKENS)
+    expected, fed = _logits(plain.eval(), prompt, None)
+    checkpoint = Checkpoint(folder)
+    shell = load_shell(checkpoint)
+    scale = float(expected.abs().max())
+    differences, calls, kept = [], [], True
+    for parts in (1, PARTS):
+        with ExpertHook(shell, LocalExperts(checkpoint, parts)) as hook:
+            got, _ = _logits(shell, prompt, fed)
+        hook.check()
+        calls.append(hook.calls)
+        differences.append(float((got - expected).abs().max()) / scale)
+        best = expected.topk(2, dim=-1).values
+        clear = (best[..., 0] - best[..., 1]) > 2 * RELATIVE * scale
+        kept &= bool((got.argmax(-1) == expected.argmax(-1))[clear].all())
+    return Row(model_type, min(calls), differences[0], differences[1], kept)
+
+
+def _logits(model: Any, prompt: Any, fed: Any) -> tuple[Any, Any]:
+    """Logits of prefill and of each decode step, fed with `fed` or else with the model's own choices."""
+    import torch
+
+    with torch.no_grad():
+        answer = model(input_ids=prompt, use_cache=True)
+        logits, tokens = [answer.logits.reshape(-1, answer.logits.shape[-1])], []
+        for step in range(DECODE_STEPS):
+            token = answer.logits[:, -1:].argmax(-1) if fed is None else fed[step]
+            answer = model(input_ids=token, past_key_values=answer.past_key_values, use_cache=True)
+            tokens.append(token)
+            logits.append(answer.logits[:, -1])
+    return torch.cat(logits), tokens
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table, with the families that are refused below it."""
+    from moe.families import OUTSIDE
+
+    lines = [
+        "# Model families",
+        "",
+        f"Tiny random checkpoints in the hub's layout, prefill and {DECODE_STEPS} decode steps, fp32, through the hook.",
+        "Differences are the largest logit difference to plain transformers (eager), as a share of the largest logit.",
+        "",
+        f"| family | hook calls | whole experts | cut in {PARTS} | top-1 kept | |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row.model_type} | {row.calls} | {row.whole:.1e} | {row.split:.1e} |"
+            f" {'yes' if row.top1_kept else 'no'} | {'ok' if row.holds else 'BROKEN'} |"
+            for row in rows
+        ),
+        "",
+        "Refused by name:",
+        "",
+        *(f"- {name}: {reason}" for name, reason in OUTSIDE.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the table to the path given; 0 when every row holds."""
+    if len(arguments) != 1:
+        print("usage: python -m moe.table OUT.md", file=sys.stderr)
+        return 2
+    determinism.pin()
+    from transformers.utils import logging
+
+    from moe.families import FAMILIES
+    from moe.tiny import write_tiny
+
+    cast(Any, logging).disable_progress_bar()
+    rows = []
+    for model_type in FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measure(model_type, write_tiny(model_type, Path(folder))))
+    Path(arguments[0]).write_text(markdown(rows), encoding="utf-8")
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
