@@ -1,0 +1,257 @@
+"""The rules of the tree itself: sizes, layering, determinism, documentation, and how it installs."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("emulation", "schedulers", "workloads", "moe", "actors", "studies", "cluster", "moelab")
+DETERMINISTIC = ("emulation", "schedulers", "workloads")
+MIB = 2**20
+
+
+def in_tree() -> list[Path]:
+    """The files that git knows of or would add, by path; build products and ignored files are none of them."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in sorted(listed.split("\0")) if name and (ROOT / name).is_file()]
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [file for file in in_tree() if file.suffix == ".py" and file.relative_to(ROOT).parts[0] in folders]
+
+
+def named(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def text_of(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+# Sizes
+
+
+def line_limit(file: Path) -> int:
+    folder = file.relative_to(ROOT).parts[0]
+    return {"tests": 500, "schedulers": 140}.get(folder, 320)
+
+
+def test_no_file_outgrows_its_limit() -> None:
+    sizes = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in in_tree() if file.suffix == ".py"}
+    over = {named(file): size for file, size in sizes.items() if size > line_limit(file)}
+    assert over == {}
+
+
+def test_the_tree_can_be_uploaded_to_a_cluster() -> None:
+    assert sum(file.stat().st_size for file in in_tree()) < 30 * MIB
+
+
+# Promises and places
+
+
+def test_product_code_promises_no_later_work() -> None:
+    promise = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError|NotImplemented\(\))\b")
+    found = [
+        f"{named(file)}:{number}"
+        for file in python_files(*PACKAGES)
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if promise.search(line)
+    ]
+    assert found == []
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    # Spelled in two parts, so that this file is not its own finding.
+    place = re.compile(r"(?<![\w.~*}-])/" + r"(work|root|home|Users|opt|tmp)/\w")
+    found = [
+        f"{named(file)}:{number}: {line.strip()[:80]}"
+        for file in in_tree()
+        if (text := text_of(file)) is not None
+        for number, line in enumerate(text.splitlines(), 1)
+        if place.search(line)
+    ]
+    assert found == []
+
+
+def test_every_package_is_documented_in_one_line() -> None:
+    folders = {file.parent for file in python_files(*PACKAGES)}
+    wrong = []
+    for folder in sorted(folders):
+        init = folder / "__init__.py"
+        docstring = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.is_file() else None
+        first = docstring.splitlines()[0] if docstring else ""
+        if not first.endswith((".", ":")) or len(first) < 20:
+            wrong.append(f"{named(folder)}: {first!r}")
+    assert wrong == []
+
+
+def test_changelog_has_a_place_for_the_next_change() -> None:
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# Determinism
+
+CLOCKS = {"time", "datetime", "random", "secrets", "uuid"}
+SEEDED = {"SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "default_rng"}
+
+
+def _is_set(node: ast.expr) -> bool:
+    called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    return isinstance(node, ast.Set | ast.SetComp) or called in {"set", "frozenset"}
+
+
+def _dotted(node: ast.expr) -> str:
+    return f"{_dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def whims(source: str) -> Iterator[tuple[int, str]]:
+    """(line, what) of everything whose outcome another run, process or machine may not repeat."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] in CLOCKS)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in CLOCKS:
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.Attribute):
+            owner, _, name = _dotted(node).rpartition(".")
+            if owner in {"np.random", "numpy.random"} and name not in SEEDED:
+                yield node.lineno, f"{owner}.{name}"
+            elif (owner, name) in {("os", "urandom"), ("os", "environ"), ("os", "getpid")}:
+                yield node.lineno, f"{owner}.{name}"
+        elif isinstance(node, ast.Call):
+            if _dotted(node.func).endswith("default_rng") and not node.args and not node.keywords:
+                yield node.lineno, "default_rng without a seed"
+            if isinstance(node.func, ast.Name) and node.func.id in {"hash", "id"}:
+                yield node.lineno, f"{node.func.id}()"
+        if isinstance(node, ast.For | ast.comprehension) and _is_set(node.iter):
+            yield node.iter.lineno, "iteration over a set"
+
+
+def test_nothing_that_decides_or_times_depends_on_a_clock_or_on_chance() -> None:
+    found = [
+        f"{named(file)}:{line}: {what}"
+        for file in python_files(*DETERMINISTIC)
+        for line, what in whims(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "from random import choice",
+        "def f():\n    from datetime import datetime",
+        "np.random.shuffle(order)",
+        "rng = np.random.default_rng()",
+        "os.urandom(8)",
+        "for expert in {1, 2}:\n    run(expert)",
+        "[run(e) for e in set(experts)]",
+        "seed = hash('a')",
+    ],
+)
+def test_a_clock_or_chance_is_found(source: str) -> None:
+    assert list(whims(source))
+
+
+def test_what_is_seeded_or_sorted_is_allowed() -> None:
+    fine = "rng = np.random.default_rng(seed)\nfor e in sorted(set(experts)):\n    np.random.SeedSequence(e)\n"
+    assert list(whims(fine)) == []
+
+
+# Layers
+
+PLANTED = {
+    "emulation/planted.py": "import schedulers",
+    "schedulers/planted.py": "import torch",
+    "workloads/planted.py": "def late() -> None:\n    import schedulers",
+    "moe/planted.py": "from prometheus_client import Counter",
+    "actors/planted.py": "import cluster.planted",
+    "cluster/planted.py": "import studies",
+    "studies/planted.py": "import ray",
+    "moelab/planted.py": "from cluster import main",
+}
+
+
+def import_contract(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_import_contract_holds_and_names_every_planted_violation(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in python_files(*PACKAGES):
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    kept = import_contract(tmp_path)
+    assert kept.returncode == 0, kept.stdout
+
+    for name, source in PLANTED.items():
+        (tmp_path / name).write_text(source + "\n", encoding="utf-8")
+    # Not violations: a command that starts a study, and the two files that may import their library.
+    for name, source in {
+        "cluster/commands/planted.py": "import studies",
+        "cluster/transports/ray.py": "import ray",
+        "cluster/observe/metrics.py": "import prometheus_client",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.joinpath("__init__.py").touch()
+        (tmp_path / name).write_text(source + "\n", encoding="utf-8")
+    broken = import_contract(tmp_path)
+    assert broken.returncode == 1
+    for name in PLANTED:
+        assert name.removesuffix(".py").replace("/", ".") in broken.stdout, name
+    for allowed in ("cluster.commands.planted", "cluster.transports.ray ->", "cluster.observe.metrics ->"):
+        assert allowed not in broken.stdout
+    assert "0 broken" not in broken.stdout
+    assert "0 kept" in broken.stdout
+
+
+# Installation
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder with packages and configs of its own, whose names are ours too."""
+    for name in ("moe", "cluster", "configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong folder was imported')\n")
+    return tmp_path
+
+
+def run_elsewhere(folder: Path, *command: str | Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_console_script_runs_from_a_folder_with_a_moe_of_its_own(elsewhere: Path) -> None:
+    assert "Usage" in run_elsewhere(elsewhere, Path(sys.executable).with_name("moelab"), "--help")
+
+
+def test_install_exposes_our_packages_and_no_other_folder(elsewhere: Path) -> None:
+    folders = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier())
+    assert set(PACKAGES) < set(folders)
+    # -P: without it python -c puts the current folder first, which the console script does not.
+    program = (
+        "import importlib.util as u, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    spec = u.find_spec(name)\n"
+        "    print(name, spec.origin if spec else None)"
+    )
+    printed = run_elsewhere(elsewhere, sys.executable, "-P", "-c", program, *folders)
+    origins = dict(line.split(" ", 1) for line in printed.splitlines())
+    ours = {name: origin for name, origin in origins.items() if str(ROOT) + os.sep in origin}
+    assert ours == {name: str(ROOT / name / "__init__.py") for name in PACKAGES}
