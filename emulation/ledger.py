@@ -116,6 +116,13 @@ class Ledger:
         self._copies(device)[moe, expert, where] = ABSENT
         self.used_bytes[device] -= int(self.part_bytes[where].sum())
 
+    def refuse_absent(self, device: int, moe: int, expert: int, part: int) -> None:
+        """Tell that a plan runs what is not there."""
+        name, where = self._name(moe, expert, part), self.machine.devices[device].name
+        rest = sorted({self.machine.devices[d].name for d in self.start.rest[moe, expert].tolist()})
+        raise PlanError(f"the plan runs {name} on {where!r}, which does not hold it: load it first, or run it where it "
+                        f"rests ({', '.join(rest)})")
+
     def free_bytes(self, device: int) -> int:
         return int(self.budget_bytes[device] - self.used_bytes[device])
 

@@ -99,6 +99,11 @@ class Machine:
         return {device.name: i for i, device in enumerate(self.devices)}
 
     @cached_property
+    def link_number(self) -> dict[str, int]:
+        """Link name -> its number."""
+        return {link.name: i for i, link in enumerate(self.links)}
+
+    @cached_property
     def routes(self) -> dict[tuple[int, int], tuple[Link, ...]]:
         """(source, target) -> links of a shortest route; among equals the one whose links come first in the file.
 

@@ -1,0 +1,95 @@
+"""What a run counts: hits and misses, where experts ran, what prefetch was good for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.ledger import Ledger
+from emulation.lowering.experts import Load
+from emulation.plan import ALL_PARTS
+from emulation.validate import Decision
+from emulation.view import PREFILL, Setting, View
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Tally:
+    """Counts of one phase (prefill or decode; a step with any prefill token counts as prefill).
+
+    hits, misses: routed experts of a layer that a home held at the decision, or not. runs [devices]: expert runs.
+    substituted, dropped: routed pairs served by another expert, or not at all.
+    """
+
+    runs: Ints
+    hits: int = 0
+    misses: int = 0
+    loads: int = 0
+    loaded_bytes: int = 0
+    substituted: int = 0
+    dropped: int = 0
+
+
+@dataclass
+class Prefetched:
+    """A prefetch in flight or there: its operation, and whether it was used."""
+
+    op: int
+    used: bool = False
+
+
+class Counts:
+    """Counts of a run, by phase; and the fate of every prefetch."""
+
+    def __init__(self, setting: Setting, ledger: Ledger) -> None:
+        self._setting, self._ledger = setting, ledger
+        devices = len(setting.machine.devices)
+        self.phases = {name: Tally(runs=np.zeros(devices, np.int64)) for name in ("prefill", "decode")}
+        self.load = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.int64)
+        self.prefetch_issued = 0
+        self.first_uses: list[tuple[int, int]] = []
+        self._prefetched: dict[tuple[int, int, int, int], Prefetched] = {}
+
+    def _tally(self, view: View) -> Tally:
+        return self.phases["prefill" if (view.step.phase == PREFILL).any() else "decode"]
+
+    def before(self, view: View, decision: Decision) -> None:
+        """Count what the decision found: before its loads are noted in the ledger."""
+        tally = self._tally(view)
+        self.load[view.moe] += view.routing.counts(view.setting.model.experts)
+        held = np.zeros(view.setting.model.experts, np.bool_)
+        for home in self._setting.machine.homes:
+            held |= view.held(home)
+        hits = int(held[view.routing.active].sum())
+        tally.hits += hits
+        tally.misses += len(view.routing.active) - hits
+        tally.substituted += decision.substituted
+        tally.dropped += decision.dropped
+        moe_of = {layer: moe for moe, layer in enumerate(view.setting.model.moe_layers)}
+        for run in decision.assignments:
+            tally.runs[run.device] += 1
+            for part in range(self._ledger.start.parts) if run.part == ALL_PARTS else (run.part,):
+                entry = self._prefetched.get((run.device, moe_of[run.layer], run.expert, part))
+                if entry is not None and not entry.used:
+                    entry.used = True
+                    self.first_uses.append((entry.op, view.now_ps))
+
+    def after(self, view: View, loads: list[Load]) -> None:
+        """Count the loads that a plan issued."""
+        tally = self._tally(view)
+        for load in loads:
+            tally.loads += 1
+            tally.loaded_bytes += int(self._ledger.part_bytes[load.part])
+            if load.prefetch:
+                self.prefetch_issued += 1
+                self._prefetched[load.device, load.moe, load.expert, load.part] = Prefetched(load.op)
+            else:
+                self._prefetched.pop((load.device, load.moe, load.expert, load.part), None)
+
+    def prefetch(self, end_ps: Ints) -> dict[str, int]:
+        """issued, useful (used), late (used, but arrived after the decision that used it), wasted (never used)."""
+        late = sum(int(end_ps[op]) > at for op, at in self.first_uses)
+        useful = len(self.first_uses)
+        return {"issued": self.prefetch_issued, "useful": useful, "late": late,
+                "wasted": self.prefetch_issued - useful}

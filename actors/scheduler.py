@@ -1,0 +1,143 @@
+"""The central scheduler: asks the policy, checks its plan, lowers it and runs the engine to the next decision."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.counts import Counts
+from emulation.engine.contract import Describe, Engine
+from emulation.ledger import Ledger
+from emulation.lowering.copies import Copies, memory_pools
+from emulation.lowering.dense import Dense, Hidden, shares
+from emulation.lowering.emit import NO, Emitter, Labels, describe
+from emulation.lowering.experts import Experts
+from emulation.ops import Edge, Lane, Pool
+from emulation.validate import Decision, validate
+from emulation.view import Pairs, Routing, Setting, Step, View
+from schedulers.contract import Policy
+
+MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """When a step began and ended, and how many of its tokens were prefill and decode."""
+
+    number: int
+    begin_ps: int
+    end_ps: int
+    prefill_tokens: int
+    decode_tokens: int
+
+
+class Scheduler:
+    """Times one run, step by step and layer by layer.
+
+    For each step: `begin`, then `decide` for each MoE layer in order (the engine stands at the decision op when it
+    is called), then `end`.
+    """
+
+    def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
+        self.setting, self.policy = setting, policy
+        machine, model = setting.machine, setting.model
+        start, self.state = policy.start(setting)
+        self.ledger = Ledger(machine, model, start, setting.budget_bytes)
+        pools, pool_of = memory_pools(self.ledger, len(machine.pools))
+        self.labels: list[Labels] = []
+        self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
+        self.emit = Emitter(machine)
+        copies = Copies(self.emit, self.ledger, pool_of)
+        self._dense = Dense(self.emit, model)
+        self._experts = Experts(self.emit, model, self.ledger, copies)
+        self.counts = Counts(setting, self.ledger)
+        self.steps: list[StepTimes] = []
+        self._early: dict[int, list[Pairs]] = {}
+        self._layers = model.moe_layers
+        copies.place_first()
+        self._hidden: Hidden = {}
+
+    def _describe(self, op: int) -> str:
+        return describe(self.setting.machine, self.labels, op)
+
+    def begin(self, step: Step, not_before_ps: int = 0) -> None:
+        """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
+        if not_before_ps > self.engine.now_ps:
+            self.engine.advance(not_before_ps)
+        self.emit.step = step.number
+        self._step, self._share, self._moe = step, shares(step), 0
+        self._begin_ps = self.engine.now_ps
+        self._hidden = {home: [] for home in self._share}
+        self._to_router(0)
+
+    def decide(self, routing: Routing, forecast: Routing | None = None) -> Decision:
+        """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it."""
+        layer = self._layers[self._moe]
+        early = self._early.pop(layer, [])
+        view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, _joined(early),
+                    self.engine.now_ps, self.engine.backlog_ps)
+        plan, self.state = self.policy.plan(view, self.state)
+        decision = validate(view, plan, self.ledger.start.parts, self.policy.exact)
+        self.counts.before(view, decision)
+        for run in decision.assignments:
+            if run.layer != layer:
+                pairs = Pairs(run.tokens, np.full(len(run.tokens), run.expert), run.weights)
+                self._early.setdefault(run.layer, []).append(pairs)
+        part = self.setting.model.layers[layer]
+        hidden = self._hidden
+        if part.shared.token_flops:
+            shared = self._dense.ffn("shared", part.shared, self._share, hidden)
+        else:
+            shared = {home: [] for home in hidden}
+        routed = self._experts.lower(plan, decision.assignments, self._step, hidden)
+        self.counts.after(view, self._experts.take_loads())
+        both = {home: [*shared[home], *routed[home]] for home in hidden}
+        self._hidden = self._dense.after(self._share, both)
+        self._moe += 1
+        self._to_router(layer + 1)
+        return decision
+
+    def _to_router(self, layer: int) -> None:
+        """Lower the layers from here to the next router (or the head) and run the engine to that decision."""
+        model = self.setting.model
+        while layer < len(model.layers):
+            self.emit.layer = layer
+            part = model.layers[layer]
+            self._hidden = self._dense.attention(layer, self._share, self._hidden)
+            if part.is_moe:
+                self._run_to(self._dense.router(layer, self._share, self._hidden))
+                return
+            dense = self._dense.ffn("dense", part.dense, self._share, self._hidden)
+            self._hidden = self._dense.after(self._share, dense)
+            layer += 1
+        self.emit.layer = NO
+        self._run_to(self._dense.head(self._share, self._hidden))
+
+    def _run_to(self, decision: int) -> None:
+        ops, labels = self.emit.finish()
+        self.labels.append(labels)
+        self.engine.submit(ops)
+        self.engine.run([decision])
+        self._hidden = {home: [Edge(decision)] for home in self._hidden}
+
+    def end(self) -> StepTimes:
+        """Close the step: the engine stands at its end."""
+        prefill = int((self._step.phase == 0).sum())
+        times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(self._step) - prefill)
+        self.steps.append(times)
+        return times
+
+    def finish(self) -> None:
+        """Run what is still in flight to its end."""
+        if self.emit.ops.next_serial > self.engine.next_serial:
+            ops, labels = self.emit.finish()
+            self.labels.append(labels)
+            self.engine.submit(ops)
+        self.engine.run()
+
+
+def _joined(lists: list[Pairs]) -> Pairs:
+    if not lists:
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    return Pairs(np.concatenate([pairs.token for pairs in lists]), np.concatenate([pairs.expert for pairs in lists]),
+                 np.concatenate([pairs.weight for pairs in lists]))

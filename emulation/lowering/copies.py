@@ -1,0 +1,98 @@
+"""Copies of shards in time: when each is ready, who used it last, and the memory that it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from emulation.ledger import Ledger
+from emulation.lowering.emit import Emitter
+from emulation.ops import Edge, Pool
+
+Key = tuple[int, int, int, int]
+"""device, MoE layer, expert, part"""
+
+
+@dataclass
+class Copy:
+    """The marks of one copy (`ready`, `last_use`) and its hold on the device's memory."""
+
+    handle: int
+    ready: list[Edge] = field(default_factory=list)
+    uses: list[Edge] = field(default_factory=list)
+    uses_from: int = -1
+
+
+def memory_pools(ledger: Ledger, first: int) -> tuple[tuple[Pool, ...], dict[int, int]]:
+    """One pool of bytes a device, for copies: what its budget leaves beside the experts that rest there."""
+    pools: list[Pool] = []
+    numbers: dict[int, int] = {}
+    for i, device in enumerate(ledger.machine.devices):
+        resting = int(((ledger.start.rest == i) * ledger.part_bytes).sum())
+        numbers[i] = first + len(pools)
+        pools.append(Pool(f"{device.name}.memory", max(int(ledger.budget_bytes[i]) - resting, 0)))
+    return tuple(pools), numbers
+
+
+class Copies:
+    """All copies on all devices."""
+
+    def __init__(self, emit: Emitter, ledger: Ledger, pool_of: dict[int, int]) -> None:
+        self._emit, self._ledger, self._pool_of = emit, ledger, pool_of
+        self._copies: dict[Key, Copy] = {}
+
+    def place_first(self) -> None:
+        """Copies of the start are there at time zero and hold their memory."""
+        for device in sorted(self._ledger.start.copies):
+            takes, keys = [], []
+            for moe, expert in zip(*self._ledger.start.copies[device].nonzero(), strict=True):
+                for part in range(self._ledger.start.parts):
+                    keys.append((device, int(moe), int(expert), part))
+                    takes.append(self._take(device, part))
+            if keys:
+                op = self._emit.add("place", device=device, takes=takes)
+                for i, key in enumerate(keys):
+                    self._copies[key] = Copy(self._emit.ops.take_handle(op, i))
+
+    def _take(self, device: int, part: int) -> tuple[int, int, int]:
+        bytes_ = int(self._ledger.part_bytes[part])
+        return (self._pool_of[device], bytes_, bytes_)
+
+    def load(self, key: Key, after: Sequence[Edge], cause: str, priority: int, over: int | None) -> Edge:
+        """Copy one part from where it rests, into free memory or into the place of the same part of expert `over`."""
+        device, moe, expert, part = key
+        source = int(self._ledger.start.rest[moe, expert, part])
+        bytes_ = int(self._ledger.part_bytes[part])
+        waits = list(after)
+        if over is None:
+            op = self._emit.copy([(source, device)], bytes_, cause, waits, priority=priority, expert=expert,
+                                 takes=[self._take(device, part)])
+            copy = Copy(self._emit.ops.take_handle(op))
+        else:
+            copy = self._copies.pop((device, moe, over, part))
+            op = self._emit.copy([(source, device)], bytes_, cause, [*waits, *copy.ready, *copy.uses],
+                                 priority=priority, expert=expert)
+            copy = Copy(copy.handle)
+        copy.ready = [Edge(op)]
+        self._copies[key] = copy
+        return Edge(op)
+
+    def evict(self, key: Key) -> None:
+        """Give a copy's memory back after its last use."""
+        copy = self._copies.pop(key)
+        self._emit.ops.release(copy.handle, after=[*copy.ready, *copy.uses])
+
+    def ready(self, device: int, moe: int, expert: int, parts: range) -> list[Edge]:
+        """What a run waits for; nothing for a shard that rests there."""
+        edges: list[Edge] = []
+        for part in parts:
+            copy = self._copies.get((device, moe, expert, part))
+            edges += copy.ready if copy else []
+        return edges
+
+    def used(self, device: int, moe: int, expert: int, parts: range, edges: Sequence[Edge]) -> None:
+        """Extend `last_use`. Uses of an earlier step ended before this step's began."""
+        for part in parts:
+            copy = self._copies.get((device, moe, expert, part))
+            if copy is not None:
+                if copy.uses_from != self._emit.step:
+                    copy.uses, copy.uses_from = [], self._emit.step
+                copy.uses += edges

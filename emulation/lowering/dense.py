@@ -1,0 +1,92 @@
+"""What happens outside the routed experts: attention, dense and shared FFNs, the router, the head."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emulation.lowering.emit import Emitter
+from emulation.model import Model, Work
+from emulation.ops import Edge
+from emulation.view import Step
+
+Hidden = dict[int, list[Edge]]
+"""Home device -> edges after which the hidden state of its tokens is there."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one home has to do in a step.
+
+    tokens: its token rows. attended: positions that its tokens attend to, summed. kept: positions in the caches of
+    its sequences, each read once a sequence. ends: rows whose logits are wanted.
+    """
+
+    tokens: int
+    attended: int
+    kept: int
+    ends: int
+
+
+def shares(step: Step) -> dict[int, Share]:
+    """The work of each home, by device number."""
+    out = {}
+    for home in np.unique(step.home).tolist():
+        rows = step.home == home
+        sequence, position = step.sequence[rows], step.position[rows]
+        longest: dict[int, int] = {}
+        for s, p in zip(sequence.tolist(), position.tolist(), strict=True):
+            longest[s] = max(longest.get(s, 0), p + 1)
+        out[home] = Share(int(rows.sum()), int(position.sum()) + len(position), sum(longest.values()),
+                          int(step.ends[rows].sum()))
+    return out
+
+
+class Dense:
+    """Lowers the dense parts of a model, home by home (data parallel over homes)."""
+
+    def __init__(self, emit: Emitter, model: Model) -> None:
+        self._emit, self._model = emit, model
+
+    def attention(self, layer: int, share: dict[int, Share], hidden: Hidden) -> Hidden:
+        """Norm, projections and attention over the kept context."""
+        part = self._model.layers[layer]
+        out = {}
+        for home, work in share.items():
+            edges = self._emit.kernel(
+                home, "attention", part.attention.bytes_for(work.tokens) + work.kept * part.kv_bytes,
+                part.attention.flops_for(work.tokens) + work.attended * part.context_flops, hidden[home])
+            out[home] = self._norm(home, work.tokens, edges)
+        return out
+
+    def ffn(self, family: str, part: Work, share: dict[int, Share], hidden: Hidden) -> Hidden:
+        """A dense FFN or shared experts: every token of the home visits it."""
+        return {home: self._emit.kernel(home, family, part.bytes_for(work.tokens), part.flops_for(work.tokens),
+                                        hidden[home]) for home, work in share.items()}
+
+    def router(self, layer: int, share: dict[int, Share], hidden: Hidden) -> int:
+        """Routers of all homes, and the decision op: the end of the last, or of the host's wait for it."""
+        part = self._model.layers[layer].router
+        edges = []
+        for home, work in share.items():
+            routed = self._emit.kernel(home, "router", part.bytes_for(work.tokens), part.flops_for(work.tokens),
+                                       hidden[home])
+            edges += self._emit.sync(home, routed)
+        return edges[0].op if len(edges) == 1 else self._emit.join(edges)
+
+    def after(self, share: dict[int, Share], hidden: Hidden) -> Hidden:
+        """Residual and norm behind the experts."""
+        return {home: self._norm(home, work.tokens, hidden[home]) for home, work in share.items()}
+
+    def head(self, share: dict[int, Share], hidden: Hidden) -> int:
+        """The language-model head for the rows whose logits are wanted; the op that ends the step."""
+        part = self._model.head
+        edges = []
+        for home, work in share.items():
+            done = hidden[home]
+            if work.ends:
+                done = self._emit.kernel(home, "head", part.bytes_for(work.ends), part.flops_for(work.ends), done)
+            edges += self._emit.sync(home, done)
+        return edges[0].op if len(edges) == 1 else self._emit.join(edges)
+
+    def _norm(self, home: int, tokens: int, after: list[Edge]) -> list[Edge]:
+        return self._emit.kernel(home, "norm", 2 * self._model.token_row_bytes(tokens), 0, after)

@@ -1,0 +1,199 @@
+"""Lowers a plan: activations out, shards in, experts run, results back and summed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.ledger import Ledger
+from emulation.lowering.copies import Copies
+from emulation.lowering.dense import Hidden
+from emulation.lowering.emit import Emitter
+from emulation.model import Model
+from emulation.ops import DEMAND, Edge
+from emulation.plan import ALL_PARTS, ALL_TO_ALL, BROADCAST, EVICT, LOAD, NOBODY, RUN, Plan, Row
+from emulation.validate import Assignment
+from emulation.view import Step
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Visit:
+    """What one device does for one layer: the rows it is sent, when they arrive, and its runs.
+
+    rows: home -> how many distinct token rows come from there. early: fed an earlier layer's hidden state.
+    """
+
+    device: int
+    rows: dict[int, int]
+    arrived: list[Edge] | None = None
+    ends: list[Edge] = field(default_factory=list)
+
+
+class Load(NamedTuple):
+    """A copy that was issued: where, what, which operation, and whether nothing waited for it yet."""
+
+    device: int
+    moe: int
+    expert: int
+    part: int
+    op: int
+    prefetch: bool
+
+
+class Experts:
+    """Lowers plans, layer by layer; keeps early visits until their layer comes."""
+
+    def __init__(self, emit: Emitter, model: Model, ledger: Ledger, copies: Copies) -> None:
+        self._emit, self._model, self._ledger, self._copies = emit, model, ledger, copies
+        self._early: dict[int, list[Visit]] = {}
+        self._loads: list[Load] = []
+        self._moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
+
+    def lower(self, plan: Plan, assignments: Sequence[Assignment], step: Step, hidden: Hidden) -> Hidden:
+        """Operations of a plan in its program order; returns when each home's sums are complete."""
+        visits = self._visits(plan, assignments, step)
+        late = [visit for (layer, _), visit in visits.items() if layer == plan.layer]
+        runs = iter(assignments)
+        local: dict[int, list[Edge]] = {home: [] for home in hidden}
+        for row in plan.rows:
+            if row.verb == LOAD:
+                self._load(row)
+            elif row.verb == EVICT:
+                self._evict(row)
+            else:
+                visit = visits[row.layer, row.device]
+                group = late if row.layer == plan.layer else [visit]
+                self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else "unicast", hidden)
+                ends = self._run(row, next(runs), visit)
+                visit.ends += ends
+                if row.device in local and row.layer == plan.layer:
+                    local[row.device] += ends
+        for (layer, _), visit in visits.items():
+            if layer != plan.layer:
+                self._early.setdefault(layer, []).append(visit)
+        self._collect(late, plan.exchange, local)
+        self._collect(self._early.pop(plan.layer, []), "unicast", local)
+        return {home: edges or list(hidden[home]) for home, edges in local.items()}
+
+    def take_loads(self) -> list[Load]:
+        """The loads issued since the last call."""
+        loads, self._loads = self._loads, []
+        return loads
+
+    def _visits(self, plan: Plan, assignments: Sequence[Assignment], step: Step) -> dict[tuple[int, int], Visit]:
+        """(layer, device) -> its visit, in the order in which the plan first names them."""
+        tokens: dict[tuple[int, int], list[Ints]] = {}
+        for row, run in zip((row for row in plan.rows if row.verb == RUN), assignments, strict=True):
+            tokens.setdefault((row.layer, row.device), []).append(run.tokens)
+        visits = {}
+        for (layer, device), lists in tokens.items():
+            homes = step.home[np.unique(np.concatenate(lists))]
+            counts = {int(home): int((homes == home).sum()) for home in np.unique(homes)}
+            visits[layer, device] = Visit(device, counts)
+        return visits
+
+    # shards
+
+    def _parts(self, row: Row) -> range:
+        return range(self._ledger.start.parts) if row.part == ALL_PARTS else range(row.part, row.part + 1)
+
+    def _load(self, row: Row) -> None:
+        moe, over = self._moe_of[row.layer], None if row.victim == NOBODY else row.victim
+        if over is not None:
+            self._ledger.evict(row.device, moe, over, row.part)
+        missing = [part for part in self._parts(row) if not self._ledger.has(row.device, moe, row.expert, part)]
+        if not missing:
+            self._ledger.load(row.device, moe, row.expert, row.part)  # refuses it
+        cause = "demand" if row.priority == DEMAND else "prefetch"
+        for part in self._parts(row):
+            if part in missing:
+                self._ledger.load(row.device, moe, row.expert, part)
+                edge = self._copies.load((row.device, moe, row.expert, part), (), cause, row.priority, over)
+                self._loads.append(Load(row.device, moe, row.expert, part, edge.op, row.priority > DEMAND))
+            elif over is not None:
+                self._copies.evict((row.device, moe, over, part))
+
+    def _evict(self, row: Row) -> None:
+        moe = self._moe_of[row.layer]
+        self._ledger.evict(row.device, moe, row.expert, row.part)
+        for part in self._parts(row):
+            self._copies.evict((row.device, moe, row.expert, part))
+
+    # activations and runs
+
+    def _dispatch(self, visit: Visit, group: list[Visit], exchange: str, hidden: Hidden) -> None:
+        """Send the rows that a visit needs, the first time one of its runs is reached."""
+        if visit.arrived is not None:
+            return
+        if exchange == "unicast":
+            group = [visit]
+        amounts = {(home, v.device): self._model.token_row_bytes(rows)
+                   for v in group for home, rows in v.rows.items() if home != v.device}
+        arrivals: dict[tuple[int, int], list[Edge]] = {}
+        if exchange == ALL_TO_ALL and amounts:
+            edge = Edge(self._emit.collective(amounts, "dispatch", [e for edges in hidden.values() for e in edges]))
+            arrivals = {pair: [edge] for pair in amounts}
+        elif exchange == BROADCAST:
+            for home in dict.fromkeys(home for home, _ in amounts):
+                pairs = [pair for pair in amounts if pair[0] == home]
+                bytes_ = max(amounts[pair] for pair in pairs)
+                edge = Edge(self._emit.copy(pairs, bytes_, "dispatch", hidden[home]))
+                arrivals.update({pair: [edge] for pair in pairs})
+        else:
+            for pair, bytes_ in amounts.items():
+                arrivals[pair] = [Edge(self._emit.copy([pair], bytes_, "dispatch", hidden[pair[0]]))]
+        for v in group:
+            v.arrived = list(hidden.get(v.device, ()))
+            for home in v.rows:
+                if home != v.device:
+                    arrived = arrivals[home, v.device]
+                    v.arrived += arrived if self._has_issuer(v.device) else self._emit.sync(home, arrived)
+
+    def _has_issuer(self, device: int) -> bool:
+        return self._emit.machine.devices[device].issuer is not None
+
+    def _run(self, row: Row, run: Assignment, visit: Visit) -> list[Edge]:
+        """One expert (or part) over its tokens."""
+        moe, device, parts = self._moe_of[row.layer], row.device, self._parts(row)
+        if not all(self._ledger.has(device, moe, row.expert, part) for part in parts):
+            self._ledger.refuse_absent(device, moe, row.expert, row.part)
+        columns = sum(self._model.columns(part, self._ledger.start.parts) for part in parts)
+        tokens = len(run.tokens)
+        work = self._model.expert_work(columns)
+        ready = self._copies.ready(device, moe, row.expert, parts)
+        if ready:
+            self._emit.host(device, "wait")
+        after = [*(visit.arrived or ()), *ready]
+        rows_bytes = self._model.token_row_bytes(tokens)
+        if tokens < sum(visit.rows.values()):
+            after = self._emit.kernel(device, "gather", 2 * rows_bytes, 0, after, expert=row.expert)
+        after = self._emit.kernel(device, "expert", work.bytes_for(tokens), self._model.expert_flops(columns, tokens),
+                                  after, expert=row.expert)
+        after = self._emit.kernel(device, "scatter", 3 * rows_bytes, 0, after, expert=row.expert)
+        self._emit.host(device, "record")
+        self._copies.used(device, moe, row.expert, parts, after)
+        return after
+
+    def _collect(self, visits: list[Visit], exchange: str, local: dict[int, list[Edge]]) -> None:
+        """Bring results back to the homes of their tokens and add them."""
+        amounts = {(v.device, home): self._model.token_row_bytes(rows)
+                   for v in visits for home, rows in v.rows.items() if home != v.device}
+        if not amounts:
+            return
+        together = None
+        if exchange == ALL_TO_ALL:
+            together = Edge(self._emit.collective(amounts, "return", [e for v in visits for e in v.ends]))
+        for v in visits:
+            for home, rows in v.rows.items():
+                if home == v.device:
+                    continue
+                back = together
+                if back is None:
+                    ended = v.ends if self._has_issuer(v.device) else self._emit.sync(home, v.ends)
+                    back = Edge(self._emit.copy([(v.device, home)], amounts[v.device, home], "return", ended))
+                rows_bytes = self._model.token_row_bytes(rows)
+                local[home] += self._emit.kernel(home, "reduce", 3 * rows_bytes, rows * self._model.d_model, [back])

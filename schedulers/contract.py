@@ -1,0 +1,25 @@
+"""What a policy is. Pure: it reads a view and returns a plan and its next state; the scheduler may refuse the plan."""
+
+from typing import Any, ClassVar, Protocol
+
+from emulation.ledger import Start
+from emulation.plan import Plan
+from emulation.view import Setting, View
+
+State = Any
+"""Plain arrays (or a tuple or dict of them); the scheduler checkpoints it. A policy returns a new one."""
+
+
+class Policy(Protocol):
+    """A policy. Its parameters are the fields of its dataclass; a config sets them by name.
+
+    exact: whether it serves exactly the routing that it is given.
+    """
+
+    exact: ClassVar[bool]
+
+    def start(self, setting: Setting) -> tuple[Start, State]:
+        """Where experts rest and which copies are made before the run."""
+
+    def plan(self, view: View, state: State) -> tuple[Plan, State]:
+        """What runs where in this layer, what is fetched and what is evicted."""
