@@ -124,9 +124,8 @@ def whims(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module or ""
         elif isinstance(node, ast.Attribute):
             owner, _, name = _dotted(node).rpartition(".")
-            if owner in {"np.random", "numpy.random"} and name not in SEEDED:
-                yield node.lineno, f"{owner}.{name}"
-            elif (owner, name) in {("os", "urandom"), ("os", "environ"), ("os", "getpid")}:
+            chance = owner in {"np.random", "numpy.random"} and name not in SEEDED
+            if chance or (owner, name) in {("os", "urandom"), ("os", "environ"), ("os", "getpid")}:
                 yield node.lineno, f"{owner}.{name}"
         elif isinstance(node, ast.Call):
             if _dotted(node.func).endswith("default_rng") and not node.args and not node.keywords:
@@ -184,7 +183,7 @@ PLANTED = {
 
 
 def import_contract(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import subprocess
-import sys
 import tokenize
 from pathlib import Path
 
@@ -45,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -41,7 +41,7 @@ install() {
             uv pip install --quiet --compile-bytecode --python "$py" -c constraints.txt "$@" && return
         say "uv could not install this; trying pip"
     fi
-    "$py" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"
+    "$py" -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt "$@"
 }
 
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! "$py" -c "$fits" >/dev/null 2>&1; then

@@ -48,7 +48,8 @@ def test_a_skip_that_no_line_names_fails_the_run(tmp_path: Path, options: tuple[
 
 
 def test_skips_on_the_list_pass_by_id_or_by_reason(tmp_path: Path) -> None:
-    done = run(tmp_path, "# a remark\n\nreason: no device* -- CI has none\n*::test_elsewhere -- needs another machine\n")
+    skips = "# a remark\n\nreason: no device* -- CI has none\n*::test_elsewhere -- needs another machine\n"
+    done = run(tmp_path, skips)
     assert done.returncode == 0, done.stdout
 
 
