@@ -1,0 +1,103 @@
+"""Fits `overhead + max(bytes/bandwidth, flops/peak)` to the measured tables of one H200 host.
+
+    python benchmarks/fit_h200.py FOLDER      where h200-host.json and h200-host-ops.json lie
+
+Prints the constants that configs/hardware/h200-host.yaml carries, with their residuals. Copies are
+overhead + bytes/bandwidth; a queued FFN takes the longer of its kernel and what issuing it costs the host.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+SHAPES = {"mixtral-8x7b": (4096, 14336), "phi-3.5-moe": (4096, 6400), "deepseek-v2-lite": (2048, 1408),
+          "qwen3-30b-a3b": (2048, 768), "olmoe-1b-7b": (2048, 1024)}
+BF16_BYTES = 2
+QUEUED = 8
+
+Floats = NDArray[np.float64]
+Model = Callable[[Floats], Floats]
+
+
+def work(model: str, tokens: int) -> tuple[float, float]:
+    """Bytes and flops of one gated expert over some tokens, as emulation.model counts them."""
+    d, f = SHAPES[model]
+    return BF16_BYTES * (3 * d * f + tokens * (2 * d + 2 * f)), 6.0 * tokens * d * f
+
+
+def fit(model: Model, measured: Floats, guess: list[float]) -> tuple[Floats, Floats]:
+    """Parameters (in logarithms while searching) of least summed relative error, and the relative residuals."""
+    def loss(log: Floats) -> float:
+        return float(np.abs(model(np.exp(log)) / measured - 1).sum())
+    best = min((minimize(loss, np.log(np.array(guess) * scale), method="Nelder-Mead",
+                         options={"maxiter": 20000, "xatol": 1e-9, "fatol": 1e-12}) for scale in (0.5, 1.0, 2.0)),
+               key=lambda result: float(result.fun))
+    found = np.exp(best.x)
+    return found, model(found) / measured - 1
+
+
+def show(name: str, found: Floats, residual: Floats) -> None:
+    worst = residual[np.abs(residual).argmax()]
+    print(f"{name}: {', '.join(f'{v:.4g}' for v in found)}; median |error| {np.median(np.abs(residual)):.1%}, "
+          f"worst {worst:+.0%}, {len(residual)} rows")
+
+
+def copies(host: dict[str, Any], key: str) -> None:
+    rows = [(int(size), row["median"]) for size, row in host[key].items()]
+    size, measured = (np.array(column, float) for column in zip(*rows, strict=True))
+    show(f"{key} (overhead s, B/s)", *fit(lambda p: p[0] + size / p[1], measured, [1e-5, 5e10]))
+
+
+def gpu(host: dict[str, Any], ops: dict[str, Any]) -> None:
+    rows = [(*work(model, int(tokens)), row["median"] / QUEUED)
+            for model, table in host["gpu_ffn_queued"].items() for tokens, row in table.items()]
+    bytes_, flops, measured = (np.array(column) for column in zip(*rows, strict=True))
+    def queued(p: Floats) -> Floats:
+        kernel: Floats = p[0] + np.maximum(bytes_ / p[1], flops / p[2])
+        return np.asarray(np.maximum(kernel, p[3]), np.float64)
+    found, residual = fit(queued, measured, [1e-5, 4e12, 6e14, 7e-5])
+    show("gpu expert (overhead s, B/s, FLOP/s; issue s in this table)", found, residual)
+    issue = [row["host_each"] for key, row in ops.items() if key.startswith("ffn|")]
+    print(f"gpu expert issue: median host_each {np.median(issue):.4g} s, {len(issue)} rows")
+
+
+def cpu(host: dict[str, Any], ops: dict[str, Any]) -> None:
+    prefix = "cpu ffn, uncached, worker thread|"
+    rows = [(*work(key.split("|")[1], int(key.split("|t")[1])), row["single"])
+            for key, row in ops.items() if key.startswith(prefix)]
+    rows += [(*work(model, 64), host["cpu_ffn"][model]["64"]["median"]) for model in SHAPES]
+    bytes_, flops, measured = (np.array(column) for column in zip(*rows, strict=True))
+    show("cpu expert (overhead s, B/s, FLOP/s)",
+         *fit(lambda p: p[0] + np.maximum(bytes_ / p[1], flops / p[2]), measured, [1e-4, 7e10, 3e12]))
+
+
+def issues(ops: dict[str, Any]) -> None:
+    for prefix in ("attention ctx512|", "router softmax topk cpu|", "rms_norm|", "index_select|", "index_add_|",
+                   "add_|", "x.to(cpu)|", "event record", "wait_event", "copy issue", "cpu index_select|",
+                   "cpu index_add_|"):
+        rows = [row["host_each"] for key, row in ops.items() if key.startswith(prefix)]
+        print(f"{prefix} host_each: median {np.median(rows):.4g}, {min(rows):.3g}..{max(rows):.3g} s, {len(rows)} rows")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    host = json.loads((folder / "h200-host.json").read_text())
+    ops = json.loads((folder / "h200-host-ops.json").read_text())
+    ops = ops.get("ops", ops)
+    for key in ("h2d", "d2h", "d2d"):
+        copies(host, key)
+    gpu(host, ops)
+    cpu(host, ops)
+    issues(ops)
+
+
+if __name__ == "__main__":
+    main()

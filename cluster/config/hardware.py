@@ -1,0 +1,217 @@
+"""The schema of a hardware file: groups of devices, the links between them, where experts rest."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cluster.config.quantities import Bandwidth, Bytes, Compute, Count, Share, Strict, Time, refuse
+from emulation.errors import unknown
+
+Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
+
+FALLBACK: Mapping[Dtype, tuple[Dtype, ...]] = {
+    "fp32": (), "bf16": ("fp16", "fp32"), "fp16": ("bf16", "fp32"),
+    "fp8": ("bf16", "fp16", "fp32"), "int8": ("bf16", "fp16", "fp32"),
+}
+"""What a device computes in where it has no peak for a type: the first of these it has (same width or wider)."""
+
+Family = Literal["expert", "shared", "dense", "attention", "router", "norm", "head", "gather", "scatter", "reduce",
+                 "copy", "wait", "record"]
+"""Families of kernels. gather, scatter: token rows picked for an expert and added back; reduce: partial sums added;
+copy, wait, record: no kernels, only what issuing a copy, waiting for an event or recording one costs the issuer."""
+
+DeviceKind = Literal["gpu", "ndp", "chiplet", "cpu", "memory", "switch"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+def _whole_or_name(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refuse(f"{value!r} is neither a whole number nor the name of a parameter")
+    if isinstance(value, int) and value < 1:
+        raise refuse(f"{value} is below 1")
+    return value
+
+
+CountOrName = Annotated[int | str, BeforeValidator(_whole_or_name)]
+
+
+class Parameter(Strict):
+    """A number that a run may choose: `machine: {name: ..., options: {units: 6}}`."""
+
+    default: int
+    min: int = Field(ge=1)
+    max: int
+    meaning: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Parameter":
+        if not self.min <= self.default <= self.max:
+            raise refuse(f"the default {self.default} lies outside {self.min}..{self.max}")
+        return self
+
+
+class LaneSpec(Strict):
+    """What work occupies; `in_order`: work starts in the order it was issued, as in a stream."""
+
+    name: Name
+    servers: int = Field(default=1, ge=1)
+    in_order: bool = False
+
+    @classmethod
+    def from_short(cls, data: object) -> object:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class KernelSpec(Strict):
+    """What one family costs: overhead + max(bytes/bandwidth, flops/peak); rates left out are the device's.
+
+    issue: what it costs the issuing thread, on a device that has an issuer.
+    """
+
+    overhead: Time | None = None
+    issue: Time | None = None
+    bandwidth: Bandwidth | None = None
+    bandwidth_fraction: Share | None = None
+    peak: dict[Dtype, Compute] = Field(default_factory=dict)
+    peak_fraction: Share | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "KernelSpec":
+        if self.bandwidth and self.bandwidth_fraction:
+            raise refuse("bandwidth and bandwidth_fraction are both given: one of them is enough")
+        if self.peak and self.peak_fraction:
+            raise refuse("peak and peak_fraction are both given: one of them is enough")
+        return self
+
+
+class IssuerSpec(Strict):
+    """A host thread that issues the device's work in program order; `sync`: what a synchronisation costs it."""
+
+    thread: Name
+    sync: Time
+
+
+class DeviceGroup(Strict):
+    """Devices of one kind. `count` left out: one device named as the group; given: name0, name1, ...
+
+    runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
+    A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
+    """
+
+    kind: DeviceKind
+    count: CountOrName | None = None
+    memory: Bytes | None = None
+    memory_bandwidth: Bandwidth | None = None
+    peak: dict[Dtype, Compute] = Field(default_factory=dict)
+    overhead: Time | None = None
+    runs: tuple[Family, ...] = Field(default=(), strict=False)
+    kernels: dict[Family, KernelSpec] = Field(default_factory=dict)
+    lanes: tuple[LaneSpec, ...] = Field(default=(), strict=False)
+    copy_lanes: tuple[LaneSpec, ...] = Field(default=(), strict=False)
+    issuer: IssuerSpec | None = None
+    rests: bool = False
+    pools: dict[Name, Count] = Field(default_factory=dict)
+
+    @property
+    def computes(self) -> bool:
+        return bool(self.runs or self.kernels)
+
+    @model_validator(mode="after")
+    def _sound(self) -> "DeviceGroup":
+        if both := [family for family in self.runs if family in self.kernels]:
+            raise refuse(f"{both[0]!r} stands in runs and in kernels: one of them is enough")
+        if self.runs and not (self.overhead and self.memory_bandwidth and self.peak):
+            raise refuse("runs needs overhead, memory_bandwidth and peak, which its families share")
+        for family, kernel in self.kernels.items():
+            if not (kernel.bandwidth or self.memory_bandwidth):
+                raise refuse(f"kernels.{family} has no bandwidth and the device no memory_bandwidth")
+            if not (kernel.peak or self.peak):
+                raise refuse(f"kernels.{family} has no peak and the device has none either")
+            if kernel.issue and not self.issuer:
+                raise refuse(f"kernels.{family} has an issue cost and the device no issuer that would pay it")
+        if self.rests and not self.memory:
+            raise refuse("experts rest here, so it needs memory")
+        names = [lane.name for lane in (*self.lanes, *self.copy_lanes)]
+        if len(set(names)) < len(names):
+            raise refuse(f"two lanes of {names} have the same name")
+        return self
+
+
+class LinkSpec(Strict):
+    """Connections, each with two directions: `bandwidth` from `from` to `to`, `bandwidth_back` the other way.
+
+    pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), all (every two of
+    one group), mesh (rows x cols of one group, row by row; routes go along x first), corners (the i-th of `from`
+    with the i-th corner of the mesh that `to` forms).
+    bus: all its connections share one lane a direction; half_duplex: the two directions share a lane.
+    """
+
+    name: Name
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    pattern: Literal["each", "pairs", "all", "mesh", "corners"] = "each"
+    rows: CountOrName | None = None
+    cols: CountOrName | None = None
+    bandwidth: Bandwidth
+    bandwidth_back: Bandwidth | None = None
+    latency: Time | None = None
+    latency_back: Time | None = None
+    bus: bool = False
+    half_duplex: bool = False
+    in_order: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> "LinkSpec":
+        within = self.pattern in ("all", "mesh")
+        if within != (self.source == self.target):
+            raise refuse(f"pattern {self.pattern!r} joins " + ("one group with itself" if within else "two groups"))
+        if (self.rows is not None and self.cols is not None) != (self.pattern == "mesh"):
+            raise refuse("rows and cols are given for pattern 'mesh', and for no other")
+        return self
+
+
+class Hardware(Strict):
+    """A machine: `homes` hold the dense weights and the tokens; leaves_out: what it does not model, in sentences."""
+
+    title: str
+    description: str = ""
+    parameters: dict[Name, Parameter] = Field(default_factory=dict)
+    devices: dict[Name, DeviceGroup] = Field(min_length=1)
+    links: tuple[LinkSpec, ...] = Field(default=(), strict=False)
+    homes: tuple[str, ...] = Field(min_length=1, strict=False)
+    quantum: Bytes | None = None
+    leaves_out: tuple[str, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _joined(self) -> "Hardware":
+        for name, group in self.devices.items():
+            self._named(f"devices.{name}.count", group.count)
+        for link in self.links:
+            for end in (link.source, link.target):
+                self._group(f"links.{link.name}", end)
+            self._named(f"links.{link.name}.rows", link.rows)
+            self._named(f"links.{link.name}.cols", link.cols)
+            meshes = [m.target for m in self.links if m.pattern == "mesh"]
+            if link.pattern == "corners" and link.target not in meshes:
+                raise refuse(f"links.{link.name} attaches to corners of {link.target!r}, which forms no mesh")
+        names = [link.name for link in self.links]
+        if len(set(names)) < len(names):
+            raise refuse(f"two links of {names} have the same name")
+        for home in self.homes:
+            self._group("homes", home)
+            if not self.devices[home].computes:
+                raise refuse(f"homes: {home!r} runs no kernels, and tokens live where something is computed")
+        if not any(group.rests for group in self.devices.values()):
+            raise refuse("experts rest nowhere: set rests: true on the devices that hold them at the start")
+        if self.quantum is not None and self.quantum.si < 1:
+            raise refuse("quantum is less than a byte")
+        return self
+
+    def _group(self, where: str, name: str) -> None:
+        if name not in self.devices:
+            raise refuse(f"{where}: {unknown('device group', name, self.devices)}")
+
+    def _named(self, where: str, count: int | str | None) -> None:
+        if isinstance(count, str) and count not in self.parameters:
+            raise refuse(f"{where}: {unknown('parameter', count, self.parameters)}")
