@@ -1,0 +1,54 @@
+"""What the scheduler and a device say to each other: plain arrays, one message a device and layer."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """What a device is told once. held: (moe, expert, part) rows [n, 3] of the shards that it starts with.
+
+    folder: the checkpoint whose slices it reads, or None where nothing is computed for real (replay, synthetic).
+    """
+
+    number: int
+    name: str
+    parts: int
+    held: Ints
+    folder: str | None = None
+
+
+class Run(NamedTuple):
+    """One expert (or part of it) over rows of the message's x, scaled by the rows' weights."""
+
+    moe: int
+    expert: int
+    part: int
+    rows: Ints
+    weights: Floats
+
+
+@dataclass(frozen=True)
+class Work:
+    """A device's work for one layer. x: hidden states of the tokens it needs, [rows, d_model], or None.
+
+    loads, evicts: (moe, expert, part) rows that ride along; a later run checks them.
+    """
+
+    x: Floats | None = None
+    runs: list[Run] = field(default_factory=list)
+    loads: list[tuple[int, int, int]] = field(default_factory=list)
+    evicts: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Reply(NamedTuple):
+    """The runs' results, one below the other: [sum of rows over runs, d_model], or None. runs: how many were done."""
+
+    out: Floats | None
+    runs: int

@@ -1,0 +1,24 @@
+"""The one seam between the scheduler and its devices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from actors.messages import DeviceSpec, Reply, Work
+
+
+class Transport(Protocol):
+    """Carries work to devices and replies back. Replies are by device number: no order of arrival shows."""
+
+    name: str
+
+    def open(self, specs: Sequence[DeviceSpec]) -> None:
+        """Start the devices; returns when all have answered."""
+
+    def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
+        """At most one message for each device, only to devices with work."""
+
+    def close(self) -> None:
+        """Stop the devices; nothing is left behind."""
+
+    def describe(self) -> dict[str, object]:
+        """What it ran on (processes, workers), for the `host` part of a result."""

@@ -1,0 +1,133 @@
+"""One OS process a device, or several devices a process, on this host; pipes between them and the scheduler."""
+
+import multiprocessing
+import signal
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+from actors.messages import DeviceSpec, Reply, Work
+from emulation.errors import MoelabError, TransportError
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+
+
+class ProcessTransport:
+    """Devices in worker processes: `workers` of them, or one a device where `workers` is None."""
+
+    name = "processes"
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._wanted = workers
+        self._processes: list[ForkServerProcess] = []
+        self._pipes: list[Connection[Any, Any]] = []
+        self._worker_of: dict[int, int] = {}
+
+    def open(self, specs: Sequence[DeviceSpec]) -> None:
+        context: ForkServerContext = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["cluster.transports.preload"])
+        count = max(1, min(self._wanted or len(specs), len(specs)))
+        groups = [list(specs[i::count]) for i in range(count)]
+        try:
+            for number, group in enumerate(groups):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, group), daemon=True,
+                                          name=f"moelab-worker-{number}")
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._pipes.append(ours)
+                self._worker_of.update({spec.number: number for spec in group})
+            for number in range(count):
+                if not self._pipes[number].poll(START_TIMEOUT_S):
+                    raise TransportError(f"worker process {number} did not start within {START_TIMEOUT_S:.0f} s")
+                self._receive(number)
+        except BaseException:
+            self.close()
+            raise
+
+    def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
+        batches: dict[int, dict[int, Work]] = {}
+        for device, item in work.items():
+            batches.setdefault(self._worker_of[device], {})[device] = item
+        for number, batch in batches.items():
+            try:
+                self._pipes[number].send(batch)
+            except OSError:
+                raise self._dead(number) from None
+        replies: dict[int, Reply] = {}
+        for number in batches:
+            replies.update(self._receive(number))
+        return replies
+
+    def _receive(self, number: int) -> dict[int, Reply]:
+        try:
+            answer = self._pipes[number].recv()
+        except (EOFError, OSError):
+            raise self._dead(number) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        replies: dict[int, Reply] = answer
+        return replies
+
+    def _dead(self, number: int) -> TransportError:
+        process = self._processes[number]
+        process.join(STOP_TIMEOUT_S)
+        return TransportError(f"worker process {number} (pid {process.pid}) ended with exit code {process.exitcode}")
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(STOP_TIMEOUT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        self._pipes, self._processes, self._worker_of = [], [], {}
+
+    def describe(self) -> dict[str, object]:
+        return {"transport": self.name, "workers": len(self._processes)}
+
+
+def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
+    """A worker: answers until its pipe closes. Ctrl-C is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        devices = _open(specs)
+        pipe.send({})
+    except Exception as error:  # noqa: BLE001 (the parent raises it again)
+        pipe.send(_portable(error))
+        return
+    while True:
+        try:
+            batch: dict[int, Work] = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send({number: devices[number].work(item) for number, item in batch.items()})
+        except BrokenPipeError:
+            return
+        except Exception as error:  # noqa: BLE001 (likewise)
+            pipe.send(_portable(error))
+
+
+def _open(specs: list[DeviceSpec]) -> dict[int, Any]:
+    from actors.device import DeviceActor
+
+    if any(spec.folder is not None for spec in specs):
+        from moe.determinism import pin
+
+        pin()
+    return {spec.number: DeviceActor(spec) for spec in specs}
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that survives the pipe: ours as it is, any other with its traceback as text."""
+    if isinstance(error, MoelabError):
+        return error
+    import traceback
+
+    return RuntimeError("in a worker process:\n" + "".join(traceback.format_exception(error)))
