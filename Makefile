@@ -18,7 +18,7 @@ demo: setup  ## answer real prompts on an emulated machine, on Ray
 	@.venv/bin/moelab run configs/run/demo.yaml
 
 test: setup  ## all checks and all tests but the soak tests
-	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory lint types
+	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory -k lint types
 	@$(MAKE) --no-print-directory fast
 	@$(MAKE) --no-print-directory slow
 	@$(MAKE) --no-print-directory ray

@@ -248,9 +248,9 @@ def test_install_exposes_our_packages_and_no_other_folder(elsewhere: Path) -> No
         "import importlib.util as u, sys\n"
         "for name in sys.argv[1:]:\n"
         "    spec = u.find_spec(name)\n"
-        "    print(name, spec.origin if spec else None)"
+        "    print(name, *(spec.submodule_search_locations or []) if spec else [], sep=chr(9))"
     )
     printed = run_elsewhere(elsewhere, sys.executable, "-P", "-c", program, *folders)
-    origins = dict(line.split(" ", 1) for line in printed.splitlines())
-    ours = {name: origin for name, origin in origins.items() if str(ROOT) + os.sep in origin}
-    assert ours == {name: str(ROOT / name / "__init__.py") for name in PACKAGES}
+    places = {name: where for name, *where in (line.split("\t") for line in printed.splitlines())}
+    ours = {name: where for name, where in places.items() if str(ROOT / name) in where}
+    assert ours == {name: [str(ROOT / name)] for name in PACKAGES}
