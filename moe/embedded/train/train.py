@@ -32,7 +32,7 @@ PART_BYTES = 12_000_000
 
 
 class Corpus:
-    """All token files on one device; domains are drawn in proportion to the square root of their size."""
+    """All token files on one device; domains are drawn in proportion to (size)^0.75."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
@@ -44,7 +44,7 @@ class Corpus:
         self.train = torch.cat([parts[d, "train"] for d in self.domains]).to(device)
         self.start = (lengths.cumsum(0) - lengths).to(device)
         self.length = lengths.to(device)
-        weight = lengths.double().sqrt()
+        weight = lengths.double() ** 0.75
         self.weight = (weight / weight.sum()).to(device)
 
     @staticmethod
@@ -151,7 +151,7 @@ def train(options: argparse.Namespace) -> None:
     save_parts(network, options.out)
     record = {
         "shape": asdict(shape),
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
+        "options": {k: v for k, v in vars(options).items() if not isinstance(v, Path)},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "domain_weight": dict(zip(corpus.domains, corpus.weight.tolist(), strict=True)),
