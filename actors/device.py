@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.messages import DeviceSpec, Floats, Reply, Work
+from actors.messages import DeviceSpec, Floats, Move, Reply, Run, Work
 from emulation.errors import PlanError
 from emulation.plan import ALL_PARTS
 from emulation.shards import slice_bounds
@@ -29,33 +29,33 @@ class DeviceActor:
             self._bounds = slice_bounds(self._checkpoint.shape.expert_ff, spec.parts)
 
     def work(self, work: Work) -> Reply:
-        """Take what is loaded, do the runs in order, drop what is evicted; refuses to run what is not here.
-
-        A plan may evict before it loads into the same place: the ledger has checked the order, here only the
-        outcome counts, so loads come first and evictions last.
-        """
-        self._held.update(work.loads)
+        """Do the runs and note the moves in the plan's order; refuses to run what is not here."""
         out: list[Floats] = []
-        for run in work.runs:
-            for part in range(self.spec.parts) if run.part == ALL_PARTS else (run.part,):
-                if (run.moe, run.expert, part) not in self._held:
-                    raise PlanError(f"device {self.spec.name!r} is sent expert {run.expert} part {part} of MoE layer "
-                                    f"{run.moe}, which it does not hold")
+        runs = 0
+        for item in work.items:
+            if isinstance(item, Move):
+                change = self._held.add if item.comes else self._held.discard
+                change((item.moe, item.expert, item.part))
+                continue
+            for part in range(self.spec.parts) if item.part == ALL_PARTS else (item.part,):
+                if (item.moe, item.expert, part) not in self._held:
+                    raise PlanError(f"device {self.spec.name!r} is sent expert {item.expert} part {part} of MoE layer "
+                                    f"{item.moe}, which it does not hold")
+            runs += 1
             if self._checkpoint is not None and work.x is not None:
-                out.append(self._ffn(run.moe, run.expert, run.part, work.x[run.rows], run.weights))
-        self._held.difference_update(work.evicts)
-        return Reply(np.concatenate(out) if out else None, len(work.runs))
+                out.append(self._ffn(item, work.x[item.rows]))
+        return Reply(np.concatenate(out) if out else None, runs)
 
-    def _ffn(self, moe: int, expert: int, part: int, x: Floats, weights: Floats) -> Floats:
+    def _ffn(self, run: Run, x: Floats) -> Floats:
         import torch
 
         from moe.experts import partial_ffn
 
         assert self._checkpoint is not None
-        layer = self._checkpoint.shape.moe_layers[moe]
-        lo, hi = (0, self._checkpoint.shape.expert_ff) if part == ALL_PARTS else self._bounds[part]
+        layer = self._checkpoint.shape.moe_layers[run.moe]
+        lo, hi = (0, self._checkpoint.shape.expert_ff) if run.part == ALL_PARTS else self._bounds[run.part]
         with torch.no_grad():
-            share = partial_ffn(self._checkpoint.slice(layer, expert, lo, hi), torch.from_numpy(x))
-            scaled = share * torch.from_numpy(weights)[:, None]
+            share = partial_ffn(self._checkpoint.slice(layer, run.expert, lo, hi), torch.from_numpy(x))
+            scaled = share * torch.from_numpy(run.weights)[:, None]
         result: NDArray[Any] = scaled.numpy()
         return result

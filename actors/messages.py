@@ -34,17 +34,24 @@ class Run(NamedTuple):
     weights: Floats
 
 
+class Move(NamedTuple):
+    """A part of an expert comes to the device, or goes."""
+
+    moe: int
+    expert: int
+    part: int
+    comes: bool
+
+
 @dataclass(frozen=True)
 class Work:
-    """A device's work for one layer. x: hidden states of the tokens it needs, [rows, d_model], or None.
+    """A device's work for one layer, or for one step where nothing is computed: runs and moves in the plan's order.
 
-    loads, evicts: (moe, expert, part) rows that ride along; a later run checks them.
+    x: hidden states of the tokens it needs, [rows, d_model], or None.
     """
 
     x: Floats | None = None
-    runs: list[Run] = field(default_factory=list)
-    loads: list[tuple[int, int, int]] = field(default_factory=list)
-    evicts: list[tuple[int, int, int]] = field(default_factory=list)
+    items: list[Run | Move] = field(default_factory=list)
 
 
 class Reply(NamedTuple):

@@ -94,7 +94,8 @@ def _checked(path: Path, columns: dict[str, Array]) -> Trace:
         weights = np.full(experts.shape, 1.0 / experts.shape[2], np.float32)
     return Trace(str(columns.get("model", np.array("unknown"))), count, layer_ids.astype(np.uint16),
                  wide.astype(np.uint16), weights.astype(np.float32), step.astype(np.int32),
-                 columns["sequence"].astype(np.int32), position.astype(np.int32), phase.astype(np.uint8), None if forecast is None else _wide(forecast),
+                 columns["sequence"].astype(np.int32), position.astype(np.int32), phase.astype(np.uint8),
+                 None if forecast is None else _wide(forecast),
                  columns["tokens"].astype(np.int32) if "tokens" in columns else None)
 
 

@@ -1,0 +1,137 @@
+"""`execute`: the real model answers, its experts computed by the devices, and every layer is timed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from cluster.session import Session, messages, narrow
+from emulation.trace import NO_EXPERT, StepRouting
+from emulation.validate import Assignment, Decision
+from emulation.view import Routing, Step
+from moe.generate import Sampling, generate
+from moe.hook import ExpertHook
+from moe.predictors import next_gate
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class Share:
+    """What one run contributed: fp32 rows for its tokens. Early shares are unscaled until their layer comes."""
+
+    run: Assignment
+    rows: Floats
+
+
+class Executor:
+    """Stands where the model's experts were: asks the scheduler, sends the devices their work, sums what returns."""
+
+    def __init__(self, session: Session, model: PreTrainedModel, forecast: str) -> None:
+        self.session, self.forecast = session, forecast
+        self.hook = ExpertHook(model, self)
+        self._early: dict[int, list[Share]] = {}
+        self._step: Step | None = None
+        self._layers: list[tuple[NDArray[np.uint16], Floats, NDArray[np.uint16] | None]] = []
+        self._homes = np.array(session.scheduler.setting.machine.homes, np.int64)
+
+    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int], *,
+               eos: Sequence[int] = (), sampling: Sampling | None = None) -> None:
+        """Prefill and decode every prompt; the record holds the tokens and the routing."""
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        self._total = max(limits)
+        with self.hook:
+            answer = generate(self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling,
+                              on_step=self._on_step)
+        self._close()
+        self.session.scheduler.finish()
+        self.session.record.answers = answer.tokens
+
+    def _on_step(self, number: int, phase: int, rows: list[tuple[int, int]]) -> None:
+        self._close()
+        sequence, position = np.array(rows, np.int64).T
+        last = np.r_[sequence[1:] != sequence[:-1], True]
+        self._step = Step(number, sequence, position, np.full(len(rows), phase, np.int64),
+                          self._homes[sequence % len(self._homes)], last)
+        self.session.scheduler.begin(self._step)
+
+    def _close(self) -> None:
+        """End the step that was under way, if there was one, and note its routing."""
+        if self._step is None:
+            return
+        self.session.scheduler.end()
+        top_k = self._layers[0][0].shape[1]
+        guesses = [np.full((len(self._step), top_k), NO_EXPERT, np.uint16)]
+        guesses += [guess if guess is not None else guesses[0] for _, _, guess in self._layers[:-1]]
+        self.session.record.steps.append(self._step)
+        self.session.record.routed.append(StepRouting(np.stack([e for e, _, _ in self._layers], axis=1),
+                                                      np.stack([w for _, w, _ in self._layers], axis=1),
+                                                      np.stack(guesses, axis=1)))
+        self.session.progress.update(self._step.number + 1, self._total, f"step {self._step.number}")
+        self._step, self._layers = None, []
+
+    def __call__(self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        assert self._step is not None
+        scheduler, moe = self.session.scheduler, self.session.moe_of[layer]
+        routing = Routing(experts.to(torch.int64).numpy(), weights.to(torch.float64).numpy())
+        guess = self._guess(layer, moe, hidden)
+        decision = scheduler.decide(routing, guess)
+        self.session.forecaster.observe(self._step, moe, routing)
+        top_k = routing.experts.shape[1]
+        self._layers.append((narrow(routing.experts, top_k), weights.to(torch.float32).numpy().copy(),
+                             None if guess is None else narrow(guess.experts, top_k)))
+        rows = hidden.to(torch.float32).contiguous().numpy()
+        shares = self._compute(decision, rows)
+        for share in shares:
+            if share.run.layer != layer:
+                self._early.setdefault(share.run.layer, []).append(share)
+        now = [share for share in shares if share.run.layer == layer]
+        return torch.from_numpy(combine(decision, now, self._early.pop(layer, []), rows.shape))
+
+    def _guess(self, layer: int, moe: int, hidden: torch.Tensor) -> Routing | None:
+        assert self._step is not None
+        if self.forecast != "next_gate":
+            return self.session.forecaster.guess(self._step, moe + 1, None)
+        picks = next_gate(self.hook, layer, hidden)
+        if picks is None:
+            return None
+        experts = picks.to(torch.int64).numpy()
+        return Routing(experts, np.full(experts.shape, 1.0 / experts.shape[1]))
+
+    def _compute(self, decision: Decision, hidden: Floats) -> list[Share]:
+        """Send each device its work; the replies in the order of the plan, whoever answered first."""
+        transport = self.session.transport
+        assert transport is not None
+        work, carried = messages(decision, self.session.moe_of, self.session.scheduler.ledger.start.parts, hidden)
+        replies = transport.exchange(work)
+        rows: dict[int, Floats] = {}
+        for device, indices in carried.items():
+            out, at = replies[device].out, 0
+            assert out is not None
+            for i in indices:
+                tokens = len(decision.assignments[i].tokens)
+                rows[i] = out[at:at + tokens]
+                at += tokens
+        return [Share(run, rows[i]) for i, run in enumerate(decision.assignments)]
+
+
+def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:
+    """The sum of all shares for each token, fp32: by expert, then by part, never in order of arrival.
+
+    With whole experts this is the order in which transformers adds them, wherever they ran.
+    """
+    out = np.zeros(shape, np.float32)
+    wanted = {(int(e), int(t)): float(w) for e, t, w in
+              zip(decision.served.expert[decision.early], decision.served.token[decision.early],
+                  decision.served.weight[decision.early], strict=True)}
+    shares = [*now]
+    for share in early:
+        keep = [i for i, token in enumerate(share.run.tokens.tolist()) if (share.run.expert, token) in wanted]
+        scale = np.array([wanted[share.run.expert, int(share.run.tokens[i])] for i in keep], np.float32)
+        shares.append(Share(share.run._replace(tokens=share.run.tokens[keep]), share.rows[keep] * scale[:, None]))
+    for share in sorted(shares, key=lambda share: (share.run.expert, share.run.part)):
+        out[share.run.tokens] += share.rows
+    return out

@@ -1,0 +1,149 @@
+"""One run from its first step to its last: feeds the scheduler, and in `execute` the devices and the model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.messages import DeviceSpec, Move, Run, Work
+from actors.scheduler import Scheduler
+from cluster.transports.contract import Transport
+from emulation.ledger import Ledger
+from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
+from emulation.trace import NO_EXPERT, StepRouting, Trace
+from emulation.validate import Decision
+from emulation.view import Step
+from workloads.forecasts import Forecaster
+
+Ints = NDArray[np.int64]
+
+
+class Progress(Protocol):
+    """Hears how far a run is."""
+
+    def update(self, done: int, total: int, text: str) -> None: ...
+
+
+class Silent:
+    """Nobody listens."""
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Say nothing."""
+
+
+@dataclass
+class Record:
+    """The routing that a run met, step by step, and the tokens that it produced."""
+
+    steps: list[Step] = field(default_factory=list)
+    routed: list[StepRouting] = field(default_factory=list)
+    answers: tuple[tuple[int, ...], ...] = ()
+
+    def trace(self, model: str, num_experts: int, layer_ids: Sequence[int]) -> Trace:
+        """The record as a trace."""
+        forecasts = [r.forecast if r.forecast is not None else np.full_like(r.experts, NO_EXPERT) for r in self.routed]
+        column = {name: np.concatenate([getattr(s, name) for s in self.steps]).astype(np.int32)
+                  for name in ("sequence", "position", "phase")}
+        return Trace(model, num_experts, np.array(layer_ids, np.uint16),
+                     np.concatenate([r.experts for r in self.routed]), np.concatenate([r.weights for r in self.routed]),
+                     np.concatenate([np.full(len(s), s.number) for s in self.steps]).astype(np.int32),
+                     column["sequence"], column["position"], column["phase"].astype(np.uint8),
+                     np.concatenate(forecasts))
+
+
+def device_specs(ledger: Ledger, folder: str | None) -> list[DeviceSpec]:
+    """What each computing device is told at the start: which shards it holds."""
+    specs = []
+    for number, device in enumerate(ledger.machine.devices):
+        if device.computes:
+            held = ledger.start.rest == number
+            if number in ledger.start.copies:
+                held = held | ledger.start.copies[number][:, :, None]
+            specs.append(DeviceSpec(number, device.name, ledger.start.parts, np.argwhere(held), folder))
+    return specs
+
+
+def messages(decision: Decision, moe_of: dict[int, int], parts: int,
+             hidden: NDArray[np.float32] | None) -> tuple[dict[int, Work], dict[int, list[int]]]:
+    """A decision as one message for each device with work, and which assignments each message carries."""
+    work: dict[int, Work] = {}
+    carried: dict[int, list[int]] = {}
+    needed = _needed(decision)
+    runs = iter(enumerate(decision.assignments))
+    for row in decision.plan.rows:
+        if row.device not in work:
+            tokens = needed.get(row.device)
+            work[row.device] = Work(None if hidden is None or tokens is None else hidden[tokens])
+        items, moe = work[row.device].items, moe_of[row.layer]
+        if row.verb == RUN:
+            i, run = next(runs)
+            carried.setdefault(row.device, []).append(i)
+            items.append(Run(moe, run.expert, run.part, np.searchsorted(needed[row.device], run.tokens),
+                             run.weights.astype(np.float32)))
+            continue
+        for part in range(parts) if row.part == ALL_PARTS else (row.part,):
+            if row.victim != NOBODY:
+                items.append(Move(moe, row.victim, part, comes=False))
+            items.append(Move(moe, row.expert, part, comes=row.verb == LOAD))
+    return work, carried
+
+
+def _needed(decision: Decision) -> dict[int, Ints]:
+    """The token rows that each device needs, ascending."""
+    tokens: dict[int, list[Ints]] = {}
+    for run in decision.assignments:
+        tokens.setdefault(run.device, []).append(run.tokens)
+    return {device: np.unique(np.concatenate(lists)) for device, lists in tokens.items()}
+
+
+class Session:
+    """Drives a scheduler through a workload whose routing is known: recorded or generated."""
+
+    def __init__(self, scheduler: Scheduler, forecaster: Forecaster, transport: Transport | None,
+                 progress: Progress | None = None) -> None:
+        self.scheduler, self.forecaster, self.transport = scheduler, forecaster, transport
+        self.progress = progress or Silent()
+        self.record = Record()
+        model = scheduler.setting.model
+        self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
+
+    def replay(self, feed: Iterator[tuple[Step, StepRouting]], total: int) -> None:
+        """Time every step of a feed; devices get one message a step."""
+        for done, (step, routed) in enumerate(feed):
+            self.scheduler.begin(step)
+            guesses = np.full_like(routed.experts, NO_EXPERT)
+            batch: dict[int, Work] = {}
+            for moe in range(routed.experts.shape[1]):
+                forecast = self.forecaster.guess(step, moe + 1, routed)
+                if forecast is not None:
+                    guesses[:, moe + 1] = narrow(forecast.experts, routed.experts.shape[2])
+                routing = routed.layer(moe)
+                decision = self.scheduler.decide(routing, forecast)
+                self.forecaster.observe(step, moe, routing)
+                if self.transport is not None:
+                    work, _ = messages(decision, self.moe_of, self.scheduler.ledger.start.parts, None)
+                    _merge(batch, work)
+            if self.transport is not None:
+                self.transport.exchange(batch)
+            self.scheduler.end()
+            self.record.steps.append(step)
+            self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
+            self.progress.update(done + 1, total, f"step {step.number}")
+        self.scheduler.finish()
+
+
+def _merge(batch: dict[int, Work], work: dict[int, Work]) -> None:
+    """Append a layer's messages to those of the step."""
+    for device, item in work.items():
+        batch.setdefault(device, Work()).items.extend(item.items)
+
+
+def narrow(experts: Ints, top_k: int) -> NDArray[np.uint16]:
+    """Expert ids of a forecast as a column of a trace."""
+    out = np.full((len(experts), top_k), NO_EXPERT, np.uint16)
+    width = min(top_k, experts.shape[1])
+    out[:, :width] = np.where(experts[:, :width] < 0, NO_EXPERT, experts[:, :width])
+    return out
+
