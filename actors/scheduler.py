@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts
-from emulation.ops import Edge, Lane, Pool
+from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.validate import Decision, validate
 from emulation.view import Pairs, Routing, Setting, Step, View
 from schedulers.contract import Policy
@@ -31,6 +32,14 @@ class StepTimes:
     decode_tokens: int
 
 
+class Batch(NamedTuple):
+    """Operations of one submit: when it happened, and the decision op that it followed (NO for the first)."""
+
+    ops: Ops
+    at_ps: int
+    after: int
+
+
 class Scheduler:
     """Times one run, step by step and layer by layer.
 
@@ -45,6 +54,8 @@ class Scheduler:
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
         self.labels: list[Labels] = []
+        self.batches: list[Batch] = []
+        self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
         self.emit = Emitter(machine)
         copies = Copies(self.emit, self.ledger, pool_of)
@@ -114,10 +125,9 @@ class Scheduler:
         self._run_to(self._dense.head(self._share, self._hidden))
 
     def _run_to(self, decision: int) -> None:
-        ops, labels = self.emit.finish()
-        self.labels.append(labels)
-        self.engine.submit(ops)
+        self._submit()
         self.engine.run([decision])
+        self._decision = decision
         self._hidden = {home: [Edge(decision)] for home in self._hidden}
 
     def end(self) -> StepTimes:
@@ -130,10 +140,14 @@ class Scheduler:
     def finish(self) -> None:
         """Run what is still in flight to its end."""
         if self.emit.ops.next_serial > self.engine.next_serial:
-            ops, labels = self.emit.finish()
-            self.labels.append(labels)
-            self.engine.submit(ops)
+            self._submit()
         self.engine.run()
+
+    def _submit(self) -> None:
+        ops, labels = self.emit.finish()
+        self.labels.append(labels)
+        self.batches.append(Batch(ops, self.engine.now_ps, self._decision))
+        self.engine.submit(ops)
 
 
 def _joined(lists: list[Pairs]) -> Pairs:
