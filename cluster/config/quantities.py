@@ -24,7 +24,7 @@ def refuse(text: str) -> PydanticCustomError:
 class Strict(BaseModel):
     """A part of a config file: typed, frozen, and an unknown key is refused with a suggestion."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def from_short(cls, data: object) -> object:

@@ -1,0 +1,93 @@
+"""Reads a run, with the workload and the overrides that it names, and the constants that it changes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cluster.config.hardware import Hardware
+from cluster.config.load import CONFIGS, load, locate, names, read_yaml, shown, validate
+from cluster.config.overrides import override
+from cluster.config.policy import PolicyFile
+from cluster.config.quantities import constants
+from cluster.config.run import PolicyChoice, RunConfig
+from emulation.errors import ConfigError, unknown
+
+TRACES = CONFIGS / "workload" / "traces"
+
+
+def load_run(name: str | Path, settings: Iterable[str] = ()) -> RunConfig:
+    """A run by name or path; a workload that it names is read in its place, then `--set` settings are put in."""
+    path = name if isinstance(name, Path) else locate("run", "run", name)
+    data = read_yaml(path)
+    if isinstance(data.get("workload"), str):
+        data["workload"] = load_workload(data["workload"], path.parent)
+    where = shown(path)
+    config = validate(RunConfig, override(RunConfig, data, settings), where)
+    return config.placed(path.stem, path.parent)
+
+
+def load_workload(name: str, base: Path) -> dict[str, Any]:
+    """What a workload file holds, its relative paths made relative to where it is used from."""
+    path = locate("workload", "workload", name, base)
+    data = read_yaml(path)
+    for key in ("trace", "prompts"):
+        value = data.get(key)
+        if isinstance(value, str) and is_path(value):
+            data[key] = str(path.parent.absolute() / value)
+    return data
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is meant as a path: it has a slash or a suffix."""
+    return "/" in name or bool(Path(name).suffix)
+
+
+def trace_path(name: str, base: Path) -> Path:
+    """The file of a trace, by name among those that ship with moelab or by path."""
+    if is_path(name):
+        return base / name
+    known = sorted(file.stem for file in TRACES.glob("*.npz"))
+    if name not in known:
+        raise ConfigError(unknown("trace", name, known) + "; a file of your own is named by its path")
+    return TRACES / f"{name}.npz"
+
+
+def policy_target(choice: PolicyChoice, base: Path) -> tuple[str, dict[str, Any]]:
+    """Where a policy's class is ("module:Class" or "/path/file.py:Class") and its parameters, defaults filled in."""
+    if choice.name.endswith(".py") or ".py:" in choice.name:
+        file, _, attribute = choice.name.partition(":")
+        path = (base / file).absolute()
+        if not path.is_file():
+            raise ConfigError(f"policy: there is no file {path}")
+        return f"{path}:{attribute or 'Policy'}", dict(choice.parameters)
+    if ":" in choice.name:
+        return choice.name, dict(choice.parameters)
+    file_ = load(PolicyFile, "policy", "policy", choice.name, base)
+    for key in choice.parameters:
+        if key not in file_.parameters:
+            raise ConfigError(f"policy {choice.name}: {unknown('parameter', key, file_.parameters)}")
+    for key, parameter in file_.parameters.items():
+        if parameter.required and key not in choice.parameters:
+            raise ConfigError(f"policy {choice.name} needs the parameter {key}: {parameter.meaning}")
+    return file_.policy, {key: choice.parameters.get(key, p.default) for key, p in file_.parameters.items()}
+
+
+def with_constants(hardware: Hardware, changed: dict[str, str], where: str) -> Hardware:
+    """The machine with some constants set by the run: assumed, with the run as their source."""
+    if not changed:
+        return hardware
+    known = {path.removeprefix("hardware."): quantity for path, quantity in constants("hardware", hardware)}
+    data = hardware.model_dump(by_alias=True, exclude_unset=True)
+    for path, value in changed.items():
+        if path not in known:
+            raise ConfigError(f"{where}: {unknown('constant', path, known)}")
+        old = known[path]
+        place: Any = data
+        for key in path.split(".")[:-1]:
+            place = next(row for row in place if row["name"] == key) if isinstance(place, tuple) else place[key]
+        place[path.split(".")[-1]] = {"value": value, "kind": "assumed", "range": [value, value],
+                                      "source": f"set by the run (the file has {old.value}: {old.source})"}
+    return validate(Hardware, data, where)
+
+
+__all__ = ["load_run", "load_workload", "names", "policy_target", "trace_path", "with_constants"]

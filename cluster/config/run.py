@@ -1,0 +1,144 @@
+"""The schema of a run: one choice of machine, model, precision, policy and workload, and how to carry it out."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from cluster.config.quantities import Strict, refuse
+from cluster.config.workload import Value, Workload
+
+EMBEDDED = "embedded"
+"""The name of the small trained model that ships with moelab."""
+
+
+class Named(Strict):
+    """A choice that may be written as its bare name."""
+
+    @classmethod
+    def from_short(cls, data: object) -> object:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class MachineChoice(Named):
+    """A hardware file by name or path; options: its parameters; constants: dotted path -> another value.
+
+    A constant that a run sets is recorded as assumed, with the run as its source: for sweeps.
+    """
+
+    name: str
+    options: dict[str, int] = Field(default_factory=dict)
+    constants: dict[str, str] = Field(default_factory=dict)
+
+
+class ModelChoice(Named):
+    """A shipped shape or `embedded` by name, a config.json by path, or a checkpoint folder in hub layout."""
+
+    name: str | None = None
+    config: str | None = None
+    checkpoint: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "ModelChoice":
+        if sum(way is not None for way in (self.name, self.config, self.checkpoint)) != 1:
+            raise refuse("a model is given in exactly one way: name, config or checkpoint")
+        return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to execute."""
+        return self.checkpoint is not None or self.name == EMBEDDED
+
+
+class PolicyChoice(Named):
+    """A policy by name, as module:Class, or as the path of a Python file, with parameters."""
+
+    name: str
+    parameters: dict[str, Value] = Field(default_factory=dict)
+
+
+class Forecast(Named):
+    """Where guesses of later layers' routing come from; accuracy: how often the oracle is right."""
+
+    name: Literal["none", "recorded", "next_gate", "frequency", "prefill_frequency", "oracle"] = "none"
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Forecast":
+        if self.accuracy is not None and self.name != "oracle":
+            raise refuse(f"accuracy belongs to the oracle; {self.name!r} is as good as it is")
+        return self
+
+
+class Timeline(Strict):
+    """The window of emulated time that is written, and the size at which writing stops."""
+
+    first_s: float = Field(default=0.0, ge=0)
+    last_s: float | None = Field(default=None, gt=0)
+    max_bytes: int = Field(default=64 << 20, ge=1 << 10)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Timeline":
+        if self.last_s is not None and self.last_s <= self.first_s:
+            raise refuse(f"last_s {self.last_s} is not after first_s {self.first_s}")
+        return self
+
+
+class Limits(Strict):
+    """Where a run is cut short: after so many steps (a prefill is one), or seconds of the host's time."""
+
+    steps: int | None = Field(default=None, ge=1)
+    host_s: float | None = Field(default=None, gt=0)
+
+
+class RunConfig(Strict):
+    """One run. `against`: policies that `compare` sets beside `policy`."""
+
+    title: str = ""
+    machine: MachineChoice
+    model: ModelChoice
+    precision: str = "bf16"
+    policy: PolicyChoice
+    against: tuple[PolicyChoice, ...] = Field(default=(), strict=False)
+    workload: Workload
+    forecast: Forecast = Forecast()
+    seed: int = Field(default=0, ge=0)
+    engine: Literal["compiled", "spec"] = "compiled"
+    transport: Literal["local", "processes", "ray"] = "local"
+    devices_per_actor: int = Field(default=1, ge=1)
+    workers: int | None = Field(default=None, ge=1)
+    out: str | None = None
+    timeline: Timeline = Timeline()
+    limits: Limits = Limits()
+
+    _name: str = PrivateAttr(default="run")
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.workload.work == "execute" and not self.model.has_weights:
+            given = self.model.name or self.model.config
+            raise refuse(f"work: execute needs weights, and {given!r} is a shape only: use model: embedded or "
+                         f"model: {{checkpoint: folder}}, or work: replay or synthetic")
+        if self.workload.work != "execute" and self.forecast.name == "next_gate":
+            raise refuse("forecast: next_gate evaluates real gates, so it needs work: execute; a trace may carry a "
+                         "recorded forecast (forecast: recorded)")
+        if self.forecast.name == "recorded" and self.workload.work != "replay":
+            raise refuse(f"forecast: recorded is read from a trace, and work is {self.workload.work}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The stem of the file that it was read from."""
+        return self._name
+
+    @property
+    def folder(self) -> Path:
+        """What paths in it are relative to: the folder of its file."""
+        return self._folder
+
+    def placed(self, name: str, folder: Path) -> "RunConfig":
+        """The same run as read from a file of this name in this folder."""
+        copy = self.model_copy()
+        copy._name, copy._folder = name, folder
+        return copy

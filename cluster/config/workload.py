@@ -1,0 +1,71 @@
+"""The schema of a workload: what the model is asked, or which routing stands in for it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cluster.config.quantities import Strict, refuse
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float | bool | None):
+        raise refuse(f"{value!r} is no single value: text, a number, true, false or null")
+    return value
+
+
+Value = Annotated[str | int | float | bool | None, BeforeValidator(_scalar)]
+"""A parameter's value; what uses it checks its type."""
+
+
+class Generator(Strict):
+    """Routing drawn at random from the run's seed: all experts alike, or rank r with weight r**-skew."""
+
+    name: Literal["balanced", "zipf"]
+    skew: float = Field(default=1.0, ge=0)
+
+    @classmethod
+    def from_short(cls, data: object) -> object:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class Workload(Strict):
+    """work: execute (real weights, real text), replay (a recorded trace) or synthetic (generated routing).
+
+    texts, prompts: the requests, here or in a file with one a line (execute). trace: a name of configs/workload/traces
+    or a path (replay). generator (synthetic). batch: sequences at once. requests: how many there are, by default one
+    batch (or all texts). prompt_tokens: length of each prompt (execute: at most). output_tokens: of each request,
+    the first at the end of prefill.
+    context_tokens: positions that a replayed trace assumes in the caches before its first token.
+    """
+
+    work: Literal["execute", "replay", "synthetic"]
+    texts: tuple[str, ...] = Field(default=(), strict=False)
+    prompts: str | None = None
+    trace: str | None = None
+    generator: Generator | None = None
+    batch: int = Field(default=1, ge=1)
+    requests: int | None = Field(default=None, ge=1)
+    prompt_tokens: int | None = Field(default=None, ge=1)
+    output_tokens: int | None = Field(default=None, ge=1)
+    context_tokens: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Workload":
+        given = {"texts": bool(self.texts), "prompts": self.prompts is not None, "trace": self.trace is not None,
+                 "generator": self.generator is not None}
+        wanted = {"execute": ("texts", "prompts"), "replay": ("trace",), "synthetic": ("generator",)}[self.work]
+        if not any(given[name] for name in wanted):
+            raise refuse(f"work: {self.work} needs {' or '.join(wanted)}")
+        if self.texts and self.prompts:
+            raise refuse("texts and prompts are both given: one of them is enough")
+        if stray := [name for name, there in given.items() if there and name not in wanted]:
+            raise refuse(f"work: {self.work} takes no {stray[0]}")
+        if any(not text for text in self.texts):
+            raise refuse("texts holds an empty prompt: a model needs at least one token to begin with")
+        if self.work == "synthetic" and (self.prompt_tokens is None or self.output_tokens is None):
+            raise refuse("work: synthetic needs prompt_tokens and output_tokens")
+        if self.work == "execute" and self.output_tokens is None:
+            raise refuse("work: execute needs output_tokens")
+        if self.context_tokens and self.work != "replay":
+            raise refuse(f"context_tokens belongs to replay; under {self.work} the prompt fills the caches")
+        return self
