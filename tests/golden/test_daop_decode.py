@@ -26,7 +26,7 @@ def test_forecast_served_one_layer_later(board):
     # gpu    |gate0 10|ffn0 30|  |combine0 70-73|gate1 83|ffn1 103|   |combine1 120-123|gate2 133|ffn2 153|
     # d2h              |down0 10-15|                      |down1 83-88|
     # worker                |cpu0 15 ........ 65|cpu1 65 ......... 115|cpu2 115 ........................ 165|
-    # h2d                                       |up0 65-70|           |up1 115-120|                         |up2 165-170|
+    # h2d                                       |up0 65-70|           |up1 115-120|                        |up2 165-170|
     # gpu                                                                                       |combine2 170-173|
     # Layer 0 has no forecast. cpu1 runs from layer 0's input (down0), cpu2 from layer 1's (down1), each submitted a
     # layer before the gate that uses it; cpu2 is ready at 88 and waits for the worker.
