@@ -12,7 +12,10 @@ class Transport(Protocol):
     name: str
 
     def open(self, specs: Sequence[DeviceSpec]) -> None:
-        """Start the devices; returns when all have answered."""
+        """Start the devices; they may still be on their way when it returns."""
+
+    def wait(self) -> None:
+        """Return when every device is there."""
 
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
         """At most one message for each device, only to devices with work."""

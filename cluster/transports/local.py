@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from actors.device import DeviceActor
 from actors.messages import DeviceSpec, Reply, Work
+from cluster.transports.serving import open_devices
 
 
 class LocalTransport:
@@ -15,7 +16,10 @@ class LocalTransport:
         self._devices: dict[int, DeviceActor] = {}
 
     def open(self, specs: Sequence[DeviceSpec]) -> None:
-        self._devices = {spec.number: DeviceActor(spec) for spec in specs}
+        self._devices = open_devices(specs)
+
+    def wait(self) -> None:
+        """They are there."""
 
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
         return {number: self._devices[number].work(item) for number, item in work.items()}

@@ -8,6 +8,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 from actors.messages import DeviceSpec, Reply, Work
+from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
 
 START_TIMEOUT_S = 120.0
@@ -40,13 +41,15 @@ class ProcessTransport:
                 self._processes.append(process)
                 self._pipes.append(ours)
                 self._worker_of.update({spec.number: number for spec in group})
-            for number in range(count):
-                if not self._pipes[number].poll(START_TIMEOUT_S):
-                    raise TransportError(f"worker process {number} did not start within {START_TIMEOUT_S:.0f} s")
-                self._receive(number)
         except BaseException:
             self.close()
             raise
+
+    def wait(self) -> None:
+        for number, pipe in enumerate(self._pipes):
+            if not pipe.poll(START_TIMEOUT_S):
+                raise TransportError(f"worker process {number} did not start within {START_TIMEOUT_S:.0f} s")
+            self._receive(number)
 
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
         batches: dict[int, dict[int, Work]] = {}
@@ -96,7 +99,7 @@ def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
     """A worker: answers until its pipe closes. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        devices = _open(specs)
+        devices = open_devices(specs)
         pipe.send({})
     except Exception as error:  # noqa: BLE001 (the parent raises it again)
         pipe.send(_portable(error))
@@ -112,16 +115,6 @@ def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
             return
         except Exception as error:  # noqa: BLE001 (likewise)
             pipe.send(_portable(error))
-
-
-def _open(specs: list[DeviceSpec]) -> dict[int, Any]:
-    from actors.device import DeviceActor
-
-    if any(spec.folder is not None for spec in specs):
-        from moe.determinism import pin
-
-        pin()
-    return {spec.number: DeviceActor(spec) for spec in specs}
 
 
 def _portable(error: Exception) -> Exception:
