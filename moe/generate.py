@@ -116,6 +116,4 @@ def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise InputError("generation needs at least one prompt, and at least one token in each")
     if len(limits) != len(prompts) or any(limit < 1 for limit in limits):
-        raise InputError(
-            f"max_new_tokens {list(limits)} is not one number of at least 1 for each of {len(prompts)} prompts"
-        )
+        raise InputError(f"max_new_tokens {list(limits)} is not one number >= 1 for each of {len(prompts)} prompts")

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import partial
 from typing import Protocol, cast
 
 import torch
@@ -11,7 +12,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from emulation.errors import InputError
 from emulation.shards import slice_bounds
 from moe.checkpoint import Checkpoint
-from moe.experts import reduce_units, unit_partial
+from moe.experts import ExpertSlice, reduce_units, unit_partial
 from moe.families import family
 
 IMPLEMENTATION = "moelab"
@@ -22,7 +23,7 @@ class ExpertRunner(Protocol):
     """Computes one layer's routed experts: hidden [T, d], experts and weights [T, k] -> [T, d]."""
 
     def __call__(
-        self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+        self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor, /
     ) -> torch.Tensor: ...
 
 
@@ -34,11 +35,12 @@ class LocalExperts:
         self.bounds = slice_bounds(checkpoint.shape.expert_ff, parts)
 
     def __call__(self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        units = (
-            unit_partial(lambda e, lo=lo, hi=hi: self.checkpoint.slice(layer, e, lo, hi), hidden, experts, weights)  # type: ignore[misc]
-            for lo, hi in self.bounds
+        return reduce_units(
+            unit_partial(partial(self._part, layer, lo, hi), hidden, experts, weights) for lo, hi in self.bounds
         )
-        return reduce_units(units)
+
+    def _part(self, layer: int, lo: int, hi: int, expert: int) -> ExpertSlice:
+        return self.checkpoint.slice(layer, expert, lo, hi)
 
 
 class ExpertHook:

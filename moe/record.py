@@ -39,7 +39,7 @@ class Trace:
     def arrays(self) -> dict[str, Array]:
         """All of it by name, as an .npz holds it."""
         named = {key: value for key, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return {**named, "num_experts": np.int64(self.num_experts)[()], "model": np.array(self.model)}
+        return {**named, "num_experts": np.array(self.num_experts, dtype=np.int64), "model": np.array(self.model)}
 
 
 class Recorder:

@@ -46,7 +46,7 @@ def measure(model_type: str, folder: Path) -> Row:
         folder, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
     )
     prompt = torch.arange(3, 3 + 2 * PROMPT_TOKENS).reshape(2, PROMPT_TOKENS)
-    expected, fed = _logits(plain.eval(), prompt, None)
+    expected, fed = _logits(plain, prompt, None)
     checkpoint = Checkpoint(folder)
     shell = load_shell(checkpoint)
     scale = float(expected.abs().max())
@@ -85,7 +85,7 @@ def markdown(rows: list[Row]) -> str:
     lines = [
         "# Model families",
         "",
-        f"Tiny random checkpoints in the hub's layout, prefill and {DECODE_STEPS} decode steps, fp32, through the hook.",
+        f"Tiny random checkpoints in the hub's layout; prefill and {DECODE_STEPS} decode steps by the hook, fp32.",
         "Differences are the largest logit difference to plain transformers (eager), as a share of the largest logit.",
         "",
         f"| family | hook calls | whole experts | cut in {PARTS} | top-1 kept | |",

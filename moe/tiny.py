@@ -41,7 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {**_DEEPSEEK, **_LATENT, "topk_method": "greedy", "n_group": 1, "topk_group": 1},
     "deepseek_v3": {**_DEEPSEEK, **_LATENT, "n_group": 4, "topk_group": 2},
     "phimoe": {**_LOCAL, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
-    "gpt_oss": {**_LOCAL, "head_dim": 16, "sliding_window": 6},
+    "gpt_oss": {**_LOCAL, "head_dim": 16, "sliding_window": 6, "max_position_embeddings": 131072},
     "granitemoe": {**_LOCAL, "attention_multiplier": 0.25, "residual_multiplier": 0.5},
     "glm4_moe": {**_DEEPSEEK, "head_dim": 16, "use_qk_norm": True, "attention_bias": True, "n_group": 1},
     "ernie4_5_moe": {
