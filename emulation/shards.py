@@ -8,6 +8,8 @@ def slice_bounds(extent: int, parts: int) -> tuple[tuple[int, int], ...]:
     """
     if parts < 1:
         raise ValueError(f"an expert is cut into at least one part, not {parts}")
+    if extent < 0:
+        raise ValueError(f"an expert has no {extent} columns to cut")
     base, extra = divmod(extent, parts)
     bounds = []
     lo = 0

@@ -32,7 +32,7 @@ UNITS: dict[str, dict[str, Fraction]] = {
 }
 """Dimension -> unit symbol -> how many SI units it is (bytes, seconds, FLOP/s, Hz, W, J). A MAC is two FLOP."""
 
-_NUMBER = re.compile(r"\s*([-+]?\d+(?:_\d+)*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(\S.*?)?\s*\Z")
+_NUMBER = re.compile(r"\s*([-+]?\d+(?:_\d+)*(?:\.\d+)?(?:[eE][-+]?\d{1,2})?)\s*(\S.*?)?\s*\Z")
 
 
 def parse(text: str, dimension: str) -> Fraction:
@@ -40,8 +40,10 @@ def parse(text: str, dimension: str) -> Fraction:
     match = _NUMBER.match(text)
     if match is None:
         raise ConfigError(f"{text!r} is no quantity: write a number and a unit, for example {_example(dimension)!r}")
-    number, unit = match.group(1).replace("_", ""), match.group(2) or ""
+    number, unit = match.group(1).replace("_", ""), (match.group(2) or "").replace("μ", "µ")  # Greek mu, micro sign
     units = UNITS[dimension]
+    if not unit and unit not in units:
+        raise ConfigError(f"{text!r} has no unit: write it like {_example(dimension)!r}")
     if unit not in units:
         raise ConfigError(f"{text!r}: {unknown(f'unit of {dimension}', unit, units)}")
     value = Fraction(number) * units[unit]
@@ -66,7 +68,7 @@ def per_second_ps(amount: int, rate_per_s: int) -> int:
     """How long `amount` (bytes or flops) takes at an integer rate per second: picoseconds, rounded up."""
     if amount == 0:
         return 0
-    return -(-amount * PS_PER_S // rate_per_s)
+    return -(-int(amount) * PS_PER_S // int(rate_per_s))  # a NumPy integer would overflow at 9 MB
 
 
 def roofline_ps(overhead_ps: int, bytes_: int, bytes_per_s: int, flops: int, flops_per_s: int) -> int:
