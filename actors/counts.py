@@ -19,7 +19,8 @@ class Tally:
     """Counts of one phase (prefill or decode; a step with any prefill token counts as prefill).
 
     hits, misses: routed experts of a layer that a home held at the decision, or not. runs [devices]: expert runs.
-    substituted, dropped: routed pairs served by another expert, or not at all.
+    substituted, dropped: routed pairs served by another expert, or not at all. substituted_experts: routed experts of
+    a layer that another stood in for.
     """
 
     runs: Ints
@@ -29,6 +30,7 @@ class Tally:
     loaded_bytes: int = 0
     substituted: int = 0
     dropped: int = 0
+    substituted_experts: int = 0
 
 
 @dataclass
@@ -66,12 +68,15 @@ class Counts:
         tally.misses += len(view.routing.active) - hits
         tally.substituted += decision.substituted
         tally.dropped += decision.dropped
+        tally.substituted_experts += decision.substituted_experts
         moe_of = {layer: moe for moe, layer in enumerate(view.setting.model.moe_layers)}
         for run in decision.assignments:
             tally.runs[run.device] += 1
             for part in range(self._ledger.start.parts) if run.part == ALL_PARTS else (run.part,):
-                entry = self._prefetched.get((run.device, moe_of[run.layer], run.expert, part))
-                if entry is not None and not entry.used:
+                key = (run.device, moe_of[run.layer], run.expert, part)
+                entry = self._prefetched.get(key)
+                # One that was evicted since is not what runs, even if this plan loads it again.
+                if entry is not None and not entry.used and self._ledger.has(*key):
                     entry.used = True
                     self.first_uses.append((entry.op, view.now_ps))
 

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from actors.counts import Counts
 from emulation.engine.contract import Describe, Engine
 from emulation.ledger import Ledger
@@ -14,8 +12,8 @@ from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts
 from emulation.ops import Edge, Lane, Ops, Pool
-from emulation.validate import Decision, validate
-from emulation.view import Pairs, Routing, Setting, Step, View
+from emulation.validate import Assignment, Decision, ran_early, validate
+from emulation.view import PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
 
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
@@ -23,13 +21,14 @@ MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 @dataclass(frozen=True)
 class StepTimes:
-    """When a step began and ended, and how many of its tokens were prefill and decode."""
+    """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
 
     number: int
     begin_ps: int
     end_ps: int
     prefill_tokens: int
     decode_tokens: int
+    end_op: int = NO
 
 
 class Batch(NamedTuple):
@@ -63,7 +62,7 @@ class Scheduler:
         self._experts = Experts(self.emit, model, self.ledger, copies)
         self.counts = Counts(setting, self.ledger)
         self.steps: list[StepTimes] = []
-        self._early: dict[int, list[Pairs]] = {}
+        self._early: dict[int, list[tuple[int, Assignment]]] = {}
         self._layers = model.moe_layers
         copies.place_first()
         self._hidden: Hidden = {}
@@ -84,16 +83,16 @@ class Scheduler:
     def decide(self, routing: Routing, forecast: Routing | None = None) -> Decision:
         """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it."""
         layer = self._layers[self._moe]
-        early = self._early.pop(layer, [])
-        view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, _joined(early),
+        parts = self.ledger.start.parts
+        early = ran_early(layer, self._early.pop(layer, []), parts)
+        view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
                     self.engine.now_ps, self.engine.backlog_ps)
         plan, self.state = self.policy.plan(view, self.state)
-        decision = validate(view, plan, self.ledger.start.parts, self.policy.exact)
+        decision = validate(view, plan, parts, self.policy.exact)
         self.counts.before(view, decision)
         for run in decision.assignments:
             if run.layer != layer:
-                pairs = Pairs(run.tokens, np.full(len(run.tokens), run.expert), run.weights)
-                self._early.setdefault(run.layer, []).append(pairs)
+                self._early.setdefault(run.layer, []).append((layer, run))
         part = self.setting.model.layers[layer]
         hidden = self._hidden
         if part.shared.token_flops:
@@ -132,8 +131,9 @@ class Scheduler:
 
     def end(self) -> StepTimes:
         """Close the step: the engine stands at its end."""
-        prefill = int((self._step.phase == 0).sum())
-        times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(self._step) - prefill)
+        prefill = int((self._step.phase == PREFILL).sum())
+        times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(self._step) - prefill,
+                          self._decision)
         self.steps.append(times)
         return times
 
@@ -148,10 +148,3 @@ class Scheduler:
         self.labels.append(labels)
         self.batches.append(Batch(ops, self.engine.now_ps, self._decision))
         self.engine.submit(ops)
-
-
-def _joined(lists: list[Pairs]) -> Pairs:
-    if not lists:
-        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    return Pairs(np.concatenate([pairs.token for pairs in lists]), np.concatenate([pairs.expert for pairs in lists]),
-                 np.concatenate([pairs.weight for pairs in lists]))

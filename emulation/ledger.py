@@ -56,6 +56,10 @@ class Ledger:
                                 f"they can on: {able}")
             self._take(int(device), int(((start.rest == device) * self.part_bytes).sum()), "experts that rest there")
         for device, whole in sorted(start.copies.items()):
+            if (twice := whole & (start.rest == device).any(axis=2)).any():
+                moe, expert = (int(i[0]) for i in np.nonzero(twice))
+                raise PlanError(f"the policy copies {self._name(moe, expert, ALL_PARTS)} to "
+                                f"{machine.devices[device].name!r}, where it rests already")
             self._since[device] = np.full(start.rest.shape, ABSENT, np.int64)
             self._since[device][whole] = 0
             self._take(device, int(whole.sum() * self.part_bytes.sum()), "its first copies")
@@ -107,14 +111,16 @@ class Ledger:
         self._issued += 1
         self._copies(device)[moe, expert, where] = self._issued
 
-    def evict(self, device: int, moe: int, expert: int, part: int) -> None:
-        """Note that a copy goes; what rests on a device stays."""
-        where = self._parts(part)
-        if (self._copies(device)[moe, expert, where] == ABSENT).any():
+    def evict(self, device: int, moe: int, expert: int, part: int) -> list[int]:
+        """Note that the copies of an expert's parts go, and return which; what rests on a device stays."""
+        since = self._copies(device)[moe, expert]
+        gone = [p for p in range(self.start.parts)[self._parts(part)] if since[p] != ABSENT]
+        if not gone:
             raise PlanError(f"the plan evicts {self._name(moe, expert, part)} from "
                             f"{self.machine.devices[device].name!r}, which holds no copy of it")
-        self._copies(device)[moe, expert, where] = ABSENT
-        self.used_bytes[device] -= int(self.part_bytes[where].sum())
+        since[gone] = ABSENT
+        self.used_bytes[device] -= int(self.part_bytes[gone].sum())
+        return gone
 
     def refuse_absent(self, device: int, moe: int, expert: int, part: int) -> None:
         """Tell that a plan runs what is not there."""

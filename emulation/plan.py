@@ -29,13 +29,16 @@ EXCHANGES = (UNICAST, BROADCAST, ALL_TO_ALL)
 class Served(NamedTuple):
     """The routing that a policy serves where it is not the routing that it was given: one row for each pair.
 
-    token [n], expert [n], weight [n], input_layer [n]: the model layer whose hidden state the expert is fed.
+    token [n], expert [n], weight [n]; input_layer [n]: the model layer whose hidden state the expert is fed.
+    routed [n]: the routed expert that the pair stands for, `expert` itself where nothing is substituted. A routed pair
+    that no row stands for is dropped. Rows of one token and one expert are one run, with the sum of their weights.
     """
 
     token: Ints
     expert: Ints
     weight: Floats
     input_layer: Ints
+    routed: Ints
 
 
 class Row(NamedTuple):
@@ -64,7 +67,6 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     token_sets: list[Ints] = field(default_factory=list)
     served: Served | None = None
-    wake: list[int] = field(default_factory=list)
 
     def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
             layer: int | None = None) -> None:

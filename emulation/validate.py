@@ -1,16 +1,18 @@
 """The checks on a plan before it is lowered: every routed pair served once, nothing undeclared."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.errors import PlanError
-from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, RUN, UNICAST, Plan, Row
-from emulation.view import Pairs, View
+from emulation.errors import PlanError, unknown
+from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, Plan, Row, Served
+from emulation.view import Early, Pairs, View
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 class Assignment(NamedTuple):
@@ -28,38 +30,79 @@ class Decision(NamedTuple):
     """A plan that passed: its runs with their tokens, what is served, and what of the routing is not.
 
     served: pairs of this layer, early ones included. early [pairs]: whether a pair was computed early.
-    substituted, dropped: how many pairs were served to another expert than routed, or not at all.
+    substituted, dropped: how many routed pairs are served by another expert, or not at all.
+    substituted_experts: how many routed experts have such a substitute for any of their tokens.
     """
 
     plan: Plan
     assignments: list[Assignment]
     served: Pairs
-    early: NDArray[np.bool_]
+    early: Mask
     substituted: int
     dropped: int
+    substituted_experts: int
 
 
 def validate(view: View, plan: Plan, parts: int, exact: bool) -> Decision:
     """The decision that a plan amounts to; refuses a pair unserved or served twice, and undeclared changes."""
-    if plan.layer != view.layer or plan.exchange not in EXCHANGES:
-        raise PlanError(f"a plan for layer {view.layer} names layer {plan.layer} and exchange {plan.exchange!r} "
-                        f"(known: {', '.join(EXCHANGES)}, for example {UNICAST!r})")
+    if plan.layer != view.layer:
+        raise PlanError(f"a plan for layer {view.layer} names layer {plan.layer}: it is made for the layer of its view")
+    if plan.exchange not in EXCHANGES:
+        raise PlanError(f"the plan for layer {view.layer}: {unknown('exchange', plan.exchange, EXCHANGES)}")
     if exact and plan.served is not None:
         raise PlanError(f"the policy calls itself exact, but serves a routing of its own in layer {view.layer}: "
                         "declare exact = False")
+    layers = view.setting.model.moe_layers
+    for row in plan.rows:
+        _check_row(view, row, parts, layers)
     routed = view.routing.pairs
-    if plan.served is None:
-        served, early = routed, np.zeros(len(routed.token), np.bool_)
-        substituted = dropped = 0
-    else:
-        served = Pairs(plan.served.token, plan.served.expert, plan.served.weight)
-        early = plan.served.input_layer != view.layer
-        substituted, dropped = _changes(view, served)
-    _check_early(view, served, early)
-    now = Pairs(served.token[~early], served.expert[~early], served.weight[~early])
+    substituted = dropped = substituted_experts = 0
+    served, early = routed, np.zeros(len(routed.token), np.bool_)
+    if plan.served is not None:
+        substituted, dropped, substituted_experts = _changes(view, plan.served)
+        served, early = _merged(view, plan.served)
+    now = served if not early.any() else Pairs(served.token[~early], served.expert[~early], served.weight[~early])
     assignments = [_assignment(view, plan, row, now) for row in plan.rows if row.verb == RUN]
     _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts)
-    return Decision(plan, assignments, served, early, substituted, dropped)
+    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
+
+
+def ran_early(layer: int, runs: Sequence[tuple[int, Assignment]], parts: int) -> Early:
+    """The pairs of a layer that ran whole, from (input layer, run) in order; refuses a part that ran twice."""
+    fed: dict[tuple[int, int], int] = {}
+    done: dict[tuple[int, int], list[int]] = {}
+    for input_layer, run in runs:
+        for token in run.tokens.tolist():
+            pair = (token, run.expert)
+            seen = done.setdefault(pair, [])
+            new = range(parts) if run.part == ALL_PARTS else (run.part,)
+            if fed.setdefault(pair, input_layer) != input_layer or any(part in seen for part in new):
+                raise PlanError(f"layer {layer}: expert {run.expert} ran early twice for token {token}")
+            seen += new
+    whole = [(*pair, fed[pair]) for pair, seen in done.items() if len(seen) == parts]
+    return Early(*np.array(whole, np.int64).reshape(-1, 3).T)
+
+
+def _check_row(view: View, row: Row, parts: int, layers: tuple[int, ...]) -> None:
+    """What the row names exists, and what it runs can be run there and is not over."""
+    model, devices = view.setting.model, view.setting.machine.devices
+    plan = f"the plan for layer {view.layer}"
+    if row.layer not in layers:
+        raise PlanError(f"{plan} names layer {row.layer}, which has no experts")
+    if not 0 <= row.device < len(devices):
+        raise PlanError(f"{plan} names device {row.device}, but the machine has {len(devices)}")
+    for expert in (row.expert,) if row.victim == NOBODY else (row.expert, row.victim):
+        if not 0 <= expert < model.experts:
+            raise PlanError(f"{plan} names expert {expert}, but a layer has {model.experts}")
+    if row.part != ALL_PARTS and not 0 <= row.part < parts:
+        raise PlanError(f"{plan} names part {row.part} of expert {row.expert}, but an expert has {parts}")
+    if row.verb == RUN:
+        if row.layer < view.layer:
+            raise PlanError(f"{plan} runs expert {row.expert} of layer {row.layer}, which is over")
+        device = devices[row.device]
+        if not device.computes or "expert" not in device.kernels:
+            raise PlanError(f"{plan} runs expert {row.expert} on {device.name!r}, which computes no experts: "
+                            "load it to a device that does")
 
 
 def _assignment(view: View, plan: Plan, row: Row, now: Pairs) -> Assignment:
@@ -70,14 +113,18 @@ def _assignment(view: View, plan: Plan, row: Row, now: Pairs) -> Assignment:
         of = now.of(row.expert)
         return Assignment(row.layer, row.expert, row.part, row.device, now.token[of], now.weight[of])
     tokens = plan.token_sets[row.tokens]
-    if len(tokens) and not (tokens.min() >= 0 and tokens.max() < len(view.step)):
-        raise PlanError(f"a run of expert {row.expert} names token {int(tokens.max())}; the step has {len(view.step)}")
+    wrong = tokens[(tokens < 0) | (tokens >= len(view.step))]
+    if len(wrong):
+        raise PlanError(f"a run of expert {row.expert} names token {int(wrong[0])}; the step has {len(view.step)}")
+    if not len(tokens):
+        raise PlanError(f"the plan runs expert {row.expert} of layer {row.layer} for no token")
     weights = np.ones(len(tokens))
     if row.layer == view.layer:
         of = now.of(row.expert)
-        order = np.argsort(now.token[of], kind="stable")
-        at = order[np.minimum(np.searchsorted(now.token[of], tokens, sorter=order), max(len(of) - 1, 0))]
-        weights = now.weight[of][at] if len(of) else weights
+        order = of[np.argsort(now.token[of], kind="stable")]
+        at = np.searchsorted(now.token[order], tokens)
+        if len(order):  # where a token is not among them, `_check_cover` refuses it
+            weights = now.weight[order[np.minimum(at, len(order) - 1)]]
     return Assignment(row.layer, row.expert, row.part, row.device, tokens, weights)
 
 
@@ -85,46 +132,75 @@ def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int) -> 
     """Each (token, expert) pair is run once, in all of its parts."""
     experts, tokens = view.setting.model.experts, len(view.step)
     wanted = np.zeros((experts, tokens), np.int64)
-    np.add.at(wanted, (now.expert, now.token), parts)
+    wanted[now.expert, now.token] = parts
     found = np.zeros((experts, tokens), np.int64)
-    seen: dict[tuple[int, int], list[Ints]] = {}
     for run in runs:
         if not len(run.tokens):
             raise PlanError(f"the plan runs expert {run.expert} of layer {view.layer}, to which no token is routed")
-        found[run.expert, run.tokens] += parts if run.part == ALL_PARTS else 1
-        seen.setdefault((run.expert, run.part), []).append(run.tokens)
+    if runs:
+        lengths = [len(run.tokens) for run in runs]
+        covered = np.repeat([parts if run.part == ALL_PARTS else 1 for run in runs], lengths)
+        np.add.at(found, (np.repeat([run.expert for run in runs], lengths),
+                          np.concatenate([run.tokens for run in runs])), covered)
     if (found != wanted).any():
         expert, token = (int(i[0]) for i in np.nonzero(found != wanted))
         want, got = int(wanted[expert, token]), int(found[expert, token])
         how = "unserved" if got < want else "served twice" if want else "served though it was not routed"
         raise PlanError(f"layer {view.layer}: token {token} with expert {expert} is {how} "
                         f"({got} of {want} parts): each routed pair is run exactly once")
-    for (expert, part), lists in seen.items():
-        together = np.concatenate(lists)
-        if len(np.unique(together)) != len(together):
-            raise PlanError(f"layer {view.layer}: part {part} of expert {expert} runs twice for one token")
+    if parts > 1:
+        _check_parts(view.layer, runs)
 
 
-def _check_early(view: View, served: Pairs, early: NDArray[np.bool_]) -> None:
-    """What is said to be served early did run early."""
-    if not early.any():
-        return
-    tokens = len(view.step)
-    ran = view.early_pairs.expert * tokens + view.early_pairs.token
-    named = served.expert[early] * tokens + served.token[early]
-    absent = named[~np.isin(named, ran)]
+def _check_parts(layer: int, runs: list[Assignment]) -> None:
+    """No part runs twice for a token in the place of one that does not run."""
+    lists: dict[tuple[int, int], list[Ints]] = {}
+    for run in runs:
+        lists.setdefault((run.expert, run.part), []).append(run.tokens)
+    for (expert, part), together in lists.items():
+        tokens, times = np.unique(np.concatenate(together), return_counts=True)
+        if (times > 1).any():
+            raise PlanError(f"layer {layer}: part {part} of expert {expert} is served twice "
+                            f"for token {int(tokens[times > 1][0])}")
+
+
+def _changes(view: View, served: Served) -> tuple[int, int, int]:
+    """(substituted, dropped) pairs and substituted experts: how the served routing differs from the true one."""
+    routed, tokens, experts = view.routing.pairs, len(view.step), view.setting.model.experts
+    if len({len(column) for column in served}) != 1:
+        raise PlanError(f"layer {view.layer}: the columns of the served routing differ in length")
+    bad = (served.token < 0) | (served.token >= tokens) | (served.expert < 0) | (served.expert >= experts)
+    bad |= (served.input_layer < 0) | (served.input_layer > view.layer)
+    true, given = routed.expert * tokens + routed.token, served.routed * tokens + served.token
+    bad |= ~np.isin(given, true)
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise PlanError(f"layer {view.layer}: the served routing has token {int(served.token[at])} on expert "
+                        f"{int(served.expert[at])} for expert {int(served.routed[at])} with the input of layer "
+                        f"{int(served.input_layer[at])}, which was not routed or cannot be")
+    once, times = np.unique(given, return_counts=True)
+    if (times > 1).any():
+        expert, token = divmod(int(once[times > 1][0]), tokens)
+        raise PlanError(f"layer {view.layer}: token {token} with expert {expert} is served twice: "
+                        "two rows of the served routing stand for it")
+    changed = served.expert != served.routed
+    return int(changed.sum()), len(true) - len(given), len(np.unique(served.routed[changed]))
+
+
+def _merged(view: View, served: Served) -> tuple[Pairs, Mask]:
+    """Rows of one token and one expert as one pair, and which pairs are early; what is early must have run."""
+    early = served.input_layer != view.layer
+    experts, layers = view.setting.model.experts, len(view.setting.model.layers)
+    key = (served.token * experts + served.expert) * layers + served.input_layer
+    ran = (view.early.token * experts + view.early.expert) * layers + view.early.input_layer
+    absent = np.flatnonzero(early & ~np.isin(key, ran))
     if len(absent):
-        expert, token = divmod(int(absent[0]), tokens)
-        raise PlanError(f"layer {view.layer}: expert {expert} is said to have run early for token {token}, "
-                        "but no earlier plan ran it")
-
-
-def _changes(view: View, served: Pairs) -> tuple[int, int]:
-    """(substituted, dropped) pairs: how the served routing differs from the true one."""
-    routed, tokens = view.routing.pairs, len(view.step)
-    true = routed.expert * tokens + routed.token
-    given = served.expert * tokens + served.token
-    if len(np.unique(given)) != len(given):
-        raise PlanError(f"layer {view.layer}: the served routing lists a (token, expert) pair twice")
-    unserved, new = int((~np.isin(true, given)).sum()), int((~np.isin(given, true)).sum())
-    return new, max(unserved - new, 0)
+        at = int(absent[0])
+        raise PlanError(f"layer {view.layer}: expert {int(served.expert[at])} is said to have run early for token "
+                        f"{int(served.token[at])} from layer {int(served.input_layer[at])}, but no earlier plan ran it")
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rows = first[order]
+    weight = np.zeros(len(first))
+    np.add.at(weight, inverse, served.weight)
+    return Pairs(served.token[rows], served.expert[rows], weight[order]), early[rows]

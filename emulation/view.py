@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,14 @@ class Pairs:
         return np.bincount(self.expert, minlength=experts).astype(np.int64)
 
 
+class Early(NamedTuple):
+    """(token, expert) pairs that ran whole before their layer came, and the layer whose hidden state they were fed."""
+
+    token: Ints
+    expert: Ints
+    input_layer: Ints
+
+
 @dataclass(frozen=True)
 class Routing:
     """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty."""
@@ -117,8 +125,8 @@ class Setting:
 class View:
     """The state of the machine at a decision. Layers are model layers; `moe` is the layer's number among MoE layers.
 
-    forecast: guessed routing of the next MoE layer for this step's tokens. early_pairs: what of this layer already ran,
-    fed an earlier layer's hidden state.
+    forecast: guessed routing of the next MoE layer for this step's tokens. early: what of this layer already ran, fed
+    an earlier layer's hidden state.
     """
 
     setting: Setting
@@ -128,7 +136,7 @@ class View:
     routing: Routing
     forecast: Routing | None
     ledger: "Ledger"
-    early_pairs: Pairs
+    early: Early
     now_ps: int
     backlog_ps: Callable[[int], int]
 

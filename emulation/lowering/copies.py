@@ -42,13 +42,12 @@ class Copies:
     def place_first(self) -> None:
         """Copies of the start are there at time zero and hold their memory."""
         for device in sorted(self._ledger.start.copies):
-            takes, keys = [], []
-            for moe, expert in zip(*self._ledger.start.copies[device].nonzero(), strict=True):
-                for part in range(self._ledger.start.parts):
-                    keys.append((device, int(moe), int(expert), part))
-                    takes.append(self._take(device, part))
-            if keys:
-                op = self._emit.add("place", device=device, takes=takes)
+            for moe, whole in enumerate(self._ledger.start.copies[device]):
+                parts = range(self._ledger.start.parts)
+                keys = [(device, moe, expert, part) for expert in whole.nonzero()[0].tolist() for part in parts]
+                if not keys:
+                    continue
+                op = self._emit.add("place", device=device, takes=[self._take(device, part) for *_, part in keys])
                 for i, key in enumerate(keys):
                     self._copies[key] = Copy(self._emit.ops.take_handle(op, i))
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.errors import PlanError
 from emulation.machine import Machine
 from emulation.ops import DEMAND, Edge, OpBuilder, Ops
 from emulation.units import per_second_ps
@@ -92,6 +93,10 @@ class Emitter:
     def copy(self, pairs: list[tuple[int, int]], bytes_: int, cause: str, after: Sequence[Edge], *,
              priority: int = DEMAND, expert: int = NO, takes: Iterable[tuple[int, int, int]] = ()) -> int:
         """The same bytes from sources to targets as one operation; work less urgent than DEMAND has a quantum."""
+        for pair in pairs:
+            if pair not in self.machine.routes:
+                ends = [self.machine.devices[end].name for end in pair]
+                raise PlanError(f"the plan moves bytes from {ends[0]!r} to {ends[1]!r}, but no links lead there")
         move = self.machine.transfers(pairs, bytes_)
         self._count({link: bytes_ for pair in pairs for link in self.links_of(pair)}, cause)
         target = pairs[0][1]

@@ -13,7 +13,7 @@ from emulation.lowering.dense import Hidden
 from emulation.lowering.emit import Emitter
 from emulation.model import Model
 from emulation.ops import DEMAND, Edge
-from emulation.plan import ALL_PARTS, ALL_TO_ALL, BROADCAST, EVICT, LOAD, NOBODY, RUN, Plan, Row
+from emulation.plan import ALL_PARTS, ALL_TO_ALL, BROADCAST, EVICT, LOAD, NOBODY, RUN, UNICAST, Plan, Row
 from emulation.validate import Assignment
 from emulation.view import Step
 
@@ -24,13 +24,18 @@ Ints = NDArray[np.int64]
 class Visit:
     """What one device does for one layer: the rows it is sent, when they arrive, and its runs.
 
-    rows: home -> how many distinct token rows come from there. early: fed an earlier layer's hidden state.
+    tokens: home -> the distinct token rows that come from there.
     """
 
     device: int
-    rows: dict[int, int]
+    tokens: dict[int, Ints]
     arrived: list[Edge] | None = None
     ends: list[Edge] = field(default_factory=list)
+
+    @property
+    def rows(self) -> dict[int, int]:
+        """Home -> how many rows."""
+        return {home: len(tokens) for home, tokens in self.tokens.items()}
 
 
 class Load(NamedTuple):
@@ -67,16 +72,13 @@ class Experts:
             else:
                 visit = visits[row.layer, row.device]
                 group = late if row.layer == plan.layer else [visit]
-                self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else "unicast", hidden)
-                ends = self._run(row, next(runs), visit)
-                visit.ends += ends
-                if row.device in local and row.layer == plan.layer:
-                    local[row.device] += ends
+                self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else UNICAST, hidden)
+                visit.ends += self._run(row, next(runs), visit)
         for (layer, _), visit in visits.items():
             if layer != plan.layer:
                 self._early.setdefault(layer, []).append(visit)
         self._collect(late, plan.exchange, local)
-        self._collect(self._early.pop(plan.layer, []), "unicast", local)
+        self._collect(self._early.pop(plan.layer, []), UNICAST, local)
         return {home: edges or list(hidden[home]) for home, edges in local.items()}
 
     def take_loads(self) -> list[Load]:
@@ -91,9 +93,9 @@ class Experts:
             tokens.setdefault((row.layer, row.device), []).append(run.tokens)
         visits = {}
         for (layer, device), lists in tokens.items():
-            homes = step.home[np.unique(np.concatenate(lists))]
-            counts = {int(home): int((homes == home).sum()) for home in np.unique(homes)}
-            visits[layer, device] = Visit(device, counts)
+            distinct = np.unique(np.concatenate(lists))
+            homes = step.home[distinct]
+            visits[layer, device] = Visit(device, {home: distinct[homes == home] for home in np.unique(homes).tolist()})
         return visits
 
     # shards
@@ -102,9 +104,8 @@ class Experts:
         return range(self._ledger.start.parts) if row.part == ALL_PARTS else range(row.part, row.part + 1)
 
     def _load(self, row: Row) -> None:
-        moe, over = self._moe_of[row.layer], None if row.victim == NOBODY else row.victim
-        if over is not None:
-            self._ledger.evict(row.device, moe, over, row.part)
+        moe, over = self._moe_of[row.layer], row.victim
+        gone = [] if over == NOBODY else self._ledger.evict(row.device, moe, over, row.part)
         missing = [part for part in self._parts(row) if not self._ledger.has(row.device, moe, row.expert, part)]
         if not missing:
             self._ledger.load(row.device, moe, row.expert, row.part)  # refuses it
@@ -112,15 +113,15 @@ class Experts:
         for part in self._parts(row):
             if part in missing:
                 self._ledger.load(row.device, moe, row.expert, part)
-                edge = self._copies.load((row.device, moe, row.expert, part), (), cause, row.priority, over)
+                edge = self._copies.load((row.device, moe, row.expert, part), (), cause, row.priority,
+                                         over if part in gone else None)
                 self._loads.append(Load(row.device, moe, row.expert, part, edge.op, row.priority > DEMAND))
-            elif over is not None:
+            elif part in gone:
                 self._copies.evict((row.device, moe, over, part))
 
     def _evict(self, row: Row) -> None:
         moe = self._moe_of[row.layer]
-        self._ledger.evict(row.device, moe, row.expert, row.part)
-        for part in self._parts(row):
+        for part in self._ledger.evict(row.device, moe, row.expert, row.part):
             self._copies.evict((row.device, moe, row.expert, part))
 
     # activations and runs
@@ -129,7 +130,7 @@ class Experts:
         """Send the rows that a visit needs, the first time one of its runs is reached."""
         if visit.arrived is not None:
             return
-        if exchange == "unicast":
+        if exchange == UNICAST:
             group = [visit]
         amounts = {(home, v.device): self._model.token_row_bytes(rows)
                    for v in group for home, rows in v.rows.items() if home != v.device}
@@ -140,7 +141,8 @@ class Experts:
         elif exchange == BROADCAST:
             for home in dict.fromkeys(home for home, _ in amounts):
                 pairs = [pair for pair in amounts if pair[0] == home]
-                bytes_ = max(amounts[pair] for pair in pairs)
+                sent = np.unique(np.concatenate([v.tokens[home] for v in group if (home, v.device) in amounts]))
+                bytes_ = self._model.token_row_bytes(len(sent))
                 edge = Edge(self._emit.copy(pairs, bytes_, "dispatch", hidden[home]))
                 arrivals.update({pair: [edge] for pair in pairs})
         else:
@@ -182,14 +184,13 @@ class Experts:
         """Bring results back to the homes of their tokens and add them."""
         amounts = {(v.device, home): self._model.token_row_bytes(rows)
                    for v in visits for home, rows in v.rows.items() if home != v.device}
-        if not amounts:
-            return
         together = None
-        if exchange == ALL_TO_ALL:
+        if exchange == ALL_TO_ALL and amounts:
             together = Edge(self._emit.collective(amounts, "return", [e for v in visits for e in v.ends]))
         for v in visits:
             for home, rows in v.rows.items():
                 if home == v.device:
+                    local[home] += v.ends
                     continue
                 back = together
                 if back is None:
