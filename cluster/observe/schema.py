@@ -1,0 +1,171 @@
+"""The parts of a result. Times in `_ps` are whole picoseconds and exact; figures in `_s` are those, divided once."""
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """A part of a result: typed, frozen, nothing unknown, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Constant(Part):
+    """A constant of the config: its dotted path, its value with unit, and where that is from."""
+
+    path: str
+    value: str
+    kind: str
+    source: str
+    range: tuple[str, str] | None = None
+
+
+class Confidence(Part):
+    """How far the machine's constants can be trusted: a label, and how many constants are of which kind."""
+
+    label: str
+    kinds: dict[str, int]
+
+
+class Quantiles(Part):
+    """Mean and nearest-rank percentiles, each an observed value. exact_ps: P50, P90, P99, where they are whole."""
+
+    count: int
+    mean_s: float
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    exact_ps: tuple[int, int, int] | None = None
+
+
+class Phase(Part):
+    """Steps of one phase. A step with any prefill token is a prefill step.
+
+    time_ps: the steps' own times, summed. tokens_per_s: all their tokens over that time. latency_ps: the same time by
+    what the critical path spent it on; sums to time_ps. runs: device -> expert runs. hits, misses: experts of a layer
+    that a home held at the decision, or not. s_mbu, s_mfu: bytes of activated weights and of caches read, and
+    flops on them, over the time and the rates of all computing devices' fastest kernels together (sparse bandwidth and
+    flops utilisation, MoE-CAP, arXiv 2412.07067).
+    """
+
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    time_ps: int
+    tokens_per_s: float | None
+    hits: int
+    misses: int
+    hit_rate: float | None
+    loads: int
+    loaded_bytes: int
+    substituted: int
+    dropped: int
+    runs: dict[str, int]
+    latency_ps: dict[str, int]
+    s_mbu: float | None
+    s_mfu: float | None
+
+
+class Sequence(Part):
+    """One request as served. first_ps: the end of the step that ended its prefill; None where none ran or ended."""
+
+    sequence: int
+    arrival_ps: int
+    prompt_tokens: int
+    output_tokens: int
+    emitted_tokens: int
+    first_ps: int | None
+    last_ps: int | None
+
+
+class Prefetch(Part):
+    """useful: used. late: used, but arrived after the decision that used it. wasted: never used."""
+
+    issued: int
+    useful: int
+    late: int
+    wasted: int
+
+
+class Traffic(Part):
+    """Bytes that crossed a link, by cause."""
+
+    link: str
+    source: str
+    target: str
+    bytes: dict[str, int]
+    total_bytes: int
+
+
+class Skew(Part):
+    """Load of the fullest expert over the mean, by MoE layer (None where a layer has no load)."""
+
+    layers: tuple[float | None, ...]
+    mean: float | None
+    max: float | None
+
+
+class LaneUse(Part):
+    """A lane's time: busy_ps + stall_ps == servers * horizon. busy, stall: the same by kind of work and by cause."""
+
+    lane: str
+    device: str
+    servers: int
+    busy_ps: int
+    stall_ps: int
+    busy: dict[str, int]
+    stall: dict[str, int]
+
+
+class DeviceUse(Part):
+    """The use of a device: that of its busiest compute lane."""
+
+    device: str
+    kind: str
+    lane: str
+    busy_ps: int
+    stall_ps: int
+    stall: dict[str, int]
+
+
+class Memory(Part):
+    """peak_bytes: peaks of its parts, summed (they may fall at different instants)."""
+
+    device: str
+    capacity_bytes: int
+    budget_bytes: int
+    experts_peak_bytes: int
+    dense_bytes: int
+    kv_peak_bytes: int
+    peak_bytes: int
+
+
+class Bound(Part):
+    """The lower bound of the whole run, which side of it binds, and the run's time over it."""
+
+    lb_ps: int = Field(ge=0)
+    binds: str
+    times: float | None
+    detail: dict[str, JsonValue] = {}
+
+
+class Answer(Part):
+    """What a sequence was answered: token ids, and their text."""
+
+    sequence: int
+    token_ids: tuple[int, ...]
+    text: str
+
+
+class Host(Part):
+    """What depends on the host and not on the run: all that the digest leaves out."""
+
+    transport: str = "local"
+    workers: int = 0
+    ports: dict[str, int] = {}
+    paths: dict[str, str] = {}
+    times: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}
+    restarts: int = 0
+    lag: dict[str, JsonValue] = {}
