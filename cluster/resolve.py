@@ -7,9 +7,10 @@ from typing import Any
 from cluster.build import build_machine, build_model, fallbacks, resolve_options
 from cluster.config.hardware import Hardware
 from cluster.config.load import load_hardware, load_precision
+from cluster.config.names import trace_path
 from cluster.config.precision import Precision
 from cluster.config.quantities import confidence, provenance
-from cluster.config.reading import policy_target, trace_path, with_constants
+from cluster.config.reading import policy_target, with_constants
 from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.config.hardware import Hardware
+from cluster.config.names import CONFIGS, locate
 from cluster.config.precision import Precision
 from cluster.config.quantities import Strict
 from emulation.errors import ConfigError, unknown
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 LARGEST_BYTES = 1 << 20
 
 Part = TypeVar("Part", bound=Strict)
@@ -114,20 +114,6 @@ def _reason(detail: ErrorDetails) -> str:
         if noun:
             return f"{shown} should be {noun}"
     return f"{shown}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-
-
-def names(folder: str) -> tuple[str, ...]:
-    """Configs of a kind that ship with moelab: `hardware`, `precision`, `policy`, `workload`, `run`."""
-    return tuple(sorted(file.stem for file in (CONFIGS / folder).glob("*.yaml") if file.stem != "template"))
-
-
-def locate(folder: str, what: str, name: str, base: Path = Path()) -> Path:
-    """The file of a config by name, or by path (it has a slash or ends in .yaml), relative to `base`."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        return base / name
-    if name != "template" and name not in names(folder):
-        raise ConfigError(unknown(what, name, names(folder)) + "; a file of your own is named by its path")
-    return CONFIGS / folder / f"{name}.yaml"
 
 
 def load(schema: type[Part], folder: str, what: str, name: str, base: Path = Path()) -> Part:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.hardware import Hardware
-from cluster.config.load import CONFIGS, load, locate, names, read_yaml, shown, validate
+from cluster.config.load import load, read_yaml, shown, validate
+from cluster.config.names import is_path, locate
 from cluster.config.overrides import override
 from cluster.config.policy import PolicyFile
 from cluster.config.quantities import constants
 from cluster.config.run import PolicyChoice, RunConfig
 from emulation.errors import ConfigError, unknown
-
-TRACES = CONFIGS / "workload" / "traces"
 
 
 def load_run(name: str | Path, settings: Iterable[str] = ()) -> RunConfig:
@@ -35,21 +34,6 @@ def load_workload(name: str, base: Path) -> dict[str, Any]:
         if isinstance(value, str) and is_path(value):
             data[key] = str(path.parent.absolute() / value)
     return data
-
-
-def is_path(name: str) -> bool:
-    """Whether a name is meant as a path: it has a slash or a suffix."""
-    return "/" in name or bool(Path(name).suffix)
-
-
-def trace_path(name: str, base: Path) -> Path:
-    """The file of a trace, by name among those that ship with moelab or by path."""
-    if is_path(name):
-        return base / name
-    known = sorted(file.stem for file in TRACES.glob("*.npz"))
-    if name not in known:
-        raise ConfigError(unknown("trace", name, known) + "; a file of your own is named by its path")
-    return TRACES / f"{name}.npz"
 
 
 def policy_target(choice: PolicyChoice, base: Path) -> tuple[str, dict[str, Any]]:
@@ -88,6 +72,3 @@ def with_constants(hardware: Hardware, changed: dict[str, str], where: str) -> H
         place[path.split(".")[-1]] = {"value": value, "kind": "assumed", "range": [value, value],
                                       "source": f"set by the run (the file has {old.value}: {old.source})"}
     return validate(Hardware, data, where)
-
-
-__all__ = ["load_run", "load_workload", "names", "policy_target", "trace_path", "with_constants"]

@@ -1,0 +1,72 @@
+"""`moelab check`: is this run sound, what does it resolve to, and where are its constants from?"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cluster.commands.run import Config, Json, Settings, read
+from cluster.commands.show import console
+
+if TYPE_CHECKING:
+    from cluster.resolve import Setup
+
+MARK = "*"
+
+
+def check(config: Config, settings: Settings = None, as_json: Json = False) -> None:
+    """Check a run without carrying it out; print what it resolves to and every constant with its source."""
+    from cluster.resolve import resolve
+    from schedulers.registry import load_policy
+
+    setup = resolve(read(config, settings))
+    for policy in setup.policies:
+        load_policy(policy.target, policy.parameters)
+    if as_json:
+        print(json.dumps(facts(setup), indent=2, sort_keys=True))
+        return
+    _print(setup)
+
+
+def facts(setup: "Setup") -> dict[str, Any]:
+    """What a run resolves to, as JSON."""
+    return {
+        "config": setup.config.model_dump(mode="json", by_alias=True),
+        "machine": {"name": setup.machine.name, "options": setup.options, "confidence": setup.confidence,
+                    "devices": [{"name": d.name, "kind": d.kind, "memory_bytes": d.memory_bytes, "rests": d.rests}
+                                for d in setup.machine.devices]},
+        "model": {"name": setup.model.name, "layers": len(setup.model.layers),
+                  "moe_layers": len(setup.model.moe_layers), "experts": setup.model.experts,
+                  "top_k": setup.model.top_k, "dense_bytes": setup.model.dense_bytes,
+                  "expert_bytes": setup.model.expert_work(setup.model.d_ff).weight_bytes},
+        "policies": [{"name": p.name, "class": p.target, "parameters": p.parameters} for p in setup.policies],
+        "provenance": setup.provenance, "approximations": list(setup.approximations)}
+
+
+def _print(setup: "Setup") -> None:
+    import yaml
+    from rich.markup import escape
+    from rich.table import Table
+
+    screen, told = console(), facts(setup)
+    screen.print(yaml.safe_dump(told["config"], sort_keys=False, allow_unicode=True).rstrip(), markup=False,
+                 highlight=False)
+    machine, model, trust = told["machine"], told["model"], told["machine"]["confidence"]
+    shares = ", ".join(f"{kind.replace('_', ' ')} {share:.0%}" for kind, share in trust["shares"].items())
+    screen.print(f"\nmachine {machine['name']}: {len(machine['devices'])} devices, {len(setup.machine.links)} links; "
+                 f"constants: {shares} (confidence: {trust['label']})", highlight=False)
+    screen.print(f"model {model['name']}: {model['layers']} layers, {model['moe_layers']} of them MoE with "
+                 f"{model['experts']} experts, top {model['top_k']}; an expert {model['expert_bytes'] / 1e6:.2f} MB, "
+                 f"all else {model['dense_bytes'] / 1e9:.3f} GB", highlight=False)
+    for policy in told["policies"]:
+        screen.print(f"policy {policy['name']}: {policy['class']} {policy['parameters'] or ''}", markup=False,
+                     highlight=False)
+    table = Table("", "constant", "value", "range", "kind", "source", title="Constants")
+    for row in setup.provenance:
+        span = " to ".join(row["range"]) if row["range"] else ""
+        table.add_row(MARK if row["kind"] == "assumed" else "", row["path"], row["value"], span,
+                      row["kind"].replace("_", " "), escape(row["source"]))
+    screen.print(table)
+    screen.print(f"{MARK} assumed: sweep it over its range before you trust a result that depends on it",
+                 highlight=False)
+    for sentence in setup.approximations:
+        screen.print(f"approximation: {sentence}", markup=False, highlight=False)
+    screen.print(f"{setup.config.name}: sound", highlight=False)

@@ -1,0 +1,26 @@
+"""`moelab schema`: the JSON schema of a kind of config, for editors and for reading."""
+
+import json
+from typing import Annotated
+
+import typer
+
+KINDS = ("hardware", "policy", "precision", "run", "workload")
+Kind = Annotated[str, typer.Argument(metavar="[" + "|".join(KINDS) + "]", help="Which kind of config.")]
+
+
+def schema(kind: Kind = "run") -> None:
+    """Print the JSON schema of a config file."""
+    from cluster.config.hardware import Hardware
+    from cluster.config.policy import PolicyFile
+    from cluster.config.precision import Precision
+    from cluster.config.quantities import Strict
+    from cluster.config.run import RunConfig
+    from cluster.config.workload import Workload
+    from emulation.errors import ConfigError, unknown
+
+    kinds: dict[str, type[Strict]] = {"hardware": Hardware, "policy": PolicyFile, "precision": Precision,
+                                      "run": RunConfig, "workload": Workload}
+    if kind not in kinds:
+        raise ConfigError(unknown("kind of config", kind, kinds))
+    print(json.dumps(kinds[kind].model_json_schema(by_alias=True), indent=2))

@@ -1,0 +1,51 @@
+"""What commands share: where they print, and a bar for what takes longer than two seconds."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+PATIENCE_S = 2.0
+
+
+def console() -> "Console":
+    """Standard output; as wide as it takes where it is no terminal."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, soft_wrap=True)
+
+
+class Bar:
+    """A progress bar on stderr, once two seconds have passed, and only on a terminal."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._wanted = sys.stderr.isatty()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """So much is done."""
+        if self._bar is None:
+            if not self._wanted or time.monotonic() - self._began < PATIENCE_S:
+                return
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(text, total=total)
+            self._bar.start()
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, description=text)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 where: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,81 @@
+"""`moelab trace`: record routing from a real model, look into a trace, bring one in from elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.commands.run import Config, Json, Settings, read
+from cluster.commands.show import console
+
+app = typer.Typer(no_args_is_help=True, help="Record, inspect and convert routing traces.", rich_markup_mode=None)
+
+Source = Annotated[str, typer.Argument(metavar="TRACE", help="A trace by name (`moelab list traces`) or path.")]
+To = Annotated[Path, typer.Option("--out", metavar="FILE", help="The trace file (.npz) to write.")]
+
+
+@app.command()
+def record(config: Config, out: To, settings: Settings = None) -> None:
+    """Answer an `execute` run's prompts with the plain model, and write the routing that it took."""
+    from cluster.resolve import resolve
+    from emulation.errors import ConfigError
+    from workloads.traces import write_trace
+
+    setup = resolve(read(config, settings))
+    work = setup.config.workload
+    if work.work != "execute" or setup.checkpoint is None or work.output_tokens is None:
+        raise ConfigError(f"routing is recorded from real weights, and {setup.config.name} has work: {work.work}")
+    from moe import determinism
+
+    determinism.pin()
+    from transformers import AutoTokenizer
+
+    from cluster.execute import texts_of
+    from emulation.trace import Trace
+    from moe.checkpoint import Checkpoint
+    from moe.hook import ExpertHook, LocalExperts
+    from moe.record import record as recorded
+    from moe.shell import load_shell
+
+    checkpoint = Checkpoint(setup.checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
+    prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
+    # The last new token is never fed back and has no routing: one more makes the decode rows complete.
+    with ExpertHook(load_shell(checkpoint), LocalExperts(checkpoint)) as hook:
+        answer, routing = recorded(hook, prompts, work.output_tokens + 1, model=setup.model.name,
+                                   num_experts=setup.model.experts)
+    write_trace(out, Trace(routing.model, routing.num_experts, routing.layer_ids, routing.experts, routing.weights,
+                           routing.step, routing.sequence, routing.position, routing.phase, routing.forecast))
+    print(f"{out}: {len(routing.step)} tokens in {answer.steps} steps")
+
+
+@app.command()
+def info(trace: Source, as_json: Json = False) -> None:
+    """What a trace holds, and how skewed and local its routing is."""
+    from cluster.config.names import trace_path
+    from workloads.traces import info as described
+    from workloads.traces import read_trace
+
+    told = described(read_trace(trace_path(trace, Path())))
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    screen, width = console(), max(map(len, told))
+    for key, value in told.items():
+        shown = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        screen.print(f"{key:{width}}  {shown}".rstrip(), markup=False, highlight=False)
+
+
+@app.command()
+def convert(source: Annotated[Path, typer.Argument(help="An .npz or .npy of expert ids, or JSON token by token.")],
+            out: To, model: Annotated[str, typer.Option(help="Whose routing it is.")],
+            experts: Annotated[int, typer.Option(min=1, help="Experts in each layer.")],
+            batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together.")] = 1) -> None:
+    """Bring in routing that another tool recorded, as decode steps."""
+    from workloads.traces import convert as converted
+    from workloads.traces import write_trace
+
+    trace = converted(source, model=model, num_experts=experts, batch=batch)
+    write_trace(out, trace)
+    print(f"{out}: {len(trace.step)} tokens")

@@ -1,0 +1,86 @@
+"""The command line: `moelab`. Commands import what they need when they run, so that help and lists come at once."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from cluster.commands import check, doctor, listing, run, schema, trace
+from emulation.errors import MoelabError
+
+INTERNAL = 70
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault; 2 a config, option or name is wrong; 3 a trace, "
+              "checkpoint or model file is wrong; 4 a policy's plan was refused; 5 deadlock; 6 an actor or connection "
+              f"failed; {INTERNAL} a fault of moelab's; {INTERRUPTED} interrupted.")
+
+app = typer.Typer(name="moelab", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+                  pretty_exceptions_enable=False, epilog=EXIT_CODES,
+                  help="Emulates Mixture-of-Experts inference on machines that do not exist yet.")
+app.command("run")(run.run)
+app.command("compare")(run.compare)
+app.command("check")(check.check)
+app.command("list")(listing.list_)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
+app.add_typer(trace.app, name="trace")
+
+
+@app.callback()
+def options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of every error.")) -> None:
+    """Options of every command; `enter` takes --debug out wherever it stands."""
+
+
+def enter(arguments: Sequence[str]) -> int:
+    """Carry out one command line and return its exit code; errors become one sentence on stderr."""
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
+    try:
+        code = command.main([a for a in arguments if a != "--debug"], prog_name="moelab", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except MoelabError as error:
+        if debug:
+            traceback.print_exc()
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read us has gone; what Python still holds for them must not be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 (the last stop: told as ours, with its traceback)
+        usage = _usage(error)
+        if usage is not None:
+            return _say(*usage)
+        traceback.print_exc()
+        return _say(f"this is a fault of moelab's, not of your config: {type(error).__name__}; please report it with "
+                    "the text above, the config and the output of `moelab doctor`", INTERNAL)
+
+
+def _usage(error: Exception) -> tuple[str, int] | None:
+    """Sentence and exit code of a command line that cannot be read (a click exception, whichever click it is)."""
+    message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+    if not callable(message) or not isinstance(code, int):
+        return None
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "moelab")
+    return f"{message()} (see `{path} --help`)", code
+
+
+def _say(text: str, code: int) -> int:
+    print(f"moelab: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(enter(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
