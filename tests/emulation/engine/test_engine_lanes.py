@@ -1,5 +1,7 @@
 """Lanes: servers, order, holds and lengths."""
 
+import pytest
+
 from emulation.ops import PREFETCH, Lane
 
 
@@ -119,16 +121,17 @@ def test_what_stopped_for_another_lane_is_the_head_of_its_stream_again(board):
     assert b.times() == {"copy": (0, 130), "next": (130, 140), "at5": (0, 5), "demand": (10, 40)}
 
 
-def test_two_that_stopped_are_taken_up_in_the_order_of_their_serials(board):
-    # stream (two servers) |a 0-10|      |a 30-60|            a, b stop at 10 for the demand on both links;
-    #                      |b 0-10|      |b 30-60|            link x is free first (at 25), but b waits for a
+@pytest.mark.parametrize(("link_of_a", "link_of_b", "ends"), [("x", "y", (55, 60)), ("y", "x", (60, 60))])
+def test_two_that_stopped_are_taken_up_in_the_order_of_their_serials(board, link_of_a, link_of_b, ends):
+    # stream (two servers) |a 0-10|      |a 25 or 30 ..|      a, b stop at 10 for the demand on both links; x is
+    #                      |b 0-10|          |b 30-60|        free at 25, y at 30; if x is b's, it waits for a
     b = board([Lane("stream", servers=2, in_order=True), "x", "y"])
-    b.op("a", {"stream": 40, "y": 40}, priority=PREFETCH, quantum_ps=10)
-    b.op("b", {"stream": 40, "x": 40}, priority=PREFETCH, quantum_ps=10)
+    b.op("a", {"stream": 40, link_of_a: 40}, priority=PREFETCH, quantum_ps=10)
+    b.op("b", {"stream": 40, link_of_b: 40}, priority=PREFETCH, quantum_ps=10)
     b.op("at5", length_ps=5)
     b.op("demand", {"x": 15, "y": 20}, after=["at5"])
     b.run()
-    assert b.times() == {"a": (0, 60), "b": (0, 60), "at5": (0, 5), "demand": (10, 30)}
+    assert b.times() == {"a": (0, ends[0]), "b": (0, ends[1]), "at5": (0, 5), "demand": (10, 30)}
 
 
 def test_a_candidate_behind_an_in_order_holder_claims_nothing(board):
@@ -172,3 +175,15 @@ def test_occupancy_lists_every_stretch(board):
     b.run()
     assert sorted(zip(*(column.tolist() for column in b.engine.occupancy()), strict=True)) == [
         (0, 0, 0, 10), (0, 1, 10, 15), (1, 0, 0, 4)]
+
+
+def test_nobody_stops_for_one_behind_it_in_an_in_order_lane(board):
+    # stream (two servers) |copy 0-50|   demand is its head from 5, but would stand behind the rest of copy if copy
+    # h2d                  |copy 0-50|demand 50-60|   stopped: copy runs on
+    b = board([Lane("stream", servers=2, in_order=True), "h2d"])
+    b.op("copy", {"stream": 50, "h2d": 50}, priority=PREFETCH, quantum_ps=10)
+    b.op("at5", length_ps=5)
+    b.op("demand", {"stream": 10, "h2d": 10}, after=["at5"])
+    b.run()
+    assert b.times() == {"copy": (0, 50), "at5": (0, 5), "demand": (50, 60)}
+    assert sorted(b.engine.occupancy().to_ps.tolist()) == [50, 50, 60, 60]

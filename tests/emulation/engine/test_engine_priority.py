@@ -259,3 +259,14 @@ def test_the_stronger_claim_holds_back_the_weaker_one(board):
     assert b.times()["high"] == (30, 35)
     assert b.times()["mid"] == (35, 40)
     assert held(b, "pz") == [("z", 0, 35), ("z", 40, 105)]
+
+
+def test_a_prefetch_set_going_in_this_instant_runs_for_a_quantum(board):
+    # demand becomes ready in the pass after the one that started the prefetch, at the same instant
+    b = board(["link", "gpu"])
+    b.op("prefetch", {"link": 100}, priority=PREFETCH, quantum_ps=30)
+    b.op("kernel", {"gpu": 5})
+    b.op("demand", {"link": 10}, after=["kernel:start"])
+    b.run()
+    assert b.times()["demand"] == (30, 40)
+    assert held(b, "prefetch") == [("link", 0, 30), ("link", 40, 110)]
