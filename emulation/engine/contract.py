@@ -19,7 +19,7 @@ UNSET = -1
 
 
 class Spans(NamedTuple):
-    """start_ps, end_ps: [ops submitted so far]; UNSET where it has not happened."""
+    """start_ps, end_ps: a row an operation; UNSET where it has not happened."""
 
     start_ps: Ints
     end_ps: Ints
@@ -34,6 +34,14 @@ class Occupancy(NamedTuple):
     to_ps: Ints
 
 
+class Retired(NamedTuple):
+    """What `retire` hands over: spans of the operations from serial `first` on, and stretches of occupancy."""
+
+    first: int
+    spans: Spans
+    occupancy: Occupancy
+
+
 class Engine(Protocol):
     """Runs operations in emulated time. Incremental: submit, run to a decision op, submit more."""
 
@@ -42,6 +50,10 @@ class Engine(Protocol):
 
     @property
     def now_ps(self) -> int: ...
+
+    @property
+    def first_serial(self) -> int:
+        """Serial of the oldest operation that was not retired: row 0 of `spans`."""
 
     @property
     def next_serial(self) -> int: ...
@@ -69,9 +81,18 @@ class Engine(Protocol):
     def free(self, pool: int) -> int:
         """What is free in a pool now."""
 
-    def spans(self) -> Spans: ...
+    def spans(self) -> Spans:
+        """Of all operations from `first_serial` on."""
 
-    def occupancy(self) -> Occupancy: ...
+    def occupancy(self) -> Occupancy:
+        """Every stretch that has ended and was not retired; holds of one operation come in order of lane."""
+
+    def retire(self) -> Retired:
+        """Hand over and forget the oldest operations, up to the first that has not ended, and all ended stretches.
+
+        A long run stays small if it retires now and then. Later plans may name what was retired: its edges have
+        happened, and its takes are held until they are released.
+        """
 
     def backlog_ps(self, lane: int) -> int:
         """Work of submitted, unfinished operations on a lane, per server (picoseconds, rounded up)."""

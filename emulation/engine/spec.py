@@ -8,7 +8,8 @@ for nothing but lower-priority work to make way claims its lanes against lower-p
 A holder makes way at its quantum boundary or at the end of its hold. It stops in the pass, when a candidate whose
 full lanes all have such a holder finds it at a boundary; nobody stops for one that got its lanes otherwise. What
 stops leaves all its lanes, keeps its place, and resumes with the rest of each hold (they may differ: a slow link
-behind a fast one). In an in-order lane nobody makes way, and what stopped for another lane is the head again.
+behind a fast one). In an in-order lane nobody makes way, nor in another for one behind it in an in-order lane; what
+stopped for another lane is the head again.
 """
 
 import heapq
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from emulation.engine.contract import UNSET, Describe, Occupancy, Spans, check, check_until
+from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
 from emulation.engine.stuck import explain
 from emulation.ops import END, START, Edge, Lane, Ops, Pool
 
@@ -87,7 +88,7 @@ class SpecEngine:
 
     def __init__(self, lanes: Sequence[Lane], pools: Sequence[Pool] = (), describe: Describe = "op {}".format) -> None:
         self.lanes, self.pools, self._describe = tuple(lanes), tuple(pools), describe
-        self._now_ps = 0
+        self._now_ps = self._first = 0
         self._ops: list[Op] = []
         self._takes: list[Take] = []
         self._lane = [LaneState(lane) for lane in self.lanes]
@@ -105,6 +106,10 @@ class SpecEngine:
         return self._now_ps
 
     @property
+    def first_serial(self) -> int:
+        return self._first
+
+    @property
     def next_serial(self) -> int:
         return len(self._ops)
 
@@ -116,8 +121,14 @@ class SpecEngine:
         return self._free[pool]
 
     def spans(self) -> Spans:
-        return Spans(np.array([op.start_ps for op in self._ops], np.int64),
-                     np.array([op.end_ps for op in self._ops], np.int64))
+        ops = self._ops[self._first:]
+        return Spans(np.array([op.start_ps for op in ops], np.int64), np.array([op.end_ps for op in ops], np.int64))
+
+    def retire(self) -> Retired:
+        first, spans, occupancy = self._first, self.spans(), self.occupancy()
+        self._first = next((op.serial for op in self._ops[first:] if op.end_ps == UNSET), len(self._ops))
+        self._log = []
+        return Retired(first, Spans(*(column[:self._first - first] for column in spans)), occupancy)
 
     def occupancy(self) -> Occupancy:
         rows = np.array(self._log, np.int64).reshape(-1, 4)
@@ -132,7 +143,7 @@ class SpecEngine:
               lambda handle: handle < len(self._takes) and self._takes[handle].release is not None, self._describe)
         for i in range(len(ops)):
             op = Op(ops.first + i, int(ops.priority[i]), int(ops.quantum_ps[i]), int(ops.length_ps[i]),
-                    ops.holds_of(i), ops.waits_of(i), ops.takes_of(i))
+                    sorted(ops.holds_of(i)), ops.waits_of(i), ops.takes_of(i))
             self._ops.append(op)
             self._takes.extend(Take(op.serial, pool, amount) for _, pool, _, amount in op.takes)
             for lane, hold_ps in op.holds:
@@ -282,9 +293,11 @@ class SpecEngine:
     def _victims(self, op: Op, full: list[int]) -> list[Op]:
         """For every full lane the first holder to make way for `op`; nobody, if there is a lane where none does."""
         victims = {}
+        turns = [lane for lane, _ in op.holds if self.lanes[lane].in_order]
         for lane in full:
             weaker = [holder for serial in self._lane[lane].holders
-                      if (holder := self._ops[serial]).quantum_ps and holder.priority > op.priority]
+                      if (holder := self._ops[serial]).quantum_ps and holder.priority > op.priority
+                      and not any(serial in self._lane[turn].holders for turn in turns)]
             if not weaker or self.lanes[lane].in_order:
                 return []
             way_ps = {op.serial: min(self._boundary_ps(op), op.resumed_ps + dict(op.holds)[lane]) for op in weaker}

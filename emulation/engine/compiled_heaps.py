@@ -1,0 +1,133 @@
+"""Heaps of the compiled engine: events, candidates of a pass, and queues of blocked candidates."""
+
+from emulation.engine import compiled_layout as c
+from emulation.engine.compiled_layout import NONE, Ints, inner
+
+
+@inner
+def push_event(events: Ints, n: int, at: int, who: int, what: int) -> None:
+    """Sift (at, who, what) up from place n."""
+    while n > 0:
+        up = (n - 1) >> 1
+        if events[up, c.AT] < at or (events[up, c.AT] == at and (
+                events[up, c.WHO] < who or (events[up, c.WHO] == who and events[up, c.WHAT] < what))):
+            break
+        events[n, c.AT], events[n, c.WHO], events[n, c.WHAT] = events[up, c.AT], events[up, c.WHO], events[up, c.WHAT]
+        n = up
+    events[n, c.AT], events[n, c.WHO], events[n, c.WHAT] = at, who, what
+
+
+@inner
+def drop_event(events: Ints, n: int, place: int) -> None:
+    """Remove the event at `place` of n: the last takes its place."""
+    n -= 1
+    at, who, what = events[n, c.AT], events[n, c.WHO], events[n, c.WHAT]
+    while True:
+        down = 2 * place + 1
+        if down >= n:
+            break
+        other = down + 1
+        if other < n and (events[other, c.AT] < events[down, c.AT] or (events[other, c.AT] == events[down, c.AT] and (
+                events[other, c.WHO] < events[down, c.WHO]
+                or (events[other, c.WHO] == events[down, c.WHO] and events[other, c.WHAT] < events[down, c.WHAT])))):
+            down = other
+        if at < events[down, c.AT] or (at == events[down, c.AT] and (
+                who < events[down, c.WHO] or (who == events[down, c.WHO] and what < events[down, c.WHAT]))):
+            break
+        events[place, c.AT] = events[down, c.AT]
+        events[place, c.WHO] = events[down, c.WHO]
+        events[place, c.WHAT] = events[down, c.WHAT]
+        place = down
+    push_event(events, place, at, who, what)
+
+
+@inner
+def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
+    priority, ready = ops[op, c.PRIORITY], ops[op, c.READY]
+    while n > 0:
+        up = (n - 1) >> 1
+        if heap[up, c.BY_PRIORITY] < priority or (heap[up, c.BY_PRIORITY] == priority and (
+                heap[up, c.BY_READY] < ready or (heap[up, c.BY_READY] == ready and heap[up, c.BY_ROW] < op))):
+            break
+        heap[n] = heap[up]
+        n = up
+    heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN] = priority, ready, op, origin
+
+
+@inner
+def drop_candidate(heap: Ints, n: int) -> None:
+    """Remove the first of n candidates."""
+    n -= 1
+    priority, ready, op, origin = heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN]
+    place = 0
+    while True:
+        down = 2 * place + 1
+        if down >= n:
+            break
+        other = down + 1
+        if other < n and (heap[other, c.BY_PRIORITY] < heap[down, c.BY_PRIORITY] or (
+                heap[other, c.BY_PRIORITY] == heap[down, c.BY_PRIORITY] and (
+                heap[other, c.BY_READY] < heap[down, c.BY_READY]
+                or (heap[other, c.BY_READY] == heap[down, c.BY_READY] and heap[other, c.BY_ROW] < heap[down, c.BY_ROW])))):
+            down = other
+        if priority < heap[down, c.BY_PRIORITY] or (priority == heap[down, c.BY_PRIORITY] and (
+                ready < heap[down, c.BY_READY] or (ready == heap[down, c.BY_READY] and op < heap[down, c.BY_ROW]))):
+            break
+        heap[place] = heap[down]
+        place = down
+    heap[place, c.BY_PRIORITY], heap[place, c.BY_READY], heap[place, c.BY_ROW], heap[place, c.ORIGIN] = (
+        priority, ready, op, origin)
+
+
+@inner
+def before(ops: Ints, a: int, b: int) -> bool:
+    if ops[a, c.PRIORITY] != ops[b, c.PRIORITY]:
+        return ops[a, c.PRIORITY] < ops[b, c.PRIORITY]
+    if ops[a, c.READY] != ops[b, c.READY]:
+        return ops[a, c.READY] < ops[b, c.READY]
+    return a < b
+
+
+@inner
+def meld(ops: Ints, a: int, b: int) -> int:
+    """One pairing heap of two, each given by its first operation or NONE."""
+    if a == NONE:
+        return b
+    if b == NONE:
+        return a
+    if before(ops, b, a):
+        a, b = b, a
+    ops[b, c.SIBLING] = ops[a, c.CHILD]
+    ops[a, c.CHILD] = b
+    return a
+
+
+@inner
+def enqueue(ops: Ints, root: int, op: int) -> int:
+    ops[op, c.CHILD] = NONE
+    ops[op, c.SIBLING] = NONE
+    return meld(ops, root, op)
+
+
+@inner
+def dequeue(ops: Ints, root: int) -> int:
+    """The heap without its first operation: its children melded in pairs, then the pairs from the last to the first."""
+    child = ops[root, c.CHILD]
+    pairs = NONE
+    while child != NONE:
+        other = ops[child, c.SIBLING]
+        if other == NONE:
+            ops[child, c.SIBLING] = pairs
+            pairs = child
+            break
+        rest = ops[other, c.SIBLING]
+        pair = meld(ops, child, other)
+        ops[pair, c.SIBLING] = pairs
+        pairs = pair
+        child = rest
+    first = NONE
+    while pairs != NONE:
+        rest = ops[pairs, c.SIBLING]
+        first = meld(ops, first, pairs)
+        pairs = rest
+    return first

@@ -1,0 +1,94 @@
+"""The compiled engine's loop: instants, and what happens in each before its starts.
+
+`s` is the array of scalars; the other names are those of the layout.
+"""
+
+from emulation.engine import compiled_layout as c
+from emulation.engine.compiled_heaps import drop_event
+from emulation.engine.compiled_layout import NONE, Ints, inner, kernel
+from emulation.engine.compiled_moves import happened, leave, take_row
+from emulation.engine.compiled_pass import start_ready
+
+
+@inner
+def end_due(s: Ints, ops: Ints, holds: Ints, nodes: Ints, releases: Ints, lanes: Ints, log: Ints, events: Ints,
+            lists: Ints) -> bool:
+    now = s[c.NOW]
+    while s[c.EVENTS] > 0 and events[0, c.AT] <= now:
+        op, what = events[0, c.WHO], events[0, c.WHAT]
+        meta = ops[op, c.META]
+        first = ops[op, c.HOLD]
+        end = first + (meta & c.COUNT)
+        if log.shape[0] - s[c.LOGGED] < end - first:
+            return False
+        drop_event(events, s[c.EVENTS], 0)
+        s[c.EVENTS] -= 1
+        if what == c.ALL:
+            for row in range(first, end):
+                leave(s, ops, holds, lanes, log, lists, op, row)
+        elif what != c.LAST:
+            leave(s, ops, holds, lanes, log, lists, op, what)
+            if ops[op, c.QUANTUM] > 0:
+                holds[what, c.HOLD_PS] = c.GONE
+            continue
+        ops[op, c.END_PS] = now
+        s[c.UNENDED] -= 1
+        if meta & c.WATCHED:
+            lists[c.REACHED, s[c.REACHED_N]] = op
+            s[c.REACHED_N] += 1
+        node = ops[op, c.ON_END]
+        if node != NONE:
+            ops[op, c.ON_END] = NONE
+            happened(s, ops, nodes, releases, lists, node)
+    return True
+
+
+@inner
+def release_due(s: Ints, takes: Ints, lists: Ints, pools: Ints) -> None:
+    for k in range(s[c.DUE_N]):
+        take = take_row(s, takes, lists[c.DUE, k])
+        takes[take, c.GIVEN] = 1
+        pool = takes[take, c.POOL]
+        pools[pool, c.FREE] += takes[take, c.AMOUNT]
+        if pools[pool, c.POOL_QUEUE] != NONE and not pools[pool, c.POOL_ACTIVE]:
+            pools[pool, c.POOL_ACTIVE] = 1
+            lists[c.ACTIVES, s[c.ACTIVE_N]] = ~pool
+            s[c.ACTIVE_N] += 1
+    s[c.DUE_N] = 0
+
+
+@kernel("int64(int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], "
+        "int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64)")
+def run_loop(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
+             log: Ints, events: Ints, heap: Ints, lists: Ints, to_ps: int) -> int:
+    """Instants before `to_ps`, each to its end; STOPPED after the ends of one in which a watched operation ended.
+
+    LOG_FULL: the log needs room; call again and it goes on where it was.
+    """
+    while s[c.NOW] < to_ps:
+        while True:
+            if not end_due(s, ops, holds, nodes, releases, lanes, log, events, lists):
+                return c.LOG_FULL
+            release_due(s, takes, lists, pools)
+            if s[c.REACHED_N] > 0:
+                return c.STOPPED
+            if log.shape[0] - s[c.LOGGED] < s[c.HOLDS]:
+                return c.LOG_FULL
+            changed = start_ready(s, ops, holds, nodes, takes, releases, lanes, pools, log, events, heap, lists)
+            if not changed and not (s[c.EVENTS] > 0 and events[0, c.AT] == s[c.NOW]):
+                break
+        if s[c.EVENTS] == 0:
+            return c.IDLE
+        s[c.NOW] = min(to_ps, events[0, c.AT], s[c.ALARM])
+    return c.IDLE
+
+
+@kernel("boolean(int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], "
+        "int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1])")
+def settle(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
+           log: Ints, events: Ints, lists: Ints) -> bool:
+    """The ends and releases due now, and no starts; False where the log needs room first."""
+    if not end_due(s, ops, holds, nodes, releases, lanes, log, events, lists):
+        return False
+    release_due(s, takes, lists, pools)
+    return True
