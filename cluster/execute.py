@@ -2,19 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
+from cluster.resolve import Setup
 from cluster.session import Session, messages, narrow
+from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, StepRouting
 from emulation.validate import Assignment, Decision
 from emulation.view import Routing, Step
+from moe.checkpoint import Checkpoint
+from moe.determinism import pin
 from moe.generate import Sampling, generate
 from moe.hook import ExpertHook
 from moe.predictors import next_gate
+from moe.shell import load_shell
 
 Floats = NDArray[np.float32]
 
@@ -37,26 +43,32 @@ class Executor:
         self._step: Step | None = None
         self._layers: list[tuple[NDArray[np.uint16], Floats, NDArray[np.uint16] | None]] = []
         self._homes = np.array(session.scheduler.setting.machine.homes, np.int64)
+        self._total = 0
 
-    def answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int], *,
-               eos: Sequence[int] = (), sampling: Sampling | None = None) -> None:
-        """Prefill and decode every prompt; the record holds the tokens and the routing."""
-        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-        self._total = max(limits)
+    def answer(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], *, eos: Sequence[int] = (),
+               sampling: Sampling | None = None) -> list[list[int]]:
+        """Prefill and decode one batch of prompts; returns the new tokens of each. Call it batch after batch."""
+        record = self.session.record
+        first_step, first_sequence = len(record.steps), len(record.prompts)
+        self._total = first_step + max(limits)
+
+        def on_step(number: int, phase: int, rows: list[tuple[int, int]]) -> None:
+            self._close()
+            sequence, position = np.array(rows, np.int64).T
+            last = np.r_[sequence[1:] != sequence[:-1], True]
+            sequence = sequence + first_sequence
+            self._step = Step(first_step + number, sequence, position, np.full(len(rows), phase, np.int64),
+                              self._homes[sequence % len(self._homes)], last)
+            self.session.begin(self._step)
+
         with self.hook:
             answer = generate(self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling,
-                              on_step=self._on_step)
+                              on_step=on_step)
         self._close()
-        self.session.scheduler.finish()
-        self.session.record.answers = answer.tokens
-
-    def _on_step(self, number: int, phase: int, rows: list[tuple[int, int]]) -> None:
-        self._close()
-        sequence, position = np.array(rows, np.int64).T
-        last = np.r_[sequence[1:] != sequence[:-1], True]
-        self._step = Step(number, sequence, position, np.full(len(rows), phase, np.int64),
-                          self._homes[sequence % len(self._homes)], last)
-        self.session.scheduler.begin(self._step)
+        made = [list(tokens) for tokens in answer.tokens]
+        record.prompts += [list(prompt) for prompt in prompts]
+        record.answers += made
+        return made
 
     def _close(self) -> None:
         """End the step that was under way, if there was one, and note its routing."""
@@ -75,11 +87,10 @@ class Executor:
 
     def __call__(self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         assert self._step is not None
-        scheduler, moe = self.session.scheduler, self.session.moe_of[layer]
+        moe = self.session.moe_of[layer]
         routing = Routing(experts.to(torch.int64).numpy(), weights.to(torch.float64).numpy())
         guess = self._guess(layer, moe, hidden)
-        decision = scheduler.decide(routing, guess)
-        self.session.forecaster.observe(self._step, moe, routing)
+        decision = self.session.decide(self._step, moe, routing, guess)
         top_k = routing.experts.shape[1]
         self._layers.append((narrow(routing.experts, top_k), weights.to(torch.float32).numpy().copy(),
                              None if guess is None else narrow(guess.experts, top_k)))
@@ -135,3 +146,40 @@ def combine(decision: Decision, now: list[Share], early: list[Share], shape: tup
     for share in sorted(shares, key=lambda share: (share.run.expert, share.run.part)):
         out[share.run.tokens] += share.rows
     return out
+
+
+def answer_all(setup: Setup, session: Session) -> None:
+    """Every prompt of the workload, batch by batch; pins the arithmetic first."""
+    pin()
+    assert setup.checkpoint is not None
+    assert session.transport is not None
+    work, config = setup.config.workload, setup.config
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
+    prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
+    model = load_shell(Checkpoint(setup.checkpoint))
+    executor = Executor(session, model, config.forecast.name)
+    session.transport.wait()
+    for at in range(0, len(prompts), work.batch):
+        batch = prompts[at:at + work.batch]
+        made = executor.answer(batch, [work.output_tokens or 1] * len(batch), eos=ends(model))
+        session.record.texts += [tokenizer.decode(tokens) for tokens in made]
+    session.scheduler.finish()
+
+
+def texts_of(setup: Setup) -> list[str]:
+    """The prompts of a workload, cut or repeated to the number of requests that it asks for."""
+    work = setup.config.workload
+    texts = list(work.texts)
+    if setup.prompts is not None:
+        lines = setup.prompts.read_text(encoding="utf-8").splitlines()
+        texts = [line for line in lines if line.strip()]
+        if not texts:
+            raise InputError(f"prompts {setup.prompts} holds no line of text")
+    count = work.requests or len(texts)
+    return [texts[i % len(texts)] for i in range(count)]
+
+
+def ends(model: PreTrainedModel) -> list[int]:
+    """Tokens that end an answer."""
+    named = model.config.eos_token_id
+    return [] if named is None else [named] if isinstance(named, int) else list(named)

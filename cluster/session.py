@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
+from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
 from emulation.ledger import Ledger
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
 from emulation.trace import NO_EXPERT, StepRouting, Trace
 from emulation.validate import Decision
-from emulation.view import Step
+from emulation.view import Routing, Step
 from workloads.forecasts import Forecaster
 
 Ints = NDArray[np.int64]
@@ -39,7 +40,13 @@ class Record:
 
     steps: list[Step] = field(default_factory=list)
     routed: list[StepRouting] = field(default_factory=list)
-    answers: tuple[tuple[int, ...], ...] = ()
+    prompts: list[list[int]] = field(default_factory=list)
+    answers: list[list[int]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    def feed(self) -> list[tuple[Step, StepRouting]]:
+        """The record as something to replay."""
+        return list(zip(self.steps, self.routed, strict=True))
 
     def trace(self, model: str, num_experts: int, layer_ids: Sequence[int]) -> Trace:
         """The record as a trace."""
@@ -101,18 +108,31 @@ def _needed(decision: Decision) -> dict[int, Ints]:
 class Session:
     """Drives a scheduler through a workload whose routing is known: recorded or generated."""
 
-    def __init__(self, scheduler: Scheduler, forecaster: Forecaster, transport: Transport | None,
+    def __init__(self, scheduler: Scheduler, forecaster: Forecaster, journal: Journal,
                  progress: Progress | None = None) -> None:
-        self.scheduler, self.forecaster, self.transport = scheduler, forecaster, transport
+        self.scheduler, self.forecaster, self.journal = scheduler, forecaster, journal
+        self.transport: Transport | None = None
         self.progress = progress or Silent()
         self.record = Record()
         model = scheduler.setting.model
         self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
 
+    def begin(self, step: Step) -> None:
+        """Start a step, and note it."""
+        self.scheduler.begin(step)
+        self.journal.begin(step)
+
+    def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
+        """Decide a layer, note it, and learn from its true routing."""
+        decision = self.scheduler.decide(routing, forecast)
+        self.journal.decide(routing, forecast, decision)
+        self.forecaster.observe(step, moe, routing)
+        return decision
+
     def replay(self, feed: Iterator[tuple[Step, StepRouting]], total: int) -> None:
         """Time every step of a feed; devices get one message a step."""
         for done, (step, routed) in enumerate(feed):
-            self.scheduler.begin(step)
+            self.begin(step)
             guesses = np.full_like(routed.experts, NO_EXPERT)
             batch: dict[int, Work] = {}
             for moe in range(routed.experts.shape[1]):
@@ -120,8 +140,7 @@ class Session:
                 if forecast is not None:
                     guesses[:, moe + 1] = narrow(forecast.experts, routed.experts.shape[2])
                 routing = routed.layer(moe)
-                decision = self.scheduler.decide(routing, forecast)
-                self.forecaster.observe(step, moe, routing)
+                decision = self.decide(step, moe, routing, forecast)
                 if self.transport is not None:
                     work, _ = messages(decision, self.moe_of, self.scheduler.ledger.start.parts, None)
                     _merge(batch, work)

@@ -34,7 +34,7 @@ START_TIMEOUT_S = 180.0
 class Host(Protocol):
     """What the scheduler actor hosts: one run."""
 
-    def run(self, config: Mapping[str, Any], transport: "RayTransport", progress: "Board") -> Any: ...
+    def run(self, config: Any, transport: Any, progress: Any) -> Any: ...
 
 
 class Board:
@@ -164,7 +164,7 @@ class SchedulerActor:
     def __init__(self) -> None:
         self._board = Board()
 
-    def run(self, host: Host, config: Mapping[str, Any], devices_per_actor: int) -> Any:
+    def run(self, host: Host, config: Any, devices_per_actor: int) -> Any:
         transport = RayTransport(devices_per_actor)
         try:
             return host.run(config, transport, self._board)
@@ -175,7 +175,7 @@ class SchedulerActor:
         return self._board.last
 
 
-def run_in_cluster(host: Host, config: Mapping[str, Any], devices_per_actor: int, progress: Any) -> Any:
+def run_in_cluster(host: Host, config: Any, devices_per_actor: int, progress: Any) -> Any:
     """Host a run in a scheduler actor, and pass on its progress; returns what it returns."""
     with cluster():
         import ray

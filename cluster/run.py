@@ -1,0 +1,144 @@
+"""Runs and comparisons: from a run's config to results, on whichever transport it names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from actors.scheduler import Scheduler
+from cluster.config.run import RunConfig
+from cluster.feed import feed_of, popularity_of, requests_of
+from cluster.observe.journal import Journal
+from cluster.observe.result import Result, build_result
+from cluster.resolve import PolicyTarget, Setup, cache_tokens, resolve
+from cluster.session import Progress, Record, Session, Silent, device_specs
+from cluster.transports.contract import Transport
+from emulation.engine.choose import make_engine
+from emulation.view import Setting
+from schedulers.registry import load_policy
+from workloads.forecasts import Forecaster
+
+
+def run(config: RunConfig, progress: Progress | None = None) -> Result:
+    """Carry out a run; its result is not written yet."""
+    return next(iter(_perform(config, compare=False, progress=progress).values()))
+
+
+def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Result]:
+    """Time `policy` and all of `against` on one record of routing and tokens.
+
+    In `execute` the first policy runs the model and is recorded; exact policies are timed on that record, the others
+    run the model themselves.
+    """
+    return _perform(config, compare=True, progress=progress)
+
+
+def _perform(config: RunConfig, *, compare: bool, progress: Progress | None) -> dict[str, Result]:
+    heard = progress or Silent()
+    host = Host(compare)
+    if config.transport == "ray":
+        from cluster.transports.ray import run_in_cluster
+
+        resolve(config)  # what is wrong with it is told before a cluster starts
+        results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard)
+        return results
+    transport = _transport(config)
+    try:
+        return host.run(config, transport, heard)
+    finally:
+        transport.close()
+
+
+def _transport(config: RunConfig) -> Transport:
+    if config.transport == "processes":
+        from cluster.transports.processes import ProcessTransport
+
+        return ProcessTransport(config.workers)
+    from cluster.transports.local import LocalTransport
+
+    return LocalTransport()
+
+
+@dataclass(frozen=True)
+class Host:
+    """What runs where the scheduler lives: this process, or a scheduler actor."""
+
+    compare: bool
+
+    def run(self, config: RunConfig, transport: Transport, progress: Progress) -> dict[str, Result]:
+        """Every policy of the run in turn."""
+        setup = resolve(config)
+        targets = setup.policies if self.compare else setup.policies[:1]
+        results: dict[str, Result] = {}
+        record: Record | None = None
+        for target in targets:
+            one = OneRun(setup, target, transport, progress)
+            results[_title(target, results)] = one.execute() if setup.config.workload.work == "execute" and (
+                record is None or not one.policy.exact) else one.replay(record)
+            record = record or one.session.record
+        return results
+
+
+def _title(target: PolicyTarget, taken: Mapping[str, Any]) -> str:
+    """A policy's name; with its parameters where the same policy is there twice."""
+    if target.name not in taken:
+        return target.name
+    return f"{target.name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"
+
+
+class OneRun:
+    """One policy on one workload."""
+
+    def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress) -> None:
+        self.setup, self.target, self.transport = setup, target, transport
+        self.policy = load_policy(target.target, target.parameters)
+        config, model, machine = setup.config, setup.model, setup.machine
+        setting = Setting(machine, model, budget_bytes(setup), popularity_of(setup))
+        self.scheduler = Scheduler(setting, self.policy,
+                                   lambda lanes, pools, describe: make_engine(config.engine, lanes, pools, describe))
+        forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
+                                1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
+        self.journal = Journal()
+        self.session = Session(self.scheduler, forecaster, self.journal, progress)
+
+    def replay(self, record: Record | None) -> Result:
+        """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
+        if self.transport.name != "local":
+            self.transport.open(device_specs(self.scheduler.ledger, None))
+            self.transport.wait()
+            self.session.transport = self.transport
+        steps = record.feed() if record is not None else feed_of(self.setup)
+        self.session.replay(iter(steps), len(steps))
+        if record is not None:
+            mine = self.session.record
+            mine.prompts, mine.answers, mine.texts = record.prompts, record.answers, record.texts
+        return self._result()
+
+    def execute(self) -> Result:
+        """Let the model answer, its experts computed by the devices."""
+        from cluster.execute import answer_all
+
+        assert self.setup.checkpoint is not None
+        self.transport.open(device_specs(self.scheduler.ledger, str(self.setup.checkpoint)))
+        self.session.transport = self.transport
+        answer_all(self.setup, self.session)
+        return self._result()
+
+    def _result(self) -> Result:
+        record = self.session.record
+        return build_result(scheduler=self.scheduler, journal=self.journal, setup=self.setup, policy=self.target,
+                            requests=requests_of(record.steps), record=record, host=self.transport.describe())
+
+
+def budget_bytes(setup: Setup) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Room for experts on each device: its memory less dense weights and caches, where it holds them."""
+    machine, model = setup.machine, setup.model
+    caches = cache_tokens(setup.config) * model.kv_bytes_per_token
+    budget = np.array([device.memory_bytes for device in machine.devices], np.int64)
+    for home in machine.homes:
+        if "attention" in machine.devices[home].kernels:
+            budget[home] -= model.dense_bytes + -(-caches // len(machine.homes))
+    return budget
+
+
