@@ -1,4 +1,4 @@
-"""`resident`: every expert lies on the home GPU from the start; nothing moves."""
+"""`resident`: every expert lies on the home from the start; nothing moves."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,6 +8,7 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import Plan
 from emulation.view import Setting, View
+from schedulers._places import only_home, rest_beside
 from schedulers.contract import State
 
 
@@ -18,12 +19,14 @@ class Policy:
     exact: ClassVar[bool] = True
 
     def start(self, setting: Setting) -> tuple[Start, State]:
-        home = setting.machine.homes[0]
-        shape = (len(setting.model.moe_layers), setting.model.experts, 1)
-        return Start(np.full(shape, home, np.int64)), None
+        home = only_home(setting, "resident")
+        everything = np.ones((len(setting.model.moe_layers), setting.model.experts), np.bool_)
+        if setting.machine.devices[home].rests:
+            return Start(np.full((*everything.shape, 1), home, np.int64)), None
+        return Start(rest_beside(setting, "resident"), {home: everything}), None
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        for expert in view.routing.active:
+        for expert in view.routing.active.tolist():
             plan.run(expert, on=view.setting.machine.homes[0])
         return plan, state

@@ -1,0 +1,135 @@
+"""Where experts may lie and run on a machine: what several policies ask. Pure functions."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.errors import ConfigError
+from emulation.machine import Machine
+from emulation.plan import NOBODY, Plan
+from emulation.view import Setting
+
+Ints = NDArray[np.int64]
+
+
+def only_home(setting: Setting, policy: str) -> int:
+    """The device of all tokens; refuses a machine whose tokens are spread over several."""
+    homes = setting.machine.homes
+    if len(homes) != 1:
+        raise ConfigError(f"{policy} keeps experts on one home, and machine {setting.machine.name!r} has {len(homes)}: "
+                          "use expert_parallel or tensor_parallel")
+    return homes[0]
+
+
+def rest_beside(setting: Setting, policy: str, *, computing: bool = False) -> Ints:
+    """Where whole experts rest beside the home, in contiguous blocks: [moe_layers, experts, 1]; refuses if nowhere.
+
+    computing: on devices that can run them, too.
+    """
+    machine = setting.machine
+    where = [d for d in machine.stores if d not in machine.homes and (runs_experts(machine, d) or not computing)]
+    if not where:
+        asked = " and run" if computing else ""
+        raise ConfigError(f"{policy} needs a device beside the home on which experts rest{asked}, "
+                          f"and machine {machine.name!r} has none")
+    return spread(setting, owners(setting.model.experts, len(where), "contiguous"), where)
+
+
+def spread(setting: Setting, owner: Ints, devices: list[int] | tuple[int, ...]) -> Ints:
+    """Every layer alike: expert e rests on devices[owner[e]]; [moe_layers, experts, 1]."""
+    rest = np.asarray(devices, np.int64)[owner]
+    return np.tile(rest[:, None], (len(setting.model.moe_layers), 1, 1))
+
+
+def owners(experts: int, units: int, placement: str) -> Ints:
+    """The unit of each expert [experts]: contiguous floor(e U / E), or round_robin e mod U."""
+    e = np.arange(experts)
+    return e * units // experts if placement == "contiguous" else e % units
+
+
+def most_frequent(setting: Setting, slots: int) -> Ints:
+    """The experts of each layer that its history names most often, most frequent first: [moe_layers, slots].
+
+    Ties go to the lower id. Without a history all counts are zero, and every tie is one.
+    """
+    shape = (len(setting.model.moe_layers), setting.model.experts)
+    counts = np.zeros(shape, np.int64) if setting.popularity is None else setting.popularity
+    if counts.shape != shape:
+        raise ConfigError(f"the history counts {counts.shape} (layers, experts), but the model has {shape}")
+    return np.argsort(-counts, axis=1, kind="stable")[:, :slots]
+
+
+def copies_of(setting: Setting, chosen: Ints) -> NDArray[np.bool_]:
+    """The chosen experts of each layer as a mask, [moe_layers, experts]."""
+    mask = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.bool_)
+    np.put_along_axis(mask, chosen, True, axis=1)
+    return mask
+
+
+def at_least(least: int, value: int, what: str) -> None:
+    """Refuse a parameter that is too small."""
+    if value < least:
+        raise ConfigError(f"{what} is {value}; it is at least {least}")
+
+
+def runs_experts(machine: Machine, device: int) -> bool:
+    return machine.devices[device].computes and "expert" in machine.devices[device].kernels
+
+
+class Places(NamedTuple):
+    """The devices that share the experts of every layer, and for each the devices where its share may rest.
+
+    A device on which experts rest is its own only store. One that must load its share has the nearest stores.
+    """
+
+    devices: tuple[int, ...]
+    stores: tuple[tuple[int, ...], ...]
+
+    def loads(self, i: int) -> bool:
+        """Whether the i-th device must load what it runs."""
+        return self.stores[i] != (self.devices[i],)
+
+
+def places(machine: Machine, policy: str) -> Places:
+    """Who shares the experts: several homes where they rest; else units where they rest; else homes that load them."""
+    resting = [d for d in machine.stores if runs_experts(machine, d)]
+    at_home = [d for d in resting if d in machine.homes]
+    beside = [d for d in resting if d not in machine.homes]
+    chosen = at_home if len(at_home) > 1 or not beside else beside
+    if chosen:
+        return Places(tuple(chosen), tuple((d,) for d in chosen))
+    able = tuple(d for d in machine.homes if runs_experts(machine, d))
+    if not able or not machine.stores:
+        raise ConfigError(f"{policy} needs devices that run experts; machine {machine.name!r} has "
+                          f"{'no place where experts rest' if able else 'none that can reach them'}")
+    return Places(able, tuple(nearest(machine, d) for d in able))
+
+
+def nearest(machine: Machine, device: int) -> tuple[int, ...]:
+    """The stores with the fewest links on the way to a device; several where they are equally near."""
+    hops = {s: len(machine.routes[s, device]) for s in machine.stores if (s, device) in machine.routes}
+    if not hops:
+        raise ConfigError(f"no links lead from where experts rest to {machine.devices[device].name!r}")
+    return tuple(s for s, n in hops.items() if n == min(hops.values()))
+
+
+class Slots:
+    """Writes the loads of one plan into a few slots of each device, used in turn; what is in them goes at its end."""
+
+    def __init__(self, plan: Plan, slots: int) -> None:
+        self._plan, self._slots = plan, slots
+        self._taken: dict[int, list[tuple[int, int]]] = {}
+
+    def load(self, expert: int, to: int, part: int) -> None:
+        """Copy into the next slot, over what it holds."""
+        taken = self._taken.setdefault(to, [])
+        over = taken[-self._slots][0] if len(taken) >= self._slots else NOBODY
+        self._plan.load(expert, to=to, part=part, over=over)
+        taken.append((expert, part))
+
+    def empty(self) -> None:
+        """Drop what the slots still hold."""
+        for device, taken in self._taken.items():
+            for expert, part in taken[-self._slots:]:
+                self._plan.evict(expert, of=device, part=part)

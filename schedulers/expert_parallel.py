@@ -1,0 +1,53 @@
+"""`expert_parallel`: whole experts, divided among the units; each runs those of its own that are active."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from emulation.ledger import Start
+from emulation.plan import ALL_PARTS, ALL_TO_ALL, UNICAST, Plan
+from emulation.view import Setting, View
+from schedulers._places import Slots, at_least, owners, places, spread
+from schedulers.contract import State
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Expert e belongs to unit floor(e U / E) (contiguous) or e mod U (round_robin) and runs there.
+
+    The units are those on which experts rest: units beside a home, or several homes, which then exchange tokens in
+    one all-to-all. Where experts rest on devices that compute nothing, the homes are the units: each copies an expert
+    of its own from a nearest store when it is active, into `slots` slots a layer, used in turn.
+    """
+
+    placement: Literal["contiguous", "round_robin"] = "contiguous"
+    slots: int = 2
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        at_least(1, self.slots, "expert_parallel: slots")
+
+    def start(self, setting: Setting) -> tuple[Start, State]:
+        shared = places(setting.machine, "expert_parallel")
+        experts = setting.model.experts
+        owner = owners(experts, len(shared.devices), self.placement)
+        rest = np.empty(experts, np.int64)
+        for unit, stores in enumerate(shared.stores):
+            own = np.flatnonzero(owner == unit)
+            rest[own] = np.resize(stores, len(own))
+        return Start(spread(setting, np.arange(experts), rest.tolist())), np.asarray(shared.devices)[owner]
+
+    def plan(self, view: View, state: State) -> tuple[Plan, State]:
+        machine = view.setting.machine
+        runs_here = view.ledger.start.rest[view.moe, :, 0] == state
+        at_home = len(machine.homes) > 1 and all(machine.devices[home].rests for home in machine.homes)
+        plan = Plan(view.layer, exchange=ALL_TO_ALL if at_home else UNICAST)
+        slots = Slots(plan, self.slots)
+        for expert in view.routing.active.tolist():
+            device = int(state[expert])
+            if not runs_here[expert]:
+                slots.load(expert, to=device, part=ALL_PARTS)
+            plan.run(expert, on=device)
+        slots.empty()
+        return plan, state

@@ -1,0 +1,69 @@
+"""`lru`: a cache of experts in each layer; a miss is copied over the least recently used one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.ledger import Start
+from emulation.plan import Plan
+from emulation.view import Setting, View
+from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
+from schedulers.contract import State
+
+
+def start_cache(setting: Setting, slots: int, policy: str) -> tuple[Start, State]:
+    """A full cache, and its order of use [moe_layers, slots], least recently used first: least frequent first."""
+    home = only_home(setting, policy)
+    chosen = most_frequent(setting, slots)
+    return Start(rest_beside(setting, policy), {home: copies_of(setting, chosen)}), chosen[:, ::-1].copy()
+
+
+def serve(plan: Plan, view: View, order: list[int]) -> list[int]:
+    """Hits in routing order, then each miss over the least recently used expert; the new order of use."""
+    home = view.setting.machine.homes[0]
+    active = view.routing.active.tolist()
+    cached = dict.fromkeys(order)
+    hits = [expert for expert in active if expert in cached]
+    for expert in hits:
+        cached[expert] = cached.pop(expert)
+        plan.run(expert, on=home)
+    wanted = dict.fromkeys(hits)
+    for expert in active:
+        if expert not in wanted:
+            victim = next(iter(cached))
+            del cached[victim]
+            cached[expert] = None
+            plan.load(expert, to=home, over=victim)
+            plan.run(expert, on=home)
+    return list(cached)
+
+
+def with_row(order: NDArray[np.int64], moe: int, row: list[int]) -> NDArray[np.int64]:
+    """A copy of the orders of use with another row for one layer."""
+    new = order.copy()
+    new[moe] = row
+    return new
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Least recently used, `slots` experts a layer (all of them where a layer has fewer).
+
+    The cache is filled with the most frequent experts of the history that the workload names. The reference engine
+    took the frequencies of the whole trace, of steps to come too; a run without a history starts with the lowest ids.
+    """
+
+    slots: int = 16
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        at_least(1, self.slots, "lru: slots")
+
+    def start(self, setting: Setting) -> tuple[Start, State]:
+        return start_cache(setting, self.slots, "lru")
+
+    def plan(self, view: View, state: State) -> tuple[Plan, State]:
+        plan = Plan(view.layer)
+        return plan, with_row(state, view.moe, serve(plan, view, state[view.moe].tolist()))
