@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,18 @@ def read_trace(path: Path) -> Trace:
 
 def _columns(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"there is no trace file {path}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is no trace file (an .npz of plain arrays): {str(error).splitlines()[0]}") from None
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError, RuntimeError,
+            SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is no trace file (an .npz of plain arrays): {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _checked(path: Path, columns: dict[str, Array]) -> Trace:
@@ -174,7 +181,7 @@ def convert(source: Path, *, model: str, num_experts: int, batch: int) -> Trace:
     except FileNotFoundError:
         raise InputError(f"there is no file {source}") from None
     except (ValueError, TypeError, OSError, AttributeError, RecursionError) as error:
-        raise InputError(f"{source} is no routing that moelab can read: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{source} is no routing that moelab can read: {first_line(error)}") from None
     if experts.ndim != 3 or experts.dtype.kind not in "ui":
         raise InputError(f"{source} holds {experts.dtype} {list(experts.shape)}; expected expert ids "
                          "[tokens, layers, top_k]")

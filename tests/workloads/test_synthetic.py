@@ -1,0 +1,60 @@
+"""Generated steps and routing."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from emulation.errors import ConfigError
+from emulation.model import Layer, Model, Work
+from emulation.view import DECODE, PREFILL
+from workloads.synthetic import Request, Router, static_steps, synthetic_trace
+
+MOE = Layer(Work(8, 0, 8), 4, 4, Work(1, 0, 1))
+MODEL = Model("tiny", (MOE,) * 3, 16, 2, 8, 8, 3, Fraction(2), Fraction(2))
+
+
+def test_a_batch_is_one_prefill_and_then_a_token_of_each_live_sequence() -> None:
+    steps = list(static_steps([Request(3, 2), Request(1, 4)]))
+    assert [step.sequence.tolist() for step in steps] == [[0, 0, 0, 1], [0, 1], [1], [1]]
+    assert [step.position.tolist() for step in steps] == [[0, 1, 2, 0], [3, 1], [2], [3]]
+    assert [set(step.phase.tolist()) for step in steps] == [{PREFILL}, {DECODE}, {DECODE}, {DECODE}]
+    assert steps[0].ends.tolist() == [False, False, True, True]
+
+
+def test_sequences_lie_on_homes_in_turn() -> None:
+    step = next(static_steps([Request(1, 1)] * 3, homes=(4, 9)))
+    assert step.home.tolist() == [4, 9, 4]
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one request"):
+        list(static_steps([]))
+
+
+def test_routing_depends_on_seed_and_step_alone() -> None:
+    steps = list(static_steps([Request(5, 4)]))
+    router = Router(MODEL, "zipf", seed=3)
+    later = router.route(steps[2])
+    assert np.array_equal(later.experts, Router(MODEL, "zipf", seed=3).route(steps[2]).experts)
+    assert not np.array_equal(Router(MODEL, "zipf", seed=4).route(steps[0]).experts, router.route(steps[0]).experts)
+
+
+def test_a_token_visits_different_experts() -> None:
+    step = next(static_steps([Request(200, 1)]))
+    experts = Router(MODEL, "zipf", seed=0, skew=2.0).route(step).experts
+    assert (experts[:, :, 0] != experts[:, :, 1]).all()
+
+
+def test_zipf_loads_fall_with_rank_and_balanced_ones_do_not() -> None:
+    steps = list(static_steps([Request(4000, 1)]))
+    skewed = synthetic_trace(MODEL, Router(MODEL, "zipf", seed=1, skew=1.0), steps).popularity()
+    flat = synthetic_trace(MODEL, Router(MODEL, "balanced", seed=1), steps).popularity()
+    assert (skewed.max(axis=1) / skewed.mean(axis=1) > 3).all()
+    assert (flat.max(axis=1) / flat.mean(axis=1) < 1.15).all()
+    assert len({int(row.argmax()) for row in skewed}) > 1
+
+
+def test_an_unknown_popularity_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'zipf'"):
+        Router(MODEL, "zipff", seed=0)
