@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.build import build_machine, build_model, fallbacks, resolve_options
 from cluster.config.hardware import Hardware
 from cluster.config.load import load_hardware, load_precision
@@ -120,12 +123,26 @@ def cache_tokens(config: RunConfig) -> int:
     return work.batch * (work.context_tokens + (work.prompt_tokens or 0) + (work.output_tokens or 0))
 
 
+def budget_bytes(setup: Setup) -> NDArray[np.int64]:
+    """Room for experts on each device: its memory less dense weights and caches, where it holds them."""
+    budget = np.array([device.memory_bytes for device in setup.machine.devices], np.int64)
+    for home, needed in _dense(setup).items():
+        budget[home] -= needed
+    return budget
+
+
+def _dense(setup: Setup) -> dict[int, int]:
+    """Bytes of dense weights and caches on each home that runs attention; sequences are divided among homes."""
+    machine, model = setup.machine, setup.model
+    kv = cache_tokens(setup.config) * model.kv_bytes_per_token
+    return {home: model.dense_bytes + -(-kv // len(machine.homes))
+            for home in machine.homes if "attention" in machine.devices[home].kernels}
+
+
 def check_capacity(setup: Setup) -> None:
     """Refuse a model that the machine cannot hold: its experts where experts rest, all else on each home."""
     machine, model = setup.machine, setup.model
-    kv = cache_tokens(setup.config) * model.kv_bytes_per_token
-    dense = {home: model.dense_bytes + -(-kv // len(machine.homes))
-             for home in machine.homes if "attention" in machine.devices[home].kernels}
+    dense = _dense(setup)
     named = f"{model.name} at {setup.config.precision} does not fit {machine.name}"
     remedy = "choose a narrower precision, a smaller model or workload, or a machine with more memory"
     for home, needed in dense.items():

@@ -15,15 +15,28 @@ MARK = "*"
 def check(config: Config, settings: Settings = None, as_json: Json = False) -> None:
     """Check a run without carrying it out; print what it resolves to and every constant with its source."""
     from cluster.resolve import resolve
-    from schedulers.registry import load_policy
 
     setup = resolve(read(config, settings))
-    for policy in setup.policies:
-        load_policy(policy.target, policy.parameters)
+    start_policies(setup)
     if as_json:
         print(json.dumps(facts(setup), indent=2, sort_keys=True))
         return
     _print(setup)
+
+
+def start_policies(setup: "Setup") -> None:
+    """Load each policy and let it place the experts; refuses what does not exist or does not fit."""
+    from cluster.feed import popularity_of
+    from cluster.resolve import budget_bytes
+    from emulation.ledger import Ledger
+    from emulation.view import Setting
+    from schedulers.registry import load_policy
+
+    budget = budget_bytes(setup)
+    setting = Setting(setup.machine, setup.model, budget, popularity_of(setup))
+    for policy in setup.policies:
+        start, _ = load_policy(policy.target, policy.parameters).start(setting)
+        Ledger(setup.machine, setup.model, start, budget)
 
 
 def facts(setup: "Setup") -> dict[str, Any]:

@@ -36,7 +36,7 @@ def rows(kind: str) -> dict[str, str]:
     from moe import shapes
 
     if kind == "models":
-        return {**dict.fromkeys(shapes.names(), ""), "embedded": "small, trained, with weights: the one that can execute at once"}
+        return {**dict.fromkeys(shapes.names(), ""), "embedded": "small and trained: has weights to execute"}
     if kind == "traces":
         return dict.fromkeys(traces(), "")
     folder = {"machines": "hardware", "policies": "policy", "precisions": "precision", "workloads": "workload",

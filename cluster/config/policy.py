@@ -1,4 +1,4 @@
-"""The schema of a policy file: which class decides, and the parameters that it takes."""
+"""The schema of a policy file: which class decides, and the parameters that it is given unless a run sets others."""
 
 from pydantic import Field
 
@@ -6,17 +6,9 @@ from cluster.config.quantities import Strict
 from cluster.config.workload import Value
 
 
-class PolicyParameter(Strict):
-    """One parameter of a policy; without a default the run must give it."""
-
-    meaning: str
-    default: Value = None
-    required: bool = False
-
-
 class PolicyFile(Strict):
-    """A policy: `policy` names its class as module:Class."""
+    """A policy: `policy` names its class as module:Class; what parameters it takes, the class says."""
 
     title: str
     policy: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    parameters: dict[str, PolicyParameter] = Field(default_factory=dict)
+    parameters: dict[str, Value] = Field(default_factory=dict)

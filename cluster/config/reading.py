@@ -37,23 +37,16 @@ def load_workload(name: str, base: Path) -> dict[str, Any]:
 
 
 def policy_target(choice: PolicyChoice, base: Path) -> tuple[str, dict[str, Any]]:
-    """Where a policy's class is ("module:Class" or "/path/file.py:Class") and its parameters, defaults filled in."""
-    if choice.name.endswith(".py") or ".py:" in choice.name:
-        file, _, attribute = choice.name.partition(":")
-        path = (base / file).absolute()
+    """Where a policy's class is ("module:Class" or "/path/file.py") and its parameters, those that a run sets last."""
+    if choice.name.endswith(".py"):
+        path = (base / choice.name).absolute()
         if not path.is_file():
             raise ConfigError(f"policy: there is no file {path}")
-        return f"{path}:{attribute or 'Policy'}", dict(choice.parameters)
+        return str(path), dict(choice.parameters)
     if ":" in choice.name:
         return choice.name, dict(choice.parameters)
     file_ = load(PolicyFile, "policy", "policy", choice.name, base)
-    for key in choice.parameters:
-        if key not in file_.parameters:
-            raise ConfigError(f"policy {choice.name}: {unknown('parameter', key, file_.parameters)}")
-    for key, parameter in file_.parameters.items():
-        if parameter.required and key not in choice.parameters:
-            raise ConfigError(f"policy {choice.name} needs the parameter {key}: {parameter.meaning}")
-    return file_.policy, {key: choice.parameters.get(key, p.default) for key, p in file_.parameters.items()}
+    return file_.policy, {**file_.parameters, **choice.parameters}
 
 
 def with_constants(hardware: Hardware, changed: dict[str, str], where: str) -> Hardware:
