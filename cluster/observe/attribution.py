@@ -30,8 +30,8 @@ lane that the operation needs was taken. arrival: no request was there. no work:
 _BEHIND, _MEMORY, _LANE, _ARRIVAL, _NO_WORK, _UNEXPLAINED = range(len(KINDS) + len(CAUSES), len(LABELS))
 
 ROOT, WAIT, PLAN, FREED, ROOM, ORDER = range(6)
-"""How an operation came to start: first of all; an edge it waited for; its plan came; a lane was left; memory was
-given back; the one before it in an in-order lane started."""
+"""How an operation came to start: unknown; an edge it waited for; its plan came; a lane was left; memory was given
+back; the one before it in an in-order lane started."""
 
 
 class Paths(NamedTuple):
@@ -62,8 +62,9 @@ def paths(flight: Flight) -> Paths:
 
     waited = np.flatnonzero((flight.last_wait >= 0) & (flight.last_wait_ps == start))
     note(waited, flight.last_wait[waited], start[waited], WAIT)
-    planned = np.flatnonzero((flight.submitted_ps == start) & (flight.behind >= 0))
-    note(planned, flight.behind[planned], flight.end_ps[flight.behind[planned]], PLAN)
+    planned = np.flatnonzero(flight.submitted_ps == start)
+    behind = flight.behind[planned]
+    note(planned, behind, np.where(behind < 0, 0, flight.end_ps[behind]), PLAN)
     hold_op = np.repeat(np.arange(n), np.diff(flight.hold_ptr))
     rows = flight.rows
     held = rows.to_ps > rows.from_ps

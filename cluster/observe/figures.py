@@ -157,8 +157,7 @@ def skew(load: Ints) -> schema.Skew:
 def uses(scheduler: Scheduler, walker: Walker) -> tuple[list[schema.LaneUse], list[schema.DeviceUse]]:
     """Busy and stalled time of every lane, and of every computing device by its busiest lane."""
     machine, use = scheduler.setting.machine, lane_use(walker, walker.flight.horizon_ps)
-    owner = lane_owners(scheduler)
-    lanes = [schema.LaneUse(lane=lane.name, device=owner[i], servers=lane.servers,
+    lanes = [schema.LaneUse(lane=lane.name, device=walker.flight.owners[i], servers=lane.servers,
                             busy_ps=int(use.busy_ps[i].sum()), stall_ps=int(use.stall_ps[i].sum()),
                             busy=_named(use.busy_ps[i]), stall=_named(use.stall_ps[i]))
              for i, lane in enumerate(machine.lanes)]
@@ -169,17 +168,6 @@ def uses(scheduler: Scheduler, walker: Walker) -> tuple[list[schema.LaneUse], li
             devices.append(schema.DeviceUse(device=device.name, kind=device.kind, lane=most.lane, busy_ps=most.busy_ps,
                                             stall_ps=most.stall_ps, stall=most.stall))
     return lanes, devices
-
-
-def lane_owners(scheduler: Scheduler) -> list[str]:
-    """The device that each lane belongs to, the first that names it; "links" where only links do."""
-    machine = scheduler.setting.machine
-    owner = ["links"] * len(machine.lanes)
-    for device in reversed(machine.devices):
-        issuer = (device.issuer.lane,) if device.issuer else ()
-        for lane in (*device.lanes, *device.copy_lanes, *issuer):
-            owner[lane] = device.name
-    return owner
 
 
 def memory(scheduler: Scheduler, journal: Journal) -> list[schema.Memory]:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Batch, Scheduler
-from emulation.engine.contract import Occupancy, Spans
+from emulation.engine.contract import Engine, Occupancy, Spans
 from emulation.lowering.emit import Labels
+from emulation.machine import Machine
 from emulation.ops import END, Lane, Ops, Pool
 
 Ints = NDArray[np.int64]
@@ -21,10 +22,13 @@ class Flight:
 
     last_wait, last_wait_ps [ops]: the wait that happened last (-1: it waits for nothing). submitted_ps, behind: when
     an operation was submitted, and the decision op that this followed (-1: none).
+    owners: the device that each lane belongs to, "links" where only links name it. slots: pools before those of memory.
     rows: occupancy, sorted by lane, then time. release_*: one row a release; its last edge and when that happened.
     """
 
     lanes: Sequence[Lane]
+    owners: Sequence[str]
+    slots: int
     pools: Sequence[Pool]
     labels: Labels
     start_ps: Ints
@@ -70,18 +74,22 @@ class Flight:
 
 def read_flight(scheduler: Scheduler) -> Flight:
     """The operations of a finished run; a run that is not finished is a ValueError."""
-    spans = scheduler.engine.spans()
+    machine = scheduler.setting.machine
+    return flight_of(scheduler.engine, scheduler.batches, scheduler.labels, lane_owners(machine), len(machine.pools))
+
+
+def flight_of(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels], owners: Sequence[str],
+              slots: int) -> Flight:
+    """What was submitted to an engine, in columns, with when it ran."""
+    spans, taken = engine.spans(), engine.occupancy()
     if (spans.end_ps < 0).any():
         raise ValueError("operations are still in flight: finish the scheduler before its run is read")
-    batches = scheduler.batches
     ops = [batch.ops for batch in batches]
-    taken = scheduler.engine.occupancy()
     order = np.lexsort((taken.op, taken.to_ps, taken.from_ps, taken.lane))
     sizes = [len(each) for each in ops]
-    take_ptr = _pointers(ops, "take_ptr")
+    take_ptr, release_take = _pointers(ops, "take_ptr"), _column(ops, "release_take")
     wait_ptr, wait_op, wait_edge = _pointers(ops, "wait_ptr"), _column(ops, "wait_op"), _column(ops, "wait_edge")
     last_wait, last_wait_ps = _last_edges(wait_ptr, wait_op, wait_edge, spans)
-    release_take = _column(ops, "release_take")
     took = np.repeat(np.arange(len(take_ptr) - 1), np.diff(take_ptr))
     release_op, release_ps = _last_edges(_pointers(ops, "release_ptr"), _column(ops, "release_op"),
                                          _column(ops, "release_edge"), spans)
@@ -92,16 +100,24 @@ def read_flight(scheduler: Scheduler) -> Flight:
         later = ps > release_ps
         release_op, release_ps = np.where(later, op, release_op), np.where(later, ps, release_ps)
     return Flight(
-        lanes=scheduler.engine.lanes, pools=scheduler.engine.pools,
-        labels=Labels(*(np.concatenate([np.empty(0, np.int64), *column]) for column in
-                        zip(*scheduler.labels, strict=True))),
+        lanes=engine.lanes, owners=owners, slots=slots, pools=engine.pools,
+        labels=Labels(*(np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*labels, strict=True))),
         start_ps=spans.start_ps, end_ps=spans.end_ps, rows=Occupancy(*(column[order] for column in taken)),
         submitted_ps=np.repeat(_of(batches, "at_ps"), sizes), behind=np.repeat(_of(batches, "after"), sizes),
         hold_ptr=_pointers(ops, "hold_ptr"), hold_lane=_column(ops, "hold_lane"),
         wait_ptr=wait_ptr, wait_op=wait_op, wait_edge=wait_edge, last_wait=last_wait, last_wait_ps=last_wait_ps,
-        take_op=took, take_pool=_column(ops, "take_pool"),
-        take_amount=_column(ops, "take_amount"), release_take=release_take, release_op=release_op,
-        release_ps=release_ps)
+        take_op=took, take_pool=_column(ops, "take_pool"), take_amount=_column(ops, "take_amount"),
+        release_take=release_take, release_op=release_op, release_ps=release_ps)
+
+
+def lane_owners(machine: Machine) -> list[str]:
+    """The device that each lane belongs to, the first that names it; "links" where only links do."""
+    owner = ["links"] * len(machine.lanes)
+    for device in reversed(machine.devices):
+        issuer = (device.issuer.lane,) if device.issuer else ()
+        for lane in (*device.lanes, *device.copy_lanes, *issuer):
+            owner[lane] = device.name
+    return owner
 
 
 def _column(ops: Sequence[Ops], name: str) -> Ints:

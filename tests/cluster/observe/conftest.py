@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from actors.scheduler import Scheduler
+from cluster.observe.build import build_result
 from cluster.observe.journal import Journal, Request
-from cluster.observe.result import Result, build_result
+from cluster.observe.result import Result
 from emulation.engine.spec import SpecEngine
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.model import Layer, Model, Work
@@ -112,7 +113,7 @@ def run(policy: Any, fed: Feed, on: Machine | None = None, of: Model | None = No
     return scheduler, journal
 
 
-PROVENANCE = [{"path": "hardware.gpu.overhead", "value": "5 us", "kind": "measured", "source": "a bench", "range": None},
+PROVENANCE = [{"path": "hardware.gpu.overhead", "value": "5 us", "kind": "measured", "source": "a bench"},
               {"path": "hardware.cpu.overhead", "value": "10 us", "kind": "assumed", "source": "a guess",
                "range": ("5 us", "20 us")}]
 

@@ -1,0 +1,78 @@
+"""Makes the result of a run that a scheduler has finished."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.scheduler import Scheduler
+from cluster.observe import figures, schema
+from cluster.observe.attribution import Walker
+from cluster.observe.digest import array_bytes, sha256, value_digest
+from cluster.observe.flight import Flight, read_flight
+from cluster.observe.journal import Journal, Request
+from cluster.observe.result import Result
+
+
+def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str, Any], policy: str,
+                 provenance: Sequence[Mapping[str, Any]], hashes: Mapping[str, str], requests: Sequence[Request],
+                 approximations: Sequence[str] = (), bound: Mapping[str, Any] | None = None,
+                 text: Sequence[Mapping[str, Any]] | None = None, host: Mapping[str, Any] | None = None) -> Result:
+    """The result of a finished run.
+
+    config: canonical and resolved, JSON values only. provenance: rows with path, value, kind, source and range.
+    hashes: of inputs (trace, checkpoint). bound: lb_ps, binds and whatever else it found. text: rows with sequence,
+    token_ids, text. host: keys of `schema.Host`.
+    """
+    setting, flight = scheduler.setting, read_flight(scheduler)
+    walker = Walker(flight)
+    constants = tuple(schema.Constant.model_validate(dict(row), strict=False) for row in provenance)
+    served, waits = figures.sequences(scheduler, journal, requests)
+    lanes, devices = figures.uses(scheduler, walker)
+    makespan_ps = max((step.end_ps for step in scheduler.steps), default=0)
+    emitted = sum(sequence.emitted_tokens for sequence in served)
+    result = Result(
+        machine=setting.machine.name, model=setting.model.name, policy=policy, exact=scheduler.policy.exact,
+        config=dict(config), provenance=constants, confidence=_confidence(constants),
+        approximations=tuple(approximations),
+        hashes={**hashes, "machine": value_digest(setting.machine), "model": value_digest(setting.model),
+                "budget": value_digest(setting.budget_bytes), "history": value_digest(setting.popularity),
+                "routing": journal.digest, "spans": _spans_digest(flight)},
+        makespan_ps=makespan_ps, horizon_ps=flight.horizon_ps, emitted_tokens=emitted,
+        output_tokens_per_s=figures.rate(emitted, makespan_ps), ttft=waits["ttft"],
+        tpot=waits["tpot"], itl=waits["itl"],
+        phases=figures.phases(scheduler, journal, walker), sequences=tuple(served),
+        prefetch=schema.Prefetch(**scheduler.counts.prefetch(flight.end_ps)),
+        traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load), lanes=tuple(lanes),
+        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal)), bound=_bound(bound, makespan_ps),
+        text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
+        host=schema.Host(**(host or {})))
+    result._flight = flight
+    return result
+
+
+def _confidence(constants: Sequence[schema.Constant]) -> schema.Confidence:
+    """A chain is as strong as its weakest constants: assumed, then from papers and data sheets, then measured."""
+    kinds: dict[str, int] = {}
+    for constant in constants:
+        kinds[constant.kind] = kinds.get(constant.kind, 0) + 1
+    if not kinds:
+        label = "unknown"
+    elif "assumed" in kinds:
+        label = "partly assumed"
+    elif "paper" in kinds or "data_sheet" in kinds:
+        label = "spec sheet"
+    else:
+        label = "measured"
+    return schema.Confidence(label=label, kinds=dict(sorted(kinds.items())))
+
+
+def _bound(bound: Mapping[str, Any] | None, makespan_ps: int) -> schema.Bound | None:
+    if bound is None:
+        return None
+    detail = {key: value for key, value in bound.items() if key not in ("lb_ps", "binds")}
+    lb_ps = int(bound["lb_ps"])
+    return schema.Bound(lb_ps=lb_ps, binds=bound["binds"], times=makespan_ps / lb_ps if lb_ps else None, detail=detail)
+
+
+def _spans_digest(flight: Flight) -> str:
+    """SHA-256 of what every operation was and when it started and ended."""
+    return sha256(b"".join(array_bytes(column) for column in (*flight.labels, flight.start_ps, flight.end_ps)))

@@ -1,0 +1,45 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+from emulation.errors import MoelabError
+
+
+def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object]]) -> None:
+    """Write files into a folder (made where absent): all of them, or, where one fails, none, told in one sentence.
+
+    Each is written beside its place, flushed to the disk and moved there when all are complete.
+    """
+    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in writers}
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    at = folder
+    done = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, writer in writers.items():
+            at = folder / name
+            with parts[name].open("wb") as file:
+                writer(file)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, part in parts.items():
+            at = folder / name
+            part.replace(at)
+        done = True
+    except OSError as error:
+        raise MoelabError(f"cannot write {at}: {error.strerror or error}; nothing was written, so free some space or "
+                          "choose another folder") from None
+    finally:
+        if not done:
+            _remove(list(parts.values()), made)
+
+
+def _remove(parts: list[Path], folders: list[Path]) -> None:
+    for part in parts:
+        part.unlink(missing_ok=True)
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

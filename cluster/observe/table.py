@@ -1,0 +1,202 @@
+"""Results as tables for a terminal."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from rich.console import Group
+from rich.table import Table
+
+from cluster.observe.result import Result
+from cluster.observe.schema import Quantiles
+from emulation.units import seconds
+
+_GROUPS = {"host": ("issue", "sync", "join", "place"), "loads": ("demand load", "prefetch", "behind prefetch", "copy"),
+           "activations": ("dispatch", "return"), "memory": ("memory",), "lane": ("lane",), "arrival": ("arrival",),
+           "no work": ("no work",)}
+"""Column of the stall table -> labels; every other label is computation."""
+
+
+def time_text(value_s: float | None) -> str:
+    """A time in the unit in which it reads best."""
+    if value_s is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(value_s) >= scale:
+            return f"{value_s / scale:.4g} {unit}"
+    return f"{value_s / 1e-9:.4g} ns"
+
+
+def bytes_text(value: float | None) -> str:
+    """Bytes in the decimal unit in which they read best."""
+    if value is None:
+        return "-"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:.4g} {unit}"
+    return f"{value:.0f} B"
+
+
+def number_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def percent_text(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def tables(result: Result) -> Group:
+    """Latency and throughput, traffic, the use of devices, and memory."""
+    shown = [_summary(result), _latency(result), _phases(result)]
+    shown += [_traffic(result)] if any(link.total_bytes for link in result.traffic) else []
+    return Group(*shown, _devices(result), _memory(result), *(f"approximation: {a}" for a in result.approximations))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    return table
+
+
+def _summary(result: Result) -> Table:
+    table = _table(f"{result.model} on {result.machine}: {result.policy}", "run", "")
+    bound = result.bound
+    binds = f" ({bound.binds} binds)" if bound is not None else ""
+    for name, value in (
+            ("time", time_text(seconds(result.makespan_ps))),
+            ("lower bound", time_text(seconds(bound.lb_ps)) + binds if bound is not None else "-"),
+            ("times the bound", number_text(bound.times) if bound is not None else "-"),
+            ("tokens out", str(result.emitted_tokens)),
+            ("tokens out/s", number_text(result.output_tokens_per_s)),
+            ("exact", _exactness(result)),
+            ("constants", result.confidence.label),
+            ("digest", result.digest[:16])):
+        table.add_row(name, value)
+    return table
+
+
+def _exactness(result: Result) -> str:
+    if result.exact:
+        return "yes"
+    substituted, dropped = (sum(getattr(p, key) for p in result.phases.values()) for key in ("substituted", "dropped"))
+    return f"no: {substituted} pairs substituted, {dropped} dropped"
+
+
+def _latency(result: Result) -> Table:
+    table = _table("latency", "", "mean", "P50", "P90", "P99", "count")
+    for name in ("ttft", "tpot", "itl"):
+        found: Quantiles | None = getattr(result, name)
+        if found is None:
+            table.add_row(name.upper(), *["-"] * 4, "0")
+        else:
+            times = (found.mean_s, found.p50_s, found.p90_s, found.p99_s)
+            table.add_row(name.upper(), *map(time_text, times), str(found.count))
+    return table
+
+
+def _phases(result: Result) -> Table:
+    table = _table("phases", "", "steps", "tokens", "time", "tok/s", "hit rate", "S-MBU", "S-MFU")
+    for name, phase in result.phases.items():
+        table.add_row(name, str(phase.steps), str(phase.prefill_tokens + phase.decode_tokens),
+                      time_text(seconds(phase.time_ps)), number_text(phase.tokens_per_s), percent_text(phase.hit_rate),
+                      percent_text(phase.s_mbu), percent_text(phase.s_mfu))
+    return table
+
+
+def _traffic(result: Result) -> Table:
+    causes = list(dict.fromkeys(cause for link in result.traffic for cause in link.bytes))
+    table = _table("bytes by link", "link", *causes, "total")
+    for link in result.traffic:
+        table.add_row(link.link, *(bytes_text(link.bytes.get(cause, 0)) for cause in causes),
+                      bytes_text(link.total_bytes))
+    return table
+
+
+def stall_groups(stall: Mapping[str, int]) -> dict[str, int]:
+    """Stalled time by what a reader asks first; sums to the same."""
+    out = {"compute": 0, **dict.fromkeys(_GROUPS, 0)}
+    of = {label: group for group, labels in _GROUPS.items() for label in labels}
+    for label, ps in stall.items():
+        out[of.get(label, "compute")] += ps
+    return out
+
+
+def _devices(result: Result) -> Table:
+    """Shares of the run's time, of each device's busiest compute lane."""
+    groups = [group for group in ("compute", *_GROUPS) if any(stall_groups(d.stall)[group] for d in result.devices)]
+    table = _table("busy, and waiting for", "device", "lane", "busy", *groups)
+    for device in result.devices:
+        total_ps = device.busy_ps + device.stall_ps
+        stall = stall_groups(device.stall)
+        shares = [percent_text(ps / total_ps if total_ps else None)
+                  for ps in (device.busy_ps, *(stall[group] for group in groups))]
+        table.add_row(device.device, device.lane, *shares)
+    return table
+
+
+def _memory(result: Result) -> Table:
+    table = _table("peak memory", "device", "experts", "dense", "caches", "sum", "capacity")
+    for memory in result.memory:
+        parts = (memory.experts_peak_bytes, memory.dense_bytes, memory.kv_peak_bytes, memory.peak_bytes)
+        table.add_row(memory.device, *map(bytes_text, parts),
+                      bytes_text(memory.capacity_bytes) if memory.capacity_bytes else "-")
+    return table
+
+
+class _Line(NamedTuple):
+    """A line of a comparison: its value in a result, how it reads, and whether less is better (None: neither is)."""
+
+    name: str
+    value: Callable[[Result], float | None]
+    text: Callable[[float | None], str]
+    less: bool | None
+
+
+def _quantile(of: str, figure: str) -> Callable[[Result], float | None]:
+    return lambda result: getattr(getattr(result, of), figure) if getattr(result, of) is not None else None
+
+
+def _phase(name: str, figure: str) -> Callable[[Result], float | None]:
+    return lambda result: getattr(result.phases[name], figure)
+
+
+_LINES = (
+    _Line("time", lambda r: seconds(r.makespan_ps), time_text, True),
+    _Line("times the bound", lambda r: r.bound.times if r.bound is not None else None, number_text, True),
+    _Line("TTFT P50", _quantile("ttft", "p50_s"), time_text, True),
+    _Line("TPOT P50", _quantile("tpot", "p50_s"), time_text, True),
+    _Line("ITL P99", _quantile("itl", "p99_s"), time_text, True),
+    _Line("prefill tok/s", _phase("prefill", "tokens_per_s"), number_text, False),
+    _Line("decode tok/s", _phase("decode", "tokens_per_s"), number_text, False),
+    _Line("hit rate, decode", _phase("decode", "hit_rate"), percent_text, None),
+    _Line("bytes over links", lambda r: sum(link.total_bytes for link in r.traffic), bytes_text, None),
+    _Line("peak memory, fullest", lambda r: max((m.peak_bytes for m in r.memory), default=0), bytes_text, None))
+
+
+def winner(results: Mapping[str, Result]) -> str:
+    """The name of the run that took least time; the first of equals."""
+    return min(results, key=lambda name: results[name].makespan_ps)
+
+
+def compare_table(results: Mapping[str, Result]) -> Table:
+    """One column a policy, ratios to the first, the best of a line marked *; the fastest is named in its head."""
+    names = list(results)
+    if not names:
+        raise ValueError("nothing to compare: name at least one result")
+    first = results[names[0]]
+    table = _table(f"{first.model} on {first.machine}", "",
+                   *(f"{name} (fastest)" if name == winner(results) else name for name in names))
+    for line in _LINES:
+        values = [line.value(results[name]) for name in names]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        best = None if line.less is None else min(known) if line.less else max(known)
+        table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
+    table.add_row("exact", *(_exactness(result) for result in results.values()))
+    return table
+
+
+def _cell(line: _Line, value: float | None, first: float | None, best: float | None, column: int) -> str:
+    ratio = f" ({value / first:.3g}x)" if column and value is not None and first else ""
+    return line.text(value) + ratio + (" *" if value is not None and value == best else "")
