@@ -166,7 +166,8 @@ class LinkSpec(Strict):
         within = self.pattern in ("all", "mesh")
         if within != (self.source == self.target):
             raise refuse(f"pattern {self.pattern!r} joins " + ("one group with itself" if within else "two groups"))
-        if (self.rows is not None and self.cols is not None) != (self.pattern == "mesh"):
+        given = (self.rows is not None, self.cols is not None)
+        if given != ((True, True) if self.pattern == "mesh" else (False, False)):
             raise refuse("rows and cols are given for pattern 'mesh', and for no other")
         return self
 
