@@ -1,7 +1,12 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
+import hashlib
+import importlib.metadata
+import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +14,9 @@ import numpy as np
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
 from cluster.feed import feed_of, popularity_of, requests_of
+from cluster.observe.build import build_result
 from cluster.observe.journal import Journal
-from cluster.observe.result import Result, build_result
+from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, cache_tokens, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
@@ -97,10 +103,10 @@ class OneRun:
         setting = Setting(machine, model, budget_bytes(setup), popularity_of(setup))
         self.scheduler = Scheduler(setting, self.policy,
                                    lambda lanes, pools, describe: make_engine(config.engine, lanes, pools, describe))
-        forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
+        self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
         self.journal = Journal()
-        self.session = Session(self.scheduler, forecaster, self.journal, progress)
+        self.session = Session(self.scheduler, self.forecaster, self.journal, progress)
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
@@ -108,6 +114,8 @@ class OneRun:
             self.transport.open(device_specs(self.scheduler.ledger, None))
             self.transport.wait()
             self.session.transport = self.transport
+        if record is not None and self.forecaster.kind == "next_gate":
+            self.forecaster.kind = "recorded"
         steps = record.feed() if record is not None else feed_of(self.setup)
         self.session.replay(iter(steps), len(steps))
         if record is not None:
@@ -126,9 +134,51 @@ class OneRun:
         return self._result()
 
     def _result(self) -> Result:
-        record = self.session.record
-        return build_result(scheduler=self.scheduler, journal=self.journal, setup=self.setup, policy=self.target,
-                            requests=requests_of(record.steps), record=record, host=self.transport.describe())
+        setup, record = self.setup, self.session.record
+        text = [{"sequence": i, "token_ids": tokens, "text": words}
+                for i, (tokens, words) in enumerate(zip(record.answers, record.texts, strict=True))]
+        constants = [{key: row.get(key) for key in ("path", "value", "kind", "source", "range")}
+                     for row in setup.provenance]
+        return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
+                            policy=self.target.name, provenance=constants, hashes=input_hashes(setup),
+                            requests=requests_of(record.steps), approximations=setup.approximations,
+                            text=text or None, host={**self.transport.describe(), "versions": versions()})
+
+
+HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against"}
+"""Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
+
+
+def canonical_config(setup: Setup, target: PolicyTarget) -> dict[str, Any]:
+    """What a run is, as it stands in its result: everything that may change it, and nothing that may not."""
+    config = setup.config.model_dump(mode="json", exclude=HOST_KEYS)
+    return {**config, "policy": {"name": target.name, "parameters": target.parameters},
+            "machine_options": dict(sorted(setup.options.items()))}
+
+
+def input_hashes(setup: Setup) -> dict[str, str]:
+    """SHA-256 of the files that a run reads: its trace, its checkpoint."""
+    files = {"trace": setup.trace, "prompts": setup.prompts}
+    hashes = {name: _sha256([path]) for name, path in files.items() if path is not None}
+    if setup.checkpoint is not None:
+        weights = sorted(setup.checkpoint.glob("*.safetensors"))
+        hashes["checkpoint"] = _sha256([setup.checkpoint / "config.json", *weights])
+    return hashes
+
+
+def _sha256(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a run, of those packages that it loaded."""
+    names: tuple[str, ...] = ("numpy", "scipy", "numba", "torch", "transformers", "ray")
+    found = {name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in names if name in sys.modules}
+    return {"moelab": importlib.metadata.version("moelab"), "python": platform.python_version(), **found}
 
 
 def budget_bytes(setup: Setup) -> np.ndarray[Any, np.dtype[np.int64]]:
