@@ -117,6 +117,13 @@ def test_a_quantised_checkpoint_is_refused_with_the_remedy(single: Path) -> None
         Checkpoint(single).slice(0, 4)
 
 
+def test_a_type_that_is_not_multiplied_is_refused_with_the_remedy(single: Path) -> None:
+    key = "model.layers.0.block_sparse_moe.experts.4.w2.weight"
+    rewrite(single, lambda tensors: tensors.update({key: tensors[key].to(torch.float8_e4m3fn)}))
+    with pytest.raises(InputError, match=r"is F8_E4M3: only .* \(convert a quantised checkpoint first\)"):
+        Checkpoint(single).slice(0, 4)
+
+
 def test_a_tensor_of_another_shape_is_refused(single: Path) -> None:
     key = "model.layers.0.block_sparse_moe.experts.4.w1.weight"
 
