@@ -67,6 +67,7 @@ def generate(
     live = [True] * len(prompts)
     past: Any = None
     step = 0
+    calls_before = hook.calls if hook is not None else 0
     try:
         while True:
             mask = attention.bool() if step == 0 else torch.tensor(live)[:, None]
@@ -98,7 +99,7 @@ def generate(
         if hook is not None:
             hook.mask = None
     if hook is not None:
-        hook.check()
+        hook.check(calls_before)
     return Generation(tuple(tuple(row) for row in tokens), step)
 
 

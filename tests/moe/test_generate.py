@@ -88,6 +88,10 @@ def test_a_hook_that_is_not_attached_is_refused(tiny: Callable[[str], Path]) -> 
     plain = AutoModelForCausalLM.from_pretrained(tiny("mixtral")).eval()
     with pytest.raises(InputError, match="no expert layer of mixtral went through the hook"):
         generate(plain, PROMPTS, 1, hook=ExpertHook(plain, LocalExperts(Checkpoint(tiny("mixtral")))))
+    with ExpertHook(plain, LocalExperts(Checkpoint(tiny("mixtral")))) as hook:
+        generate(plain, PROMPTS, 1, hook=hook)
+    with pytest.raises(InputError, match="no expert layer of mixtral went through the hook"):
+        generate(plain, PROMPTS, 1, hook=hook)
 
 
 @pytest.mark.parametrize("model_type", ["mixtral", "deepseek_v3", "minimax_m2", "phimoe", "gpt_oss", "ernie4_5_moe"])
