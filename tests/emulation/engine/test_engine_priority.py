@@ -79,6 +79,7 @@ def test_the_last_part_of_a_quantum_ends_with_the_work(board, ready_ps):
     b.run()
     assert b.times()["demand"] == (100, 110)
     assert held(b, "prefetch") == [("link", 0, 100)]
+    assert b.engine.now_ps == 110  # and not the boundary at 120, which nobody needs
 
 
 def test_quanta_are_counted_from_where_the_rest_was_set_going(board):
