@@ -155,7 +155,7 @@ class RayTransport:
         self._actors = []
 
     def describe(self) -> dict[str, object]:
-        return {"transport": self.name, "workers": len(self._actors), "devices_per_actor": self._per_actor}
+        return {"transport": self.name, "workers": len(self._actors)}
 
 
 class SchedulerActor:
