@@ -10,6 +10,7 @@ import numpy as np
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_cache import drop_stale
+from emulation.engine.compiled_table import Ints
 from emulation.engine.compiled_story import tell
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
 from emulation.errors import PlanError
@@ -33,6 +34,7 @@ class CompiledEngine:
         self._retired = 0
         self._s = np.zeros(c.SCALARS, np.int64)
         self._s[c.ALARM] = c.FAR
+        self._s[c.N_LANES], self._s[c.N_POOLS] = len(self.lanes), len(self.pools)
         self._lane = np.full((len(self.lanes), c.LANE_COLUMNS), c.NONE, np.int64)
         self._lane[:, [c.HELD, c.LEFT, c.SINCE, c.CLAIM, c.SHADE, c.QUEUE_OPEN, c.SHADOW_OPEN, c.ACTIVE]] = 0
         self._lane[:, c.SERVERS] = [lane.servers for lane in self.lanes]
@@ -49,7 +51,7 @@ class CompiledEngine:
         self._log = np.empty((0, c.LOG_COLUMNS), np.int64)
         self._event = np.empty((0, c.EVENT_COLUMNS), np.int64)
         self._heap = np.empty((0, c.CANDIDATE_COLUMNS), np.int64)
-        self._list = np.empty((c.LISTS, 0), np.int64)
+        self._list = np.empty((0, c.LISTS), np.int64)
         self._make_room(256, 256, 256, 64, 64)
 
     @property
@@ -126,7 +128,7 @@ class CompiledEngine:
         outcome = self._run_to(c.FAR)
         op[rows, c.META] &= ~c.WATCHED
         if outcome == c.STOPPED:
-            ended = sorted(self._list[c.REACHED, :self._s[c.REACHED_N]].tolist())
+            ended = sorted(self._list[:self._s[c.REACHED_N], c.REACHED].tolist())
             self._s[c.REACHED_N] = 0
             return tuple(row + first for row in ended)
         if self._s[c.UNENDED]:
@@ -185,15 +187,14 @@ class CompiledEngine:
         self._event = _grown(self._event, len(self._op) + len(self._hold))
         self._heap = _grown(self._heap, len(self._op) + 2 * len(self.lanes) + len(self.pools))
         width = max(len(self._op), len(self._release), len(self.lanes) + len(self.pools))
-        wider = np.empty((c.LISTS, width), np.int64)
-        wider[:, :self._list.shape[1]] = self._list
-        self._list = wider
+        self._list = _grown(self._list, width)
 
     def _grow_log(self) -> None:
         self._log = _grown(self._log, int(self._s[c.LOGGED] + 2 * self._s[c.HOLDS]))
+        self._s[c.LOG_ROOM] = len(self._log)
 
 
-def _grown(rows: c.Ints, least: int) -> c.Ints:
+def _grown(rows: Ints, least: int) -> Ints:
     """The rows, with room for at least so many, and twice what there was."""
     wider = np.empty((max(least, 2 * len(rows)), rows.shape[1]), np.int64)
     wider[:len(rows)] = rows

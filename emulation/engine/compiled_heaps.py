@@ -1,7 +1,8 @@
 """Heaps of the compiled engine: events, candidates of a pass, and queues of blocked candidates."""
 
 from emulation.engine import compiled_layout as c
-from emulation.engine.compiled_layout import NONE, Ints, inner
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import Ints, inner
 
 
 @inner
@@ -42,6 +43,12 @@ def drop_event(events: Ints, n: int, place: int) -> None:
 
 
 @inner
+def copy_candidate(heap: Ints, to: int, source: int) -> None:
+    heap[to, c.BY_PRIORITY], heap[to, c.BY_READY] = heap[source, c.BY_PRIORITY], heap[source, c.BY_READY]
+    heap[to, c.BY_ROW], heap[to, c.ORIGIN] = heap[source, c.BY_ROW], heap[source, c.ORIGIN]
+
+
+@inner
 def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
     priority, ready = ops[op, c.PRIORITY], ops[op, c.READY]
     while n > 0:
@@ -49,7 +56,7 @@ def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
         if heap[up, c.BY_PRIORITY] < priority or (heap[up, c.BY_PRIORITY] == priority and (
                 heap[up, c.BY_READY] < ready or (heap[up, c.BY_READY] == ready and heap[up, c.BY_ROW] < op))):
             break
-        heap[n] = heap[up]
+        copy_candidate(heap, n, up)
         n = up
     heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN] = priority, ready, op, origin
 
@@ -73,7 +80,7 @@ def drop_candidate(heap: Ints, n: int) -> None:
         if priority < heap[down, c.BY_PRIORITY] or (priority == heap[down, c.BY_PRIORITY] and (
                 ready < heap[down, c.BY_READY] or (ready == heap[down, c.BY_READY] and op < heap[down, c.BY_ROW]))):
             break
-        heap[place] = heap[down]
+        copy_candidate(heap, place, down)
         place = down
     heap[place, c.BY_PRIORITY], heap[place, c.BY_READY], heap[place, c.BY_ROW], heap[place, c.ORIGIN] = (
         priority, ready, op, origin)

@@ -3,22 +3,12 @@
 Rows are counted from the oldest operation, hold, ... that is still kept; `compact` renumbers them.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
-import numpy as np
-from numpy.typing import NDArray
-
-Ints = NDArray[np.int64]
-F = TypeVar("F", bound=Callable[..., Any])
-
 NONE = -1
 
 # What an array of scalars holds: counts of rows in use, the clock, and where row 0 lies among serials and handles.
 NOW, OPS, HOLDS, NODES, TAKES, RELEASES, EVENTS, LOGGED, FRESH_N, CLAIM_N, DUE_N, REACHED_N, ACTIVE_N = range(13)
-PASS, ALARM, UNENDED, FIRST, TAKE_FIRST, TAKES_OLD = range(13, 19)
-SCALARS = 19
+PASS, ALARM, UNENDED, FIRST, TAKE_FIRST, TAKES_OLD, N_LANES, N_POOLS, LOG_ROOM = range(13, 22)
+SCALARS = 22
 
 # An operation. STATE: edges it still waits for, or one of the two below. META: counts of holds and takes, and flags.
 PRIORITY, READY, STATE, CHILD, SIBLING, HOLD, TAKE, META = range(8)
@@ -45,7 +35,7 @@ POOL, NEEDS, AMOUNT, TAKER, TAKEN, PROMISED, GIVEN, HANDLE = range(8)
 TAKE_COLUMNS = 8
 
 RELEASED, PENDING, RELEASE_NODE = range(3)
-RELEASE_COLUMNS = 3
+RELEASE_COLUMNS = 4
 
 # A lane. QUEUE, SHADOW: heaps of candidates that it blocks. STOPPABLE: list of holders with a quantum. CLAIM, SHADE:
 # the pass in which it was claimed, and in which a claimer found it full and still does.
@@ -80,14 +70,3 @@ FAR = (1 << 63) - 1
 ACCEPTED, REFUSED, TOO_WIDE = range(3)
 IDLE, STOPPED, LOG_FULL = range(3)
 
-
-def inner(function: F) -> F:
-    """Compiled as part of the kernels that call it."""
-    return cast(F, numba.njit(error_model="numpy")(function))
-
-
-def kernel(signature: str) -> Callable[[F], F]:
-    """Compiled for one signature when its module is first imported, and kept on disk."""
-    def compile_now(function: F) -> F:
-        return cast(F, numba.njit(signature, cache=True, error_model="numpy")(function))
-    return compile_now

@@ -5,7 +5,24 @@
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_heaps import drop_event
-from emulation.engine.compiled_layout import NONE, Ints, inner, kernel
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import (
+    Ints,
+    as_column,
+    as_events,
+    as_heap,
+    as_holds,
+    as_lanes,
+    as_lists,
+    as_log,
+    as_nodes,
+    as_ops,
+    as_pools,
+    as_releases,
+    as_takes,
+    inner,
+    kernel,
+)
 from emulation.engine.compiled_moves import happened, leave, take_row
 from emulation.engine.compiled_pass import start_ready
 
@@ -19,7 +36,7 @@ def end_due(s: Ints, ops: Ints, holds: Ints, nodes: Ints, releases: Ints, lanes:
         meta = ops[op, c.META]
         first = ops[op, c.HOLD]
         end = first + (meta & c.COUNT)
-        if log.shape[0] - s[c.LOGGED] < end - first:
+        if s[c.LOG_ROOM] - s[c.LOGGED] < end - first:
             return False
         drop_event(events, s[c.EVENTS], 0)
         s[c.EVENTS] -= 1
@@ -34,7 +51,7 @@ def end_due(s: Ints, ops: Ints, holds: Ints, nodes: Ints, releases: Ints, lanes:
         ops[op, c.END_PS] = now
         s[c.UNENDED] -= 1
         if meta & c.WATCHED:
-            lists[c.REACHED, s[c.REACHED_N]] = op
+            lists[s[c.REACHED_N], c.REACHED] = op
             s[c.REACHED_N] += 1
         node = ops[op, c.ON_END]
         if node != NONE:
@@ -46,25 +63,31 @@ def end_due(s: Ints, ops: Ints, holds: Ints, nodes: Ints, releases: Ints, lanes:
 @inner
 def release_due(s: Ints, takes: Ints, lists: Ints, pools: Ints) -> None:
     for k in range(s[c.DUE_N]):
-        take = take_row(s, takes, lists[c.DUE, k])
+        take = take_row(s, takes, lists[k, c.DUE])
         takes[take, c.GIVEN] = 1
         pool = takes[take, c.POOL]
         pools[pool, c.FREE] += takes[take, c.AMOUNT]
         if pools[pool, c.POOL_QUEUE] != NONE and not pools[pool, c.POOL_ACTIVE]:
             pools[pool, c.POOL_ACTIVE] = 1
-            lists[c.ACTIVES, s[c.ACTIVE_N]] = ~pool
+            lists[s[c.ACTIVE_N], c.ACTIVES] = ~pool
             s[c.ACTIVE_N] += 1
     s[c.DUE_N] = 0
 
 
-@kernel("int64(int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], "
-        "int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64)")
-def run_loop(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
-             log: Ints, events: Ints, heap: Ints, lists: Ints, to_ps: int) -> int:
+@kernel("int64(int64[::1], " + ", ".join(["int64[:,::1]"] * 11) + ", int64)")
+def run_loop(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints, release_rows: Ints,
+             lane_rows: Ints, pool_rows: Ints, log_rows: Ints, event_rows: Ints, heap_rows: Ints, list_rows: Ints,
+             to_ps: int) -> int:
     """Instants before `to_ps`, each to its end; STOPPED after the ends of one in which a watched operation ended.
 
     LOG_FULL: the log needs room; call again and it goes on where it was.
     """
+    s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
+    nodes, takes = as_nodes(node_rows), as_takes(take_rows)
+    releases, lanes = as_releases(release_rows), as_lanes(lane_rows)
+    pools, log = as_pools(pool_rows), as_log(log_rows)
+    events, heap = as_events(event_rows), as_heap(heap_rows)
+    lists = as_lists(list_rows)
     while s[c.NOW] < to_ps:
         while True:
             if not end_due(s, ops, holds, nodes, releases, lanes, log, events, lists):
@@ -72,7 +95,7 @@ def run_loop(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases
             release_due(s, takes, lists, pools)
             if s[c.REACHED_N] > 0:
                 return c.STOPPED
-            if log.shape[0] - s[c.LOGGED] < s[c.HOLDS]:
+            if s[c.LOG_ROOM] - s[c.LOGGED] < s[c.HOLDS]:
                 return c.LOG_FULL
             changed = start_ready(s, ops, holds, nodes, takes, releases, lanes, pools, log, events, heap, lists)
             if not changed and not (s[c.EVENTS] > 0 and events[0, c.AT] == s[c.NOW]):
@@ -83,12 +106,15 @@ def run_loop(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases
     return c.IDLE
 
 
-@kernel("boolean(int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], "
-        "int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1])")
-def settle(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
-           log: Ints, events: Ints, lists: Ints) -> bool:
+@kernel("boolean(int64[::1], " + ", ".join(["int64[:,::1]"] * 10) + ")")
+def settle(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints, release_rows: Ints,
+           lane_rows: Ints, pool_rows: Ints, log_rows: Ints, event_rows: Ints, list_rows: Ints) -> bool:
     """The ends and releases due now, and no starts; False where the log needs room first."""
+    s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
+    nodes, releases = as_nodes(node_rows), as_releases(release_rows)
+    lanes, events = as_lanes(lane_rows), as_events(event_rows)
+    lists, log = as_lists(list_rows), as_log(log_rows)
     if not end_due(s, ops, holds, nodes, releases, lanes, log, events, lists):
         return False
-    release_due(s, takes, lists, pools)
+    release_due(s, as_takes(take_rows), lists, as_pools(pool_rows))
     return True

@@ -2,7 +2,8 @@
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_heaps import before, drop_event, push_candidate, push_event
-from emulation.engine.compiled_layout import NONE, Ints, inner
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import Ints, inner
 
 
 @inner
@@ -39,12 +40,12 @@ def happened(s: Ints, ops: Ints, nodes: Ints, releases: Ints, lists: Ints, node:
             if ops[waiter, c.STATE] == 0:
                 ops[waiter, c.STATE] = c.CANDIDATE
                 ops[waiter, c.READY] = s[c.NOW]
-                lists[c.FRESH, s[c.FRESH_N]] = waiter
+                lists[s[c.FRESH_N], c.FRESH] = waiter
                 s[c.FRESH_N] += 1
         else:
             releases[~waiter, c.PENDING] -= 1
             if releases[~waiter, c.PENDING] == 0:
-                lists[c.DUE, s[c.DUE_N]] = releases[~waiter, c.RELEASED]
+                lists[s[c.DUE_N], c.DUE] = releases[~waiter, c.RELEASED]
                 s[c.DUE_N] += 1
         node = nodes[node, c.NEXT]
 
@@ -71,7 +72,7 @@ def leave(s: Ints, ops: Ints, holds: Ints, lanes: Ints, log: Ints, lists: Ints, 
     s[c.LOGGED] = k + 1
     if not lanes[lane, c.ACTIVE] and (lanes[lane, c.QUEUE] != NONE or lanes[lane, c.SHADOW] != NONE):
         lanes[lane, c.ACTIVE] = 1
-        lists[c.ACTIVES, s[c.ACTIVE_N]] = lane
+        lists[s[c.ACTIVE_N], c.ACTIVES] = lane
         s[c.ACTIVE_N] += 1
 
 
@@ -123,7 +124,7 @@ def advance_turns(s: Ints, ops: Ints, holds: Ints, lanes: Ints, heap: Ints, list
         if head != NONE and ops[head, c.STATE] == c.OUT_OF_TURN:
             ops[head, c.STATE] = c.CANDIDATE
             if before(ops, head, op):
-                lists[c.FRESH, s[c.FRESH_N]] = head
+                lists[s[c.FRESH_N], c.FRESH] = head
                 s[c.FRESH_N] += 1
             else:
                 push_candidate(heap, n, ops, head, c.FROM_FRESH)
@@ -169,7 +170,7 @@ def stop(s: Ints, ops: Ints, holds: Ints, lanes: Ints, log: Ints, events: Ints, 
             place = 0
         else:
             place += 1
-    lists[c.FRESH, s[c.FRESH_N]] = op
+    lists[s[c.FRESH_N], c.FRESH] = op
     s[c.FRESH_N] += 1
 
 
@@ -215,13 +216,13 @@ def make_way(s: Ints, ops: Ints, holds: Ints, lanes: Ints, log: Ints, events: In
         if victim == NONE:
             return NONE
         if victim_boundary_ps == now:
-            lists[c.VICTIMS, n] = victim
+            lists[n, c.VICTIMS] = victim
             n += 1
         else:
             s[c.ALARM] = min(s[c.ALARM], victim_ps)
     for k in range(n):
-        if ops[lists[c.VICTIMS, k], c.RESUMED] != NONE:
-            stop(s, ops, holds, lanes, log, events, lists, lists[c.VICTIMS, k])
+        if ops[lists[k, c.VICTIMS], c.RESUMED] != NONE:
+            stop(s, ops, holds, lanes, log, events, lists, lists[k, c.VICTIMS])
     return n
 
 
@@ -253,6 +254,6 @@ def claim(s: Ints, ops: Ints, holds: Ints, lanes: Ints, lists: Ints, op: int) ->
         if lanes[lane, c.CLAIM] != s[c.PASS]:
             lanes[lane, c.CLAIM] = s[c.PASS]
             lanes[lane, c.CLAIM_PRIORITY] = ops[op, c.PRIORITY]
-    lists[c.CLAIMERS, s[c.CLAIM_N]] = op
+    lists[s[c.CLAIM_N], c.CLAIMERS] = op
     s[c.CLAIM_N] += 1
     return full

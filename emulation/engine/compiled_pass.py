@@ -15,7 +15,8 @@ from emulation.engine.compiled_heaps import (
     meld,
     push_candidate,
 )
-from emulation.engine.compiled_layout import NONE, Ints, inner
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import Ints, inner
 from emulation.engine.compiled_moves import advance_turns, claim, make_way, row_of, shades, start
 
 
@@ -41,22 +42,22 @@ def gather(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints
     """Those to look at: claimers, the newly ready, and the first in each queue whose lane or pool changed."""
     n = 0
     for k in range(s[c.CLAIM_N]):
-        push_candidate(heap, n, ops, lists[c.CLAIMERS, k], c.FROM_CLAIMERS)
+        push_candidate(heap, n, ops, lists[k, c.CLAIMERS], c.FROM_CLAIMERS)
         n += 1
     s[c.CLAIM_N] = 0
     for k in range(s[c.FRESH_N]):
-        op = lists[c.FRESH, k]
+        op = lists[k, c.FRESH]
         if not parks_at_once(ops, holds, lanes, op):
             push_candidate(heap, n, ops, op, c.FROM_FRESH)
             n += 1
     s[c.FRESH_N] = 0
     for k in range(s[c.ACTIVE_N]):
-        lane = lists[c.ACTIVES, k]
+        lane = lists[k, c.ACTIVES]
         if lane < 0:
             pool = ~lane
             pools[pool, c.POOL_ACTIVE] = 0
             pools[pool, c.POOL_OPEN] = 1
-            push_candidate(heap, n, ops, pools[pool, c.POOL_QUEUE], 2 * len(lanes) + pool)
+            push_candidate(heap, n, ops, pools[pool, c.POOL_QUEUE], 2 * s[c.N_LANES] + pool)
             n += 1
             continue
         lanes[lane, c.ACTIVE] = 0
@@ -66,7 +67,7 @@ def gather(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints
             n += 1
         if lanes[lane, c.SHADOW] != NONE:
             lanes[lane, c.SHADOW_OPEN] = 1
-            push_candidate(heap, n, ops, lanes[lane, c.SHADOW], len(lanes) + lane)
+            push_candidate(heap, n, ops, lanes[lane, c.SHADOW], s[c.N_LANES] + lane)
             n += 1
     s[c.ACTIVE_N] = 0
     return n
@@ -97,7 +98,7 @@ def close_pool(ops: Ints, pools: Ints, pool: int) -> None:
 @inner
 def leaves_queue(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, op: int, origin: int) -> bool:
     """Take the first of a queue out of it, or close the queue for this pass: what blocks it blocks all after it."""
-    n_lanes = len(lanes)
+    n_lanes = s[c.N_LANES]
     if origin >= 2 * n_lanes:
         pool = origin - 2 * n_lanes
         if pools[pool, c.FREE] < pools[pool, c.LEAST]:
@@ -119,9 +120,9 @@ def leaves_queue(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, op: 
 
 
 @inner
-def look_on(ops: Ints, lanes: Ints, pools: Ints, heap: Ints, n: int, origin: int) -> int:
+def look_on(s: Ints, ops: Ints, lanes: Ints, pools: Ints, heap: Ints, n: int, origin: int) -> int:
     """The next of a queue comes up, or the queue is closed for this pass."""
-    n_lanes = len(lanes)
+    n_lanes = s[c.N_LANES]
     if origin >= 2 * n_lanes:
         pool = origin - 2 * n_lanes
         root = pools[pool, c.POOL_QUEUE]
@@ -151,13 +152,13 @@ def open_lane(s: Ints, ops: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int, 
         queue, is_open = (c.QUEUE, c.QUEUE_OPEN) if kind == 0 else (c.SHADOW, c.SHADOW_OPEN)
         root = lanes[lane, queue]
         while root != NONE and before(ops, root, op):
-            lists[c.FRESH, s[c.FRESH_N]] = root
+            lists[s[c.FRESH_N], c.FRESH] = root
             s[c.FRESH_N] += 1
             root = dequeue(ops, root)
         lanes[lane, queue] = root
         if root != NONE and not lanes[lane, is_open]:
             lanes[lane, is_open] = 1
-            push_candidate(heap, n, ops, root, kind * len(lanes) + lane)
+            push_candidate(heap, n, ops, root, kind * s[c.N_LANES] + lane)
             n += 1
     return n
 
@@ -222,11 +223,11 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
             if stopped > 0:
                 changed = True
                 for k in range(s[c.ACTIVE_N]):
-                    lanes[lists[c.ACTIVES, k], c.ACTIVE] = 0
-                    n = open_lane(s, ops, lanes, heap, lists, n, lists[c.ACTIVES, k], op)
+                    lanes[lists[k, c.ACTIVES], c.ACTIVE] = 0
+                    n = open_lane(s, ops, lanes, heap, lists, n, lists[k, c.ACTIVES], op)
                 s[c.ACTIVE_N] = 0
             if stopped == NONE:
-                lists[c.CLAIMERS, s[c.CLAIM_N]] = op
+                lists[s[c.CLAIM_N], c.CLAIMERS] = op
                 s[c.CLAIM_N] += 1
             else:
                 full = claim(s, ops, holds, lanes, lists, op)
@@ -236,7 +237,7 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
             n = advance_turns(s, ops, holds, lanes, heap, lists, n, op)
             changed = True
         if origin >= 0:
-            n = look_on(ops, lanes, pools, heap, n, origin)
+            n = look_on(s, ops, lanes, pools, heap, n, origin)
         elif origin == c.FROM_CLAIMERS and not claims:
             first = ops[op, c.HOLD]
             for row in range(first, first + (ops[op, c.META] & c.COUNT)):

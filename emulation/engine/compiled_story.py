@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from emulation.engine import compiled_layout as c
-from emulation.engine.compiled_layout import NONE, Ints
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import Ints
 from emulation.engine.contract import Describe
 from emulation.engine.spec import LaneState, Op, Release, Take
 from emulation.engine.stuck import explain

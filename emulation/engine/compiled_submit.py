@@ -3,15 +3,29 @@
 import numpy as np
 
 from emulation.engine import compiled_layout as c
-from emulation.engine.compiled_layout import NONE, Ints, inner, kernel
+from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_table import (
+    Ints,
+    as_column,
+    as_holds,
+    as_lanes,
+    as_lists,
+    as_nodes,
+    as_ops,
+    as_pools,
+    as_releases,
+    as_takes,
+    inner,
+    kernel,
+)
 from emulation.engine.compiled_moves import take_row
 
 
 @inner
-def copy_ops(s: Ints, ops: Ints, holds: Ints, lanes: Ints, priority: Ints, quantum_ps: Ints, length_ps: Ints,
+def copy_ops(s: Ints, ops: Ints, holds: Ints, lanes: Ints, n: int, priority: Ints, quantum_ps: Ints, length_ps: Ints,
              hold_ptr: Ints, hold_lane: Ints, hold_ps: Ints, wait_ptr: Ints, take_ptr: Ints) -> int:
     """Rows past those in use; holds in order of lane."""
-    for i in range(len(priority)):
+    for i in range(n):
         op = s[c.OPS] + i
         count = hold_ptr[i + 1] - hold_ptr[i]
         count_takes = take_ptr[i + 1] - take_ptr[i]
@@ -23,7 +37,7 @@ def copy_ops(s: Ints, ops: Ints, holds: Ints, lanes: Ints, priority: Ints, quant
         whole = c.WHOLE
         for k in range(count):
             lane, held_ps = hold_lane[hold_ptr[i] + k], hold_ps[hold_ptr[i] + k]
-            if lane < 0 or lane >= len(lanes) or held_ps < 0 or held_ps > length_ps[i]:
+            if lane < 0 or lane >= s[c.N_LANES] or held_ps < 0 or held_ps > length_ps[i]:
                 return c.REFUSED
             if held_ps != length_ps[i]:
                 whole = 0
@@ -46,12 +60,12 @@ def copy_ops(s: Ints, ops: Ints, holds: Ints, lanes: Ints, priority: Ints, quant
 
 
 @inner
-def copy_takes(s: Ints, takes: Ints, pools: Ints, take_ptr: Ints, take_pool: Ints, take_needs: Ints,
+def copy_takes(s: Ints, takes: Ints, pools: Ints, n: int, take_ptr: Ints, take_pool: Ints, take_needs: Ints,
                take_amount: Ints) -> bool:
-    for i in range(len(take_ptr) - 1):
+    for i in range(n):
         for k in range(take_ptr[i], take_ptr[i + 1]):
             pool, needs, amount = take_pool[k], take_needs[k], take_amount[k]
-            if pool < 0 or pool >= len(pools):
+            if pool < 0 or pool >= s[c.N_POOLS]:
                 return False
             most = pools[pool, c.CAPACITY]
             for other in range(take_ptr[i], k):
@@ -68,14 +82,9 @@ def copy_takes(s: Ints, takes: Ints, pools: Ints, take_ptr: Ints, take_pool: Int
 
 
 @inner
-def waits_are_known(s: Ints, n: int, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints, release_op: Ints,
-                    release_edge: Ints) -> bool:
-    end = s[c.FIRST] + s[c.OPS] + n
-    for k in range(len(wait_op)):
-        if wait_op[k] < 0 or wait_op[k] >= end or wait_edge[k] < 0 or wait_edge[k] > 1:
-            return False
-    for k in range(len(release_op)):
-        if release_op[k] < 0 or release_op[k] >= end or release_edge[k] < 0 or release_edge[k] > 1:
+def are_known(edges: int, end: int, op: Ints, edge: Ints) -> bool:
+    for k in range(edges):
+        if op[k] < 0 or op[k] >= end or edge[k] < 0 or edge[k] > 1:
             return False
     return True
 
@@ -95,9 +104,9 @@ def is_acyclic(s: Ints, lanes: Ints, n: int, hold_ptr: Ints, hold_lane: Ints, wa
         return True
     before_it = np.zeros(n, np.int64)
     after_it = np.full(n, -1, np.int64)
-    following = np.empty(len(wait_op) + len(hold_lane), np.int64)
-    who = np.empty(len(wait_op) + len(hold_lane), np.int64)
-    last = np.full(len(lanes), -1, np.int64)
+    following = np.empty(wait_ptr[n] + hold_ptr[n], np.int64)
+    who = np.empty(wait_ptr[n] + hold_ptr[n], np.int64)
+    last = np.full(s[c.N_LANES], -1, np.int64)
     edges = 0
     for i in range(n):
         for k in range(wait_ptr[i], wait_ptr[i + 1] + hold_ptr[i + 1] - hold_ptr[i]):
@@ -133,9 +142,9 @@ def is_acyclic(s: Ints, lanes: Ints, n: int, hold_ptr: Ints, hold_lane: Ints, wa
 
 
 @inner
-def promise(s: Ints, takes: Ints, handles: Ints, rows: int) -> bool:
+def promise(s: Ints, takes: Ints, handles: Ints, count: int, rows: int) -> bool:
     """Each take is released once; one that was forgotten has been."""
-    for k in range(len(handles)):
+    for k in range(count):
         row = take_row(s, takes, handles[k]) if handles[k] >= 0 else NONE
         if row == NONE or row >= rows or takes[row, c.PROMISED]:
             for done in range(k):
@@ -170,29 +179,14 @@ def link_release(s: Ints, ops: Ints, nodes: Ints, takes: Ints, releases: Ints, l
     s[c.RELEASES] += 1
     s[c.NODES] += high - low + 1
     if pending == 0:
-        lists[c.DUE, s[c.DUE_N]] = handle
+        lists[s[c.DUE_N], c.DUE] = handle
         s[c.DUE_N] += 1
 
 
-@kernel("int64(int64[::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], int64[:,::1], "
-        "int64[:,::1], int64[:,::1], " + ", ".join(["int64[::1]"] * 17) + ")")
-def append(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
-           lists: Ints, priority: Ints, quantum_ps: Ints, length_ps: Ints, hold_ptr: Ints, hold_lane: Ints,
-           hold_ps: Ints, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints, take_ptr: Ints, take_pool: Ints,
-           take_needs: Ints, take_amount: Ints, release_take: Ints, release_ptr: Ints, release_op: Ints,
-           release_edge: Ints) -> int:
-    """ACCEPTED, or REFUSED with nothing changed. The arrays have room; `check` tells why a plan is refused."""
-    n = len(priority)
-    outcome = copy_ops(s, ops, holds, lanes, priority, quantum_ps, length_ps, hold_ptr, hold_lane, hold_ps, wait_ptr,
-                       take_ptr)
-    if outcome != c.ACCEPTED:
-        return outcome
-    if not (copy_takes(s, takes, pools, take_ptr, take_pool, take_needs, take_amount)
-            and waits_are_known(s, n, wait_ptr, wait_op, wait_edge, release_op, release_edge)
-            and is_acyclic(s, lanes, n, hold_ptr, hold_lane, wait_ptr, wait_op)
-            and promise(s, takes, release_take, s[c.TAKES] + len(take_pool))):
-        return c.REFUSED
-
+@inner
+def link_ops(s: Ints, ops: Ints, holds: Ints, nodes: Ints, lanes: Ints, lists: Ints, n: int, n_holds: int, n_takes: int,
+             n_waits: int, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints) -> None:
+    """Rows past those in use come into use."""
     first = s[c.OPS]
     for i in range(first, first + n):
         for row in range(ops[i, c.HOLD], ops[i, c.HOLD] + (ops[i, c.META] & c.COUNT)):
@@ -205,8 +199,8 @@ def append(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: 
                     holds[lanes[lane, c.TAIL], c.TURN] = i
                 lanes[lane, c.TAIL] = row
     s[c.OPS] += n
-    s[c.HOLDS] += len(hold_lane)
-    s[c.TAKES] += len(take_pool)
+    s[c.HOLDS] += n_holds
+    s[c.TAKES] += n_takes
     s[c.UNENDED] += n
     for i in range(n):
         op = first + i
@@ -217,10 +211,38 @@ def append(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: 
         if pending == 0:
             ops[op, c.STATE] = c.CANDIDATE
             ops[op, c.READY] = s[c.NOW]
-            lists[c.FRESH, s[c.FRESH_N]] = op
+            lists[s[c.FRESH_N], c.FRESH] = op
             s[c.FRESH_N] += 1
-    s[c.NODES] += len(wait_op)
+    s[c.NODES] += n_waits
+
+
+@kernel("int64(int64[::1], " + ", ".join(["int64[:,::1]"] * 8 + ["int64[::1]"] * 17) + ")")
+def append(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints, release_rows: Ints,
+           lane_rows: Ints, pool_rows: Ints, list_rows: Ints, priority: Ints, quantum_ps: Ints, length_ps: Ints,
+           hold_ptr: Ints, hold_lane: Ints, hold_ps: Ints, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints,
+           take_ptr: Ints, take_pool: Ints, take_needs: Ints, take_amount: Ints, release_take: Ints,
+           release_ptr: Ints, release_op: Ints, release_edge: Ints) -> int:
+    """ACCEPTED, or REFUSED with nothing changed. The arrays have room; `check` tells why a plan is refused."""
+    s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
+    nodes, takes = as_nodes(node_rows), as_takes(take_rows)
+    releases, lanes = as_releases(release_rows), as_lanes(lane_rows)
+    pools, lists = as_pools(pool_rows), as_lists(list_rows)
+    waits, edges = as_column(wait_ptr), as_column(wait_op)
+    n, n_holds, n_waits, n_takes = len(priority), len(hold_lane), len(wait_op), len(take_pool)
+    end = s[c.FIRST] + s[c.OPS] + n
+    outcome = copy_ops(s, ops, holds, lanes, n, as_column(priority), as_column(quantum_ps), as_column(length_ps),
+                       as_column(hold_ptr), as_column(hold_lane), as_column(hold_ps), waits, as_column(take_ptr))
+    if outcome != c.ACCEPTED:
+        return outcome
+    if not (copy_takes(s, takes, pools, n, as_column(take_ptr), as_column(take_pool), as_column(take_needs),
+                       as_column(take_amount))
+            and are_known(n_waits, end, edges, as_column(wait_edge))
+            and are_known(len(release_op), end, as_column(release_op), as_column(release_edge))
+            and is_acyclic(s, lanes, n, as_column(hold_ptr), as_column(hold_lane), waits, edges)
+            and promise(s, takes, as_column(release_take), len(release_take), s[c.TAKES] + n_takes)):
+        return c.REFUSED
+    link_ops(s, ops, holds, nodes, lanes, lists, n, n_holds, n_takes, n_waits, waits, edges, as_column(wait_edge))
     for k in range(len(release_take)):
-        link_release(s, ops, nodes, takes, releases, lists, release_take[k], release_op, release_edge,
-                     release_ptr[k], release_ptr[k + 1])
+        link_release(s, ops, nodes, takes, releases, lists, release_take[k], as_column(release_op),
+                     as_column(release_edge), release_ptr[k], release_ptr[k + 1])
     return c.ACCEPTED

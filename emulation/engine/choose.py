@@ -1,0 +1,27 @@
+"""The engines by name. Only the engine that is asked for is imported."""
+
+from collections.abc import Sequence
+
+from emulation.engine.contract import Describe, Engine
+from emulation.errors import ConfigError, unknown
+from emulation.ops import Lane, Pool
+
+ENGINES = ("compiled", "spec")
+DEFAULT = "compiled"
+
+
+def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
+                describe: Describe = "op {}".format) -> Engine:
+    """An engine: `compiled`, or the slow and readable `spec`, which gives the same spans and needs no numba."""
+    if name == "spec":
+        from emulation.engine.spec import SpecEngine
+        return SpecEngine(lanes, pools, describe)
+    if name == "compiled":
+        try:
+            import numba  # noqa: F401
+        except ImportError as missing:
+            raise ConfigError(f"engine 'compiled' needs numba ({missing}): install moelab[compiled], "
+                              "or choose engine 'spec', which gives the same spans slowly") from missing
+        from emulation.engine.compiled import CompiledEngine
+        return CompiledEngine(lanes, pools, describe)
+    raise ConfigError(unknown("engine", name, ENGINES))
