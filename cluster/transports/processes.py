@@ -91,6 +91,10 @@ class ProcessTransport:
             process.close()
         self._pipes, self._processes, self._worker_of = [], [], {}
 
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
     def describe(self) -> dict[str, object]:
         return {"transport": self.name, "workers": len(self._processes)}
 
