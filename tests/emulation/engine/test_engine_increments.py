@@ -176,3 +176,17 @@ def test_serials_and_takes_are_handed_out_globally(board):
     assert (op, plan.take_handle(op), plan.take_handle(op, 1)) == (1, 1, 2)
     b.engine.submit(plan.build())
     assert (b.engine.next_serial, b.engine.next_take) == (2, 3)
+
+
+def test_a_void_event_does_not_part_the_ends_of_an_instant(board):
+    # At 20: first ends, the end that prefetch would have had is void (it stopped at 10), decision ends; then stop.
+    b = board(["x", "y", "z"])
+    b.op("first", {"y": 20})
+    b.op("prefetch", {"x": 20}, priority=PREFETCH, quantum_ps=10)
+    b.op("decision", {"z": 20})
+    b.op("queued", {"y": 5}, priority=PREFETCH)
+    b.op("at5", length_ps=5)
+    b.op("demand", {"x": 30}, after=["at5"])
+    assert b.run("decision") == ["decision"]
+    assert b.times() == {"first": (0, 20), "prefetch": (0, -1), "decision": (0, 20), "queued": (-1, -1),
+                         "at5": (0, 5), "demand": (10, -1)}

@@ -134,3 +134,12 @@ def test_a_take_of_a_later_operation_may_be_released_by_the_plan_after(board):
     assert b.engine.free(0) == 1
     b.engine.run()
     assert b.engine.free(0) == 1
+
+
+def test_three_takes_of_one_pool_add_up(board):
+    b = board([], {"p": 4})
+    b.op("holder", length_ps=10, takes=[("p", 2, 2)])
+    b.op("three", takes=[("p", 1, 1), ("p", 1, 1), ("p", 1, 1)])
+    b.release("holder", after=["holder"])
+    b.run()
+    assert b.times()["three"] == (10, 10)

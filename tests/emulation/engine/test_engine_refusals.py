@@ -260,3 +260,32 @@ def test_check_names_operations_as_the_caller_does():
     plan.op({0: 1}, after=[Edge(10)])
     with pytest.raises(CycleError, match="the end of load of expert 10 waits for the start of load of expert 10"):
         check(plan.build(), LANES, POOLS, 10, 4, lambda _: False, "load of expert {}".format)
+
+
+def test_a_lane_named_twice_is_told_apart_from_lanes_named_once(engine):
+    plan = OpBuilder()
+    plan.op({0: 1, 1: 1})
+    plan.op({0: 1, 1: 1})
+    plan.op({0: 1})
+    twice = replace(plan.build(), hold_lane=np.array([0, 1, 1, 1, 0], np.int64))
+    assert refused(engine, twice) == "op 1 names lane 's' twice: an operation holds one server of a lane"
+    made = engine(LANES, POOLS)
+    made.submit(plan.build())
+    made.run()
+    assert made.spans().start_ps.tolist() == [0, 1, 2]
+
+
+def test_a_deadlock_tells_a_ring_that_does_not_come_back_to_its_first(board):
+    b = board([], {"p": 1, "q": 1})
+    b.op("outside", length_ps=5)
+    b.op("holds_p", length_ps=5, takes=[("p", 1, 1)])
+    b.op("holds_q", length_ps=5, takes=[("q", 1, 1)])
+    b.op("wants_q", takes=[("q", 1, 1)])
+    b.op("wants_p", takes=[("p", 1, 1)])
+    b.op("last", after=["outside:start", "wants_p"])
+    b.release("holds_p", after=["wants_q:start"])
+    b.release("holds_q", after=["wants_p:start"])
+    assert stuck(b, "last") == (
+        "nothing is in flight and nothing can start: last waits for the end of wants_p; wants_p waits for 1 free of "
+        "pool 'p' (0 of 1 are free; held by holds_p, until the start of wants_q); wants_q waits for 1 free of pool 'q' "
+        "(0 of 1 are free; held by holds_q, until the start of wants_p)")
