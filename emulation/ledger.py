@@ -67,8 +67,8 @@ class Ledger:
     def _take(self, device: int, bytes_: int, what: str) -> None:
         used, budget = int(self.used_bytes[device]) + bytes_, int(self.budget_bytes[device])
         if used > budget:
-            raise PlanError(f"{self.machine.devices[device].name!r} has room for {budget / 1e9:.3f} GB of experts, but "
-                            f"{what} make it {used / 1e9:.3f} GB: use fewer slots, a smaller precision or more memory")
+            raise PlanError(f"{self.machine.devices[device].name!r} has room for {_size(budget)} of experts, and with "
+                            f"{what} it holds {_size(used)}: use fewer slots, a smaller precision or more memory")
         self.used_bytes[device] = used
         self.peak_bytes = np.maximum(self.peak_bytes, self.used_bytes)
 
@@ -135,3 +135,11 @@ class Ledger:
     def _name(self, moe: int, expert: int, part: int) -> str:
         which = "" if part == ALL_PARTS else f" part {part}"
         return f"expert {expert}{which} of layer {self.model.moe_layers[moe]}"
+
+
+def _size(bytes_: int) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if bytes_ >= scale:
+            return f"{bytes_ / scale:.3f} {unit}"
+    return f"{bytes_} B"

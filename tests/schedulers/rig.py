@@ -1,6 +1,7 @@
 """Machines, models and routings by hand, and the loop that drives a scheduler through them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from emulation.engine.contract import Engine
+from emulation.ledger import Start
+from emulation.lowering.emit import CAUSES, KINDS
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.model import Layer, Model, Work
 from emulation.ops import Lane
+from emulation.plan import Plan
 from emulation.validate import Decision
-from emulation.view import DECODE, Routing, Setting, Step
-from schedulers.contract import Policy
+from emulation.view import DECODE, Routing, Setting, Step, View
+from schedulers.contract import Policy, State
 
 Ints = NDArray[np.int64]
 GB = 10**9
@@ -37,8 +41,8 @@ def routing(experts: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]
 def step(number: int, tokens: int, homes: Sequence[int] = (0,), phase: int = DECODE) -> Step:
     """Tokens of as many sequences, dealt out over the homes."""
     rows = np.arange(tokens)
-    return Step(number, rows, np.full(tokens, 8), np.full(tokens, phase), np.asarray(homes, np.int64)[rows % len(homes)],
-                np.ones(tokens, np.bool_))
+    home = np.asarray(homes, np.int64)[rows % len(homes)]
+    return Step(number, rows, np.full(tokens, 8), np.full(tokens, phase), home, np.ones(tokens, np.bool_))
 
 
 def model(*, moe_layers: int, experts: int, top_k: int, d_model: int = 8, d_ff: int = 8, dense: bool = False) -> Model:
@@ -59,11 +63,12 @@ def gpu_and_units(units: int, *, shared_link: bool = False, quantum_bytes: int =
     wires = 1 if shared_link else units
     out, back = len(lanes), len(lanes) + wires
     lanes += [*(Lane(f"out{i}") for i in range(wires)), *(Lane(f"back{i}") for i in range(wires))]
-    devices = [Device("gpu", "gpu", 10**9, (0,), (), kernels(1000 * GB, ("expert", "reduce", "norm")))]
+    devices = [Device("gpu", "gpu", 10**9, (0,), (), kernels(1000 * GB, ("expert", "reduce")))]
     devices += [Device(f"unit{i}", "ndp", 10**9, (1 + i,), (), kernels(100 * GB), rests=True) for i in range(units)]
     links = []
     for i in range(units):
-        links += [Link(f"out{i}", 0, 1 + i, out + i % wires, 10 * GB), Link(f"back{i}", 1 + i, 0, back + i % wires, 10 * GB)]
+        links += [Link(f"out{i}", 0, 1 + i, out + i % wires, 10 * GB),
+                  Link(f"back{i}", 1 + i, 0, back + i % wires, 10 * GB)]
     return Machine("gpu-and-units", tuple(devices), tuple(links), tuple(lanes), quantum_bytes=quantum_bytes)
 
 
@@ -107,7 +112,7 @@ def gpus(count: int) -> Machine:
 
 def eager_host() -> Machine:
     """A GPU issued by one host thread, with a copy stream, beside a CPU with a worker; rates near those of an H200."""
-    families = ("attention", "router", "expert", "head", "norm", "gather", "scatter", "reduce", "copy", "record", "wait")
+    families = "attention router expert head norm gather scatter reduce copy record wait".split()
     us = 10**6
     on_gpu = {name: Kernel(5 * us, 4 * 10**12, 650 * 10**12, (66 if name == "expert" else 8) * us) for name in families}
     on_cpu = {"expert": Kernel(147 * us, 65 * GB, 3 * 10**12)}
@@ -123,6 +128,53 @@ def setting(machine: Machine, of: Model, budget_bytes: int | None = None, popula
     """Every device may fill its memory with experts, or each has the same budget."""
     room = [device.memory_bytes if budget_bytes is None else budget_bytes for device in machine.devices]
     return Setting(machine, of, np.array(room, np.int64), popularity)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A policy that is written out: where experts rest, and a plan for each decision. Its state counts decisions."""
+
+    rest: Start
+    plans: Sequence[Callable[[View], Plan]]
+    exact: bool = True
+
+    def start(self, setting: Setting) -> tuple[Start, State]:
+        return self.rest, 0
+
+    def plan(self, view: View, state: State) -> tuple[Plan, State]:
+        return self.plans[state](view), state + 1
+
+
+def resting(layers: int, where: Sequence[Sequence[int]], copies: dict[int, Sequence[tuple[int, int]]] | None = None) -> Start:
+    """Every layer alike: parts of each expert on devices; copies: device -> (layer, expert) copied there at first."""
+    rest = np.tile(np.array(where, np.int64)[None], (layers, 1, 1))
+    masks = {}
+    for device, chosen in (copies or {}).items():
+        masks[device] = np.zeros(rest.shape[:2], np.bool_)
+        masks[device][tuple(np.array(chosen).T)] = True
+    return Start(rest, masks)
+
+
+def timeline(run: Scheduler) -> dict[str, list[tuple[int, int]]]:
+    """Spans by what they are: kind, cause, expert, device; operations without work are left out."""
+    spans = run.engine.spans()
+    out: dict[str, list[tuple[int, int]]] = {}
+    serial = 0
+    for batch in run.labels:
+        for kind, cause, device, _, _, expert, _ in zip(*(column.tolist() for column in batch), strict=True):
+            words = [KINDS[kind], *([CAUSES[cause]] if cause else []), *([f"e{expert}"] if expert >= 0 else []),
+                     *([run.setting.machine.devices[device].name] if device >= 0 else [])]
+            if KINDS[kind] not in ("join", "place"):
+                out.setdefault(" ".join(words), []).append((int(spans.start_ps[serial]), int(spans.end_ps[serial])))
+            serial += 1
+    return out
+
+
+def moved(run: Scheduler) -> dict[tuple[str, str], int]:
+    """(link, cause) -> bytes, where any moved."""
+    bytes_ = run.emit.moved_bytes
+    return {(run.setting.machine.links[link].name, CAUSES[cause]): int(bytes_[link, cause])
+            for link, cause in np.argwhere(bytes_).tolist()}
 
 
 Steps = Iterable[tuple[Step, Sequence[Routing], Sequence[Routing | None]]]

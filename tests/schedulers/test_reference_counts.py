@@ -45,7 +45,7 @@ def check(shared: Path, name: str, batch: int, slots: int) -> None:
     reference = json.loads((hardware / "reference_olmoe-1b-7b.json").read_text())
     [row] = [row for row in reference["rows"] if (row["policy"], row["batch"], row["slots"]) == (name, batch, slots)]
     trace = dict(np.load(hardware / row["trace"]))
-    popularity = np.stack([np.bincount(trace["experts"][:, layer].ravel(), minlength=EXPERTS) for layer in range(LAYERS)])
+    popularity = np.stack([np.bincount(ids.ravel(), minlength=EXPERTS) for ids in trace["experts"].swapaxes(0, 1)])
     policy = load_policy(name, {} if name == "resident" else {"slots": slots})
     run = scheduler(eager_host(), olmoe(), policy, fast_engine(), popularity=popularity)
     drive(run, replay(trace))
@@ -57,8 +57,8 @@ def check(shared: Path, name: str, batch: int, slots: int) -> None:
                 key: row[key] for key in ("hits", "misses", "copied_bytes", "cpu_experts", "substituted")}
     assert moved[1] + moved[2] == tally.loaded_bytes == tally.loads * 3 * D_MODEL * D_FF * 2
     took = [seconds(times.end_ps - times.begin_ps) for times in run.steps][row["skip_steps"]:]
-    print(f"{name:12} batch {batch:2} slots {slots:2}: {np.median(took) * 1e3:7.2f} ms emulated on a hand-made machine, "
-          f"{row['measured_step_s'] * 1e3:7.2f} ms measured{'' if row['steady'] else ' (not steady)'}; "
+    print(f"{name:12} batch {batch:2} slots {slots:2}: {np.median(took) * 1e3:7.2f} ms emulated on a hand-made "
+          f"machine, {row['measured_step_s'] * 1e3:7.2f} ms measured{'' if row['steady'] else ' (not steady)'}; "
           f"{gpu} runs on the GPU, {tally.dropped} pairs dropped")
 
 
