@@ -4,15 +4,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
 from cluster.commands import check, doctor, listing, run, schema, trace
-from emulation.errors import MoelabError
+from emulation.errors import MoelabError, PlanError
 
 INTERNAL = 70
 INTERRUPTED = 130
-BROKEN_PIPE = 141
+BROKEN_PIPE = 1
 
 EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault; 2 a config, option or name is wrong; 3 a trace, "
               "checkpoint or model file is wrong; 4 a policy's plan was refused; 5 deadlock; 6 an actor or connection "
@@ -42,6 +43,8 @@ def enter(arguments: Sequence[str]) -> int:
     try:
         code = command.main([a for a in arguments if a != "--debug"], prog_name="moelab", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:
+            return _say("interrupted", INTERRUPTED)
         return code if isinstance(code, int) else 0
     except MoelabError as error:
         if debug:
@@ -49,6 +52,8 @@ def enter(arguments: Sequence[str]) -> int:
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
+    except SystemExit:  # typer's own, for a reader that has gone
+        return BROKEN_PIPE
     except BrokenPipeError:
         # Whoever read us has gone; what Python still holds for them must not be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,6 +63,10 @@ def enter(arguments: Sequence[str]) -> int:
         if usage is not None:
             return _say(*usage)
         traceback.print_exc()
+        foreign = _foreign(error)
+        if foreign is not None:
+            return _say(f"{type(error).__name__} was raised in {foreign}, which is not part of moelab",
+                        PlanError.exit_code)
         return _say(f"this is a fault of moelab's, not of your config: {type(error).__name__}; please report it with "
                     "the text above, the config and the output of `moelab doctor`", INTERNAL)
 
@@ -70,6 +79,15 @@ def _usage(error: Exception) -> tuple[str, int] | None:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "moelab")
     return f"{message()} (see `{path} --help`)", code
+
+
+def _foreign(error: Exception) -> str | None:
+    """File and line where the error was raised, if that is a policy from outside: neither ours nor a library's."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    homes = (Path(__file__).resolve().parent.parent, Path(sys.prefix), Path(sys.base_prefix))
+    path = Path(last.filename)
+    inside = not path.is_absolute() or any(path.resolve().is_relative_to(home.resolve()) for home in homes)
+    return None if inside else f"{path} line {last.lineno}"
 
 
 def _say(text: str, code: int) -> int:

@@ -10,6 +10,7 @@ from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
     from cluster.config.run import RunConfig
+    from cluster.observe.result import Result
 
 Config = Annotated[str, typer.Argument(metavar="RUN", help="A run by name (`moelab list runs`) or by path.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C",
@@ -72,18 +73,35 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
 
     resolve(config)  # what is wrong is told before anything is started
     from cluster import run as running
+    from cluster.observe.timeline import Extent
 
     with Bar() as bar:
         results = running.compare(config, bar) if comparing else {config.policy.name: running.run(config, bar)}
     folder = Path(config.out or Path("runs") / config.name)
+    window = config.timeline
+    notes = []
     for name, result in results.items():
-        result.write(folder / name if comparing else folder)
+        written = result.write(folder / name if comparing else folder,
+                               Extent(window.first_s, window.last_s, window.max_bytes))
+        if written is not None and written.truncated:
+            notes.append(f"timeline of {name}: {written.truncated}")
     if as_json:
         told = {name: json.loads(result.to_json()) for name, result in results.items()}
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
         return
+    _show(config, results)
+    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
+        console().print(line, markup=False, highlight=False)
+
+
+def _show(config: "RunConfig", results: "dict[str, Result]") -> None:
+    """What the model answered, then the table: of one run, or of several side by side."""
+    from cluster.observe.table import compare_table
+
     screen = console()
-    for result in results.values():
-        screen.print(result.table())
-        for path in result.paths:
-            screen.print(f"  {path}", markup=False, highlight=False)
+    first = next(iter(results.values()))
+    prompts = config.workload.texts
+    for i, answer in enumerate(first.text or ()):
+        asked = prompts[i % len(prompts)] if prompts else ""
+        screen.print(f"[{answer.sequence}] {asked}|{answer.text}", markup=False, highlight=False)
+    screen.print(first.table() if len(results) == 1 else compare_table(results))

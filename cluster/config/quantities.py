@@ -37,9 +37,11 @@ class Strict(BaseModel):
         data = cls.from_short(data)
         if isinstance(data, Mapping):
             known = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in data:
+            for key, value in data.items():
                 if key not in known:
                     raise refuse(unknown("key", str(key), known))
+                if isinstance(value, str) and "\0" in value:
+                    raise refuse(f"{key} holds a NUL character, which no name or path does")
         return data
 
 

@@ -75,7 +75,7 @@ class Timeline(Strict):
 
     first_s: float = Field(default=0.0, ge=0)
     last_s: float | None = Field(default=None, gt=0)
-    max_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    max_bytes: int = Field(default=64 << 20, ge=64 << 10)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Timeline":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.build import build_machine
-from cluster.config.hardware import Hardware
+from cluster.config.hardware import Dtype, Hardware
 from cluster.config.load import load_hardware, load_precision, parse_yaml, read_yaml, validate
 from cluster.config.names import CONFIGS, names
 from cluster.config.quantities import constants
@@ -42,12 +42,12 @@ def changed(path: str, value: object) -> dict[str, Any]:
 @pytest.mark.parametrize("name", names("hardware"))
 def test_shipped_machine_is_sound_at_every_size(name: str) -> None:
     hardware = load_hardware(name)
-    dtype = "int8" if name.startswith("chiplet") else "bf16"
+    dtype: Dtype = "int8" if name.startswith("chiplet") else "bf16"
     for extreme in ("min", "max", "default"):
         options = {key: getattr(parameter, extreme) for key, parameter in hardware.parameters.items()}
         machine = build_machine(hardware, options, dtype, name)
         assert machine.stores
-    assert len({link.name for link in machine.links}) == len(machine.links)
+        assert len({link.name for link in machine.links}) == len(machine.links)
 
 
 @pytest.mark.parametrize("name", names("hardware"))
@@ -123,10 +123,11 @@ def test_a_run_may_change_a_constant_which_is_then_assumed() -> None:
                               {"devices.gpu.memory": "24 GB", "links.pcie.bandwidth": "32 GB/s"}, "machine m")
     memory = hardware.devices["gpu"].memory
     assert memory is not None
-    assert (memory.si, memory.kind) == (24 * 10**9, "assumed")
+    assert memory.si == 24 * 10**9
+    assert memory.kind == "assumed"
     assert memory.source.startswith("set by the run (the file has 16 GB: ")
     assert hardware.links[0].bandwidth.si == 32 * 10**9
-    with pytest.raises(ConfigError, match="did you mean 'devices.gpu.memory'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'devices\.gpu\.memory'"):
         with_constants(hardware, {"devices.gpu.memry": "24 GB"}, "machine m")
     with pytest.raises(ConfigError, match="unknown unit of bytes"):
         with_constants(hardware, {"devices.gpu.memory": "24 GB/s"}, "machine m")

@@ -25,7 +25,7 @@ ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8), st.just([]),
     st.just({}), st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
     st.sampled_from(["gpu", "units", "bf16", "assumed", "1 GB", "0 GB/s", "1e400 s", "1e-400 GB/s", "mesh", "corners",
-                     "all", "pairs", "chiplet", "ddr", "ndp", "cpu", "../x", "a:b", "~", "\0", "./\0", "x" * 300 + "/y"]))
+                     "all", "pairs", "chiplet", "ddr", "ndp", "cpu", "../x", "a:b", "~", "\0", "./\0", "x" * 300]))
 
 
 def places(data: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -38,7 +38,7 @@ def places(data: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: list[dict[str, Any]]) -> dict[str, Any]:
-    data = copy.deepcopy(draw(st.sampled_from(originals)))
+    data: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(1, 3))):
         where = places(data)
         if not where:
@@ -104,7 +104,8 @@ def test_a_mutated_precision_is_read_or_refused(data: dict[str, Any]) -> None:
     lambda keys, value: f"{'.'.join(keys)}={value}",
     st.lists(st.sampled_from(["machine", "options", "constants", "policy", "parameters", "slots", "against", "0",
                               "workload", "texts", "generator", "timeline", "last_s", "seed", ""]), max_size=4),
-    st.one_of(st.text(max_size=8), st.sampled_from(["1", "[a, b]", "{a: 1}", "null", "&a 1", "*a", "? :"])))), max_size=3))
+    st.one_of(st.text(max_size=8), st.sampled_from(["1", "[a, b]", "{a: 1}", "null", "&a 1", "*a", "? :"])))),
+    max_size=3))
 def test_any_setting_is_applied_or_refused(chosen: list[str]) -> None:
     try:
         resolve(validate(RunConfig, override(RunConfig, RUNS[0], chosen), "file"))

@@ -124,6 +124,8 @@ def test_a_workload_by_name_can_be_changed_by_a_setting() -> None:
     (["policy=lur"], "did you mean 'lru'"),
     (["policy=./nowhere.py"], "there is no file"),
     (["policy.parameters.slots=[1]"], "is no single value"),
+    (["precision=./\0.yaml"], "precision holds a NUL character"),
+    (["model.name=null", "model.config=./\0"], "model: config holds a NUL character"),
     (["out=[1"], None),
 ])
 def test_a_wrong_setting_is_told_in_one_sentence(settings: list[str], sentence: str | None, tmp_path: Path) -> None:

@@ -1,0 +1,276 @@
+"""The command line: documented exit codes, one sentence on stderr, nothing slow before it is needed."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.config.names import CONFIGS, names
+from cluster.main import app, enter
+
+SCRIPT = Path(sys.executable).parent / "moelab"
+FAST = ["--set", "engine=spec", "--set", "limits.steps=2"]
+RUN: dict[str, Any] = {
+    "machine": "template", "model": "olmoe-1b-7b", "policy": "expert_parallel", "against": ["tensor_parallel"],
+    "workload": {"work": "synthetic", "generator": "balanced", "prompt_tokens": 2, "output_tokens": 2}}
+
+POLICY = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Policy:
+    exact: ClassVar[bool] = True
+
+    def start(self, setting):
+        {body}
+
+    def plan(self, view, state):
+        return None
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(RUN))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120, **more)
+
+
+@pytest.mark.parametrize(("arguments", "code", "told"), [
+    (["rn"], 2, "No such command 'rn'"),
+    (["run"], 2, "Missing argument 'RUN'"),
+    (["run", "demo", "--sett", "a=b"], 2, "No such option: --sett"),
+    (["run", "dmeo"], 2, "did you mean 'demo'"),
+    (["run", "./none.yaml"], 2, "there is no config file"),
+    (["check", "demo", "--set", "sed=1"], 2, "did you mean 'seed'"),
+    (["run", "demo", "--transport", "rai"], 2, "did you mean 'ray'"),
+    (["compare", "demo", "--policies", "lru"], 2, "compare needs two policies or more"),
+    (["compare", "demo", "--policies", ","], 2, "--policies is empty"),
+    (["list", "machine"], 2, "did you mean 'machines'"),
+    (["schema", "hardwear"], 2, "did you mean 'hardware'"),
+    (["check", "mixtral_edge", "--set", "machine.options.units=2"], 2, "does not fit"),
+    (["check", "mixtral_edge", "--set", "policy.parameters.slot=2"], 2, "unknown parameter 'slot'"),
+    (["check", "olmoe_h200", "--set", "policy.parameters.slots=many"], 2, "slots is 'many'"),
+    (["check", "mixtral_edge", "--set", "policy=no_such.module:Policy"], 2, "no_such"),
+    (["check", "mixtral_edge", "--set", "policy=resident"], 4, "room for"),
+    (["check", "demo", "--set", "model={checkpoint: nowhere}"], 3, "there is no folder"),
+    (["trace", "info", "nope"], 2, "unknown trace 'nope'"),
+    (["trace", "info", "./nope.npz"], 3, "there is no trace file"),
+    (["trace", "record", "mixtral_edge", "--out", "x.npz"], 2, "recorded from real weights"),
+    (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "8"], 3, "there is no file"),
+    (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "0"], 2, "experts"),
+])
+def test_a_mistake_is_one_sentence_with_its_exit_code(
+        arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("moelab: ")
+    assert err.count("\n") == 1
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--debug", "run", "dmeo"], ["run", "dmeo", "--debug"]):
+        assert enter(arguments) == 2
+        err = capsys.readouterr().err
+        assert "Traceback" in err
+        assert err.splitlines()[-1].startswith("moelab: unknown run 'dmeo'")
+
+
+@pytest.fixture
+def faulty() -> Iterator[str]:
+    @app.command("faulty")
+    def fail() -> None:
+        raise ZeroDivisionError("ours")
+    yield "faulty"
+    app.registered_commands.pop()
+
+
+def test_an_internal_error_keeps_its_traceback_and_is_told_as_ours(
+        faulty: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter([faulty]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "ZeroDivisionError: ours" in err
+    assert "a fault of moelab's" in err.splitlines()[-1]
+    assert "report it" in err.splitlines()[-1]
+
+
+def test_an_error_of_a_users_policy_is_not_told_as_ours(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.py").write_text(POLICY.format(body="return 1 / 0"))
+    assert enter(["check", "./mine.yaml", "--set", "policy=./bad.py"]) == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"moelab: ZeroDivisionError was raised in {folder}/bad.py line 10, which is not part of moelab"
+
+
+@pytest.mark.parametrize("name", names("run"))
+def test_check_prints_the_run_and_marks_what_is_assumed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["check", name]) == 0
+    out = capsys.readouterr().out
+    assert out.rstrip().endswith(f"{name}: sound")
+    assert "│ * │ hardware." in out
+    assert enter(["check", name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert any(row["kind"] == "assumed" and row["range"] for row in told["provenance"])
+    assert told["machine"]["confidence"]["constants"] == sum(
+        row["path"].startswith("hardware.") for row in told["provenance"])
+
+
+def test_check_does_not_carry_the_run_out(folder: Path) -> None:
+    assert enter(["check", "./mine.yaml"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["mine.yaml"]
+
+
+def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["list", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "traces", "runs"}
+    assert set(told["machines"]) == set(names("hardware"))
+    assert {"embedded", "mixtral-8x7b"} <= set(told["models"])
+    assert all(told["runs"].values())
+    assert enter(["list", "runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[0] == "demo"
+
+
+@pytest.mark.parametrize("kind", ["hardware", "policy", "precision", "run", "workload"])
+def test_schema_is_json_schema_that_forbids_unknown_keys(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["schema", kind]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    if kind == "hardware":
+        assert {"from", "to"} <= set(schema["$defs"]["LinkSpec"]["properties"])
+
+
+def test_run_writes_results_and_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["run", "./mine.yaml", *FAST]) == 0
+    out = capsys.readouterr().out
+    assert "tensor_parallel" in out
+    assert "files: runs/mine/{expert_parallel,tensor_parallel}/" in out
+    assert (folder / "runs" / "mine" / "tensor_parallel" / "result.json").is_file()
+
+
+def test_compare_takes_policies_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["compare", "./mine.yaml", "--policies", "tensor_parallel,on_demand", "--json", "--out", "there",
+                  *FAST]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["on_demand", "tensor_parallel"]
+    assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "tensor_parallel"]
+
+
+def test_json_of_one_run_is_its_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["run", "./mine.yaml", "--set", "against=[]", "--json", *FAST]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((folder / "runs" / "mine" / "result.json").read_text())
+
+
+@pytest.mark.usefixtures("folder")
+def test_progress_keeps_out_of_the_way_of_what_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["run", "./mine.yaml", "--json", *FAST]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_trace_is_converted_and_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[[0, 1], [2, 3]], [[1, 0], [3, 2]], [[1, 2], [3, 0]], [[1, 2], [0, 1]]]
+    (folder / "plain.json").write_text(json.dumps(rows))
+    assert enter(["trace", "convert", "plain.json", "--out", "t.npz", "--model", "m", "--experts", "4",
+                  "--batch", "2"]) == 0
+    assert capsys.readouterr().out == "t.npz: 4 tokens\n"
+    assert enter(["trace", "info", "./t.npz", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tokens"], told["steps"], told["num_experts"], told["top_k"]) == (4, 2, 4, 2)
+    assert enter(["trace", "info", "./t.npz"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["tokens", "4"]
+
+
+@pytest.mark.slow
+def test_trace_is_recorded_from_the_embedded_model(folder: Path) -> None:
+    done = script("trace", "record", "demo", "--out", "t.npz", "--set", "workload.output_tokens=3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(script("trace", "info", "./t.npz", "--json", cwd=folder).stdout)
+    assert (told["sequences"], told["decode_tokens"], told["num_experts"], told["moe_layers"]) == (4, 12, 16, 6)
+    assert told["forecast_hit_rate"] > told["top_k"] / told["num_experts"]
+    data = {**RUN, "model": "embedded", "against": [], "forecast": "recorded",
+            "workload": {"work": "replay", "trace": "./t.npz"}}
+    (folder / "again.yaml").write_text(yaml.safe_dump(data))
+    assert enter(["run", "./again.yaml", "--set", "engine=spec"]) == 0
+
+
+@pytest.mark.slow
+def test_doctor_finds_this_host_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(line.split()[0] in ("OK", "WARN") for line in out.splitlines())
+    assert enter(["doctor", "--json", "--out", "/proc/nowhere"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["output folder"]["status"] == "FAIL"
+    assert told["output folder"]["remedy"]
+    assert list(folder.iterdir()) == [folder / "mine.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
+def test_help_and_lists_cost_less_than_half_a_second(arguments: list[str]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = script(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_nothing_heavy_is_imported_for_help_or_a_list() -> None:
+    heavy = "{'torch', 'ray', 'transformers', 'numba', 'scipy', 'pandas', 'rich'} & set(sys.modules)"
+    code = f"import sys; from cluster.main import enter; enter(['list']); enter(['--help']); print(); print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=CONFIGS.parent)
+    assert done.stdout.splitlines()[-1] == "set()", done.stdout
+
+
+def test_the_current_folder_does_not_come_before_ours(tmp_path: Path) -> None:
+    for package in ("moe", "cluster", "emulation"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    (tmp_path / "configs" / "run").mkdir(parents=True)
+    (tmp_path / "configs" / "run" / "stray.yaml").write_text("{}")
+    done = script("list", "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+    assert "stray" not in done.stdout
+    assert script("check", "mixtral_edge", cwd=tmp_path).returncode == 0
+
+
+def test_a_broken_pipe_is_quiet() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run([str(SCRIPT), "schema", "run"], stdout=gone, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback(folder: Path) -> None:
+    (folder / "slow.py").write_text(POLICY.format(
+        body="import pathlib, time; pathlib.Path('begun').touch(); time.sleep(100)"))
+    with subprocess.Popen([str(SCRIPT), "check", "./mine.yaml", "--set", "policy=./slow.py"], cwd=folder,
+                          stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not (folder / "begun").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == "moelab: interrupted\n"
