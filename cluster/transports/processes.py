@@ -1,5 +1,6 @@
 """One OS process a device, or several devices a process, on this host; pipes between them and the scheduler."""
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
+from actors.device import DeviceActor
 from actors.messages import DeviceSpec, Reply, Work
 from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
@@ -100,25 +102,23 @@ class ProcessTransport:
 
 
 def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
-    """A worker: answers until its pipe closes. Ctrl-C is the parent's business."""
+    """A worker: answers until its pipe closes, however early. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        devices = open_devices(specs)
-        pipe.send({})
-    except Exception as error:  # noqa: BLE001 (the parent raises it again)
-        pipe.send(_portable(error))
-        return
-    while True:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        devices: dict[int, DeviceActor] = {}
         try:
-            batch: dict[int, Work] = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send({number: devices[number].work(item) for number, item in batch.items()})
-        except BrokenPipeError:
-            return
-        except Exception as error:  # noqa: BLE001 (likewise)
+            devices = open_devices(specs)
+        except Exception as error:  # noqa: BLE001 (the parent raises it again)
             pipe.send(_portable(error))
+            return
+        pipe.send({})
+        while True:
+            batch: dict[int, Work] = pipe.recv()
+            try:
+                answer: object = {number: devices[number].work(item) for number, item in batch.items()}
+            except Exception as error:  # noqa: BLE001 (likewise)
+                answer = _portable(error)
+            pipe.send(answer)
 
 
 def _portable(error: Exception) -> Exception:
