@@ -85,10 +85,9 @@ class Timeline(Strict):
 
 
 class Limits(Strict):
-    """Where a run is cut short: after so many steps (a prefill is one), or seconds of the host's time."""
+    """Where a run is cut short: after so many steps; a prefill is one."""
 
     steps: int | None = Field(default=None, ge=1)
-    host_s: float | None = Field(default=None, gt=0)
 
 
 class RunConfig(Strict):
