@@ -70,11 +70,13 @@ def test_sampling_repeats_by_seed_and_does_not_depend_on_the_batch(tiny: Callabl
     with hooked(tiny("olmoe")) as hook:
         draws = [generate(hook.model, PROMPTS, 8, hook=hook, sampling=Sampling(seed)).tokens for seed in (1, 1, 2)]
         alone = generate(hook.model, PROMPTS[:1], 8, hook=hook, sampling=Sampling(1)).tokens
+        twice = generate(hook.model, PROMPTS[:1] * 2, 8, hook=hook, sampling=Sampling(1)).tokens
         cold = generate(hook.model, PROMPTS, 4, hook=hook, sampling=Sampling(1, temperature=1e-4)).tokens
         greedy = generate(hook.model, PROMPTS, 4, hook=hook).tokens
     assert draws[0] == draws[1] != draws[2]
     assert draws[0][0] != draws[0][1]
     assert alone[0] == draws[0][0]
+    assert twice[0] == alone[0] != twice[1]
     assert cold == greedy
 
 
