@@ -154,14 +154,15 @@ def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int) -> 
 
 def _check_parts(layer: int, runs: list[Assignment]) -> None:
     """No part runs twice for a token in the place of one that does not run."""
-    lists: dict[tuple[int, int], list[Ints]] = {}
-    for run in runs:
-        lists.setdefault((run.expert, run.part), []).append(run.tokens)
-    for (expert, part), together in lists.items():
-        tokens, times = np.unique(np.concatenate(together), return_counts=True)
-        if (times > 1).any():
-            raise PlanError(f"layer {layer}: part {part} of expert {expert} is served twice "
-                            f"for token {int(tokens[times > 1][0])}")
+    named = np.array([(run.expert, run.part) for run in runs], np.int64).reshape(-1, 2)
+    rows = np.repeat(named, [len(run.tokens) for run in runs], axis=0)
+    tokens = np.concatenate([run.tokens for run in runs]) if runs else np.empty(0, np.int64)
+    order = np.lexsort((tokens, rows[:, 1], rows[:, 0]))
+    rows, tokens = rows[order], tokens[order]
+    twice = np.flatnonzero((rows[1:] == rows[:-1]).all(axis=1) & (tokens[1:] == tokens[:-1]))
+    if len(twice):
+        (expert, part), token = rows[twice[0]].tolist(), int(tokens[twice[0]])
+        raise PlanError(f"layer {layer}: part {part} of expert {expert} is served twice for token {token}")
 
 
 def _changes(view: View, served: Served) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,8 @@ class Experts:
         self._early: dict[int, list[Visit]] = {}
         self._loads: list[Load] = []
         self._moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
+        self._columns = [model.columns(part, ledger.start.parts) for part in range(ledger.start.parts)]
+        self._work, self._row_bytes = cache(model.expert_work), cache(model.token_row_bytes)
 
     def lower(self, plan: Plan, assignments: Sequence[Assignment], step: Step, hidden: Hidden) -> Hidden:
         """Operations of a plan in its program order; returns when each home's sums are complete."""
@@ -132,7 +135,7 @@ class Experts:
             return
         if exchange == UNICAST:
             group = [visit]
-        amounts = {(home, v.device): self._model.token_row_bytes(rows)
+        amounts = {(home, v.device): self._row_bytes(rows)
                    for v in group for home, rows in v.rows.items() if home != v.device}
         arrivals: dict[tuple[int, int], list[Edge]] = {}
         if exchange == ALL_TO_ALL and amounts:
@@ -142,7 +145,7 @@ class Experts:
             for home in dict.fromkeys(home for home, _ in amounts):
                 pairs = [pair for pair in amounts if pair[0] == home]
                 sent = np.unique(np.concatenate([v.tokens[home] for v in group if (home, v.device) in amounts]))
-                bytes_ = self._model.token_row_bytes(len(sent))
+                bytes_ = self._row_bytes(len(sent))
                 edge = Edge(self._emit.copy(pairs, bytes_, "dispatch", hidden[home]))
                 arrivals.update({pair: [edge] for pair in pairs})
         else:
@@ -163,14 +166,14 @@ class Experts:
         moe, device, parts = self._moe_of[row.layer], row.device, self._parts(row)
         if not all(self._ledger.has(device, moe, row.expert, part) for part in parts):
             self._ledger.refuse_absent(device, moe, row.expert, row.part)
-        columns = sum(self._model.columns(part, self._ledger.start.parts) for part in parts)
+        columns = sum(self._columns[part] for part in parts)
         tokens = len(run.tokens)
-        work = self._model.expert_work(columns)
+        work = self._work(columns)
         ready = self._copies.ready(device, moe, row.expert, parts)
         if ready:
             self._emit.host(device, "wait")
         after = [*(visit.arrived or ()), *ready]
-        rows_bytes = self._model.token_row_bytes(tokens)
+        rows_bytes = self._row_bytes(tokens)
         if tokens < sum(visit.rows.values()):
             after = self._emit.kernel(device, "gather", 2 * rows_bytes, 0, after, expert=row.expert)
         after = self._emit.kernel(device, "expert", work.bytes_for(tokens), self._model.expert_flops(columns, tokens),
@@ -182,7 +185,7 @@ class Experts:
 
     def _collect(self, visits: list[Visit], exchange: str, local: dict[int, list[Edge]]) -> None:
         """Bring results back to the homes of their tokens and add them."""
-        amounts = {(v.device, home): self._model.token_row_bytes(rows)
+        amounts = {(v.device, home): self._row_bytes(rows)
                    for v in visits for home, rows in v.rows.items() if home != v.device}
         together = None
         if exchange == ALL_TO_ALL and amounts:
@@ -196,5 +199,5 @@ class Experts:
                 if back is None:
                     ended = v.ends if self._has_issuer(v.device) else self._emit.sync(home, v.ends)
                     back = Edge(self._emit.copy([(v.device, home)], amounts[v.device, home], "return", ended))
-                rows_bytes = self._model.token_row_bytes(rows)
+                rows_bytes = self._row_bytes(rows)
                 local[home] += self._emit.kernel(home, "reduce", 3 * rows_bytes, rows * self._model.d_model, [back])

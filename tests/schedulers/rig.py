@@ -145,7 +145,8 @@ class Scripted:
         return self.plans[state](view), state + 1
 
 
-def resting(layers: int, where: Sequence[Sequence[int]], copies: dict[int, Sequence[tuple[int, int]]] | None = None) -> Start:
+def resting(layers: int, where: Sequence[Sequence[int]],
+            copies: dict[int, Sequence[tuple[int, int]]] | None = None) -> Start:
     """Every layer alike: parts of each expert on devices; copies: device -> (layer, expert) copied there at first."""
     rest = np.tile(np.array(where, np.int64)[None], (layers, 1, 1))
     masks = {}
