@@ -6,7 +6,8 @@ import pytest
 
 from cluster.build import build_machine, device_names, fallbacks, resolve_options
 from cluster.config.hardware import Dtype, Hardware
-from cluster.config.load import load_hardware
+from cluster.config.load import load_hardware, read_yaml, validate
+from cluster.config.names import CONFIGS
 from emulation.errors import ConfigError
 from emulation.machine import Kernel, Machine
 
@@ -100,6 +101,7 @@ def test_eager_engine_has_issuer_stream_and_copy_stream() -> None:
     gpu, cpu = machine.devices[machine.index["gpu"]], machine.devices[machine.index["cpu"]]
     names = [machine.lanes[lane].name for lane in (*gpu.lanes, *gpu.copy_lanes, *cpu.lanes)]
     assert names == ["gpu.stream", "gpu.sm", "gpu.copy_stream", "cpu.worker", "cpu.cores"]
+    assert [machine.lanes[lane].in_order for lane in (*gpu.lanes, *gpu.copy_lanes)] == [True, False, True]
     assert gpu.issuer is not None
     host = machine.lanes[gpu.issuer.lane]
     assert (host.name, host.in_order, gpu.issuer.sync_ps) == ("host", True, 11_400_000)
@@ -126,6 +128,27 @@ def test_fractions_scale_the_devices_rates() -> None:
     assert machine.devices[0].kernels["head"].bytes_per_s == 900 * 10**9
     assert machine.devices[0].kernels["expert"].bytes_per_s == 1000 * 10**9
     assert machine.devices[0].kernels["head"].flops_per_s == 100 * 10**12
+
+
+def test_a_kernels_own_peak_goes_before_the_devices() -> None:
+    data = read_yaml(CONFIGS / "hardware" / "template.yaml")
+    gpu = data["devices"]["gpu"]
+    half = {"value": "0.5", "source": "a sheet", "kind": "data_sheet"}
+    gpu["kernels"]["norm"] = {"peak": {"bf16": {**half, "value": "3 TFLOP/s"}}}
+    gpu["kernels"]["head"] = {"peak_fraction": half}
+    gpu["runs"].remove("norm")
+    gpu["lanes"] = ["stream", {"name": "sm", "servers": 3}]
+    machine = build_machine(validate(Hardware, data, "file"), {}, "bf16", "m")
+    kernels = machine.devices[0].kernels
+    assert [kernels[f].flops_per_s for f in ("norm", "head", "expert")] == [3 * 10**12, 50 * 10**12, 100 * 10**12]
+    assert [machine.lanes[lane].servers for lane in machine.devices[0].lanes] == [1, 3]
+
+
+def test_pools_are_those_of_each_device() -> None:
+    machine = machine_of("chiplet-2x2", "int8")
+    assert [(pool.name, pool.capacity) for pool in machine.pools[:3]] == [
+        ("chiplet0.expert_slots", 12), ("chiplet0.token_slots", 64), ("chiplet1.expert_slots", 12)]
+    assert len(machine.pools) == 8
 
 
 @pytest.mark.parametrize(("options", "told"), [

@@ -82,6 +82,8 @@ def test_template_is_copied_edited_and_found_by_path(tmp_path: Path) -> None:
     ("devices.gpu.peak", {"bf61": TEMPLATE["devices"]["gpu"]["peak"]["bf16"]}, "did you mean 'bf16'"),
     ("devices.gpu.peak", {}, "runs needs overhead, memory_bandwidth and peak"),
     ("devices.gpu.lanes", [{"name": "core"}, {"name": "core"}], "the same name"),
+    ("devices.gpu.copy_lanes", ["core", "core"], "the same name"),
+    ("devices.gpu.lanes", ["a", "b", "a"], "the same name"),
     ("devices.unit.count", "uints", "unknown parameter 'uints'; did you mean 'units'"),
     ("devices.unit.count", 0, "below 1"),
     ("devices.unit.count", 1.5, "neither a whole number nor the name of a parameter"),

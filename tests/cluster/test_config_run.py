@@ -153,6 +153,29 @@ def test_budget_is_what_dense_weights_and_caches_leave() -> None:
     assert budget_bytes(setup).tolist() == [16 * 10**9 - setup.model.dense_bytes - caches, 0, *[32 * 10**9] * 4]
 
 
+def test_what_a_home_holds_leaves_less_for_experts_that_rest_there(tmp_path: Path) -> None:
+    machine = read_yaml(CONFIGS / "hardware" / "template.yaml")
+    machine["devices"]["gpu"]["rests"] = True
+    machine["devices"]["unit"]["rests"] = False
+    machine["devices"]["gpu"]["memory"]["value"] = "16.1 GB"
+    written(tmp_path, machine, "machine.yaml")
+    data = {**SMALL, "machine": "./machine.yaml", "model": "olmoe-1b-7b"}
+    setup = resolve(load_run(written(tmp_path, data)))
+    experts = 16 * 64 * 2 * 3 * 2048 * 1024
+    assert setup.model.dense_bytes + experts > 13_800_000_000
+    assert "have room for 12.85 GB" in told(data, ["machine.constants.devices.gpu.memory=13.8 GB"], tmp_path)
+
+
+def test_caches_are_divided_among_homes(tmp_path: Path) -> None:
+    machine = read_yaml(CONFIGS / "hardware" / "template.yaml")
+    machine["homes"] = ["gpu"]
+    machine["devices"]["gpu"]["count"] = 2
+    written(tmp_path, machine, "machine.yaml")
+    setup = resolve(load_run(written(tmp_path, {**SMALL, "machine": "./machine.yaml"})))
+    caches = 6 * 16 * 2 * 2 * 16 * 128
+    assert budget_bytes(setup).tolist()[:2] == [24 * 10**9 - setup.model.dense_bytes - caches // 2] * 2
+
+
 def test_homes_that_run_no_attention_hold_no_dense_weights(tmp_path: Path) -> None:
     data = {**SMALL, "machine": "chiplet-2x2", "precision": "int8"}
     setup = resolve(load_run(written(tmp_path, data)))
