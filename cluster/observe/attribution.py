@@ -31,7 +31,7 @@ _BEHIND, _MEMORY, _LANE, _ARRIVAL, _NO_WORK, _UNEXPLAINED = range(len(KINDS) + l
 
 ROOT, WAIT, PLAN, FREED, ROOM, ORDER = range(6)
 """How an operation came to start: unknown; an edge it waited for; its plan came; a lane was left; memory was given
-back; the one before it in an in-order lane started."""
+back; the one before it in an in-order lane started, or went on."""
 
 
 class Paths(NamedTuple):
@@ -67,28 +67,35 @@ def paths(flight: Flight) -> Paths:
     note(planned, behind, np.where(behind < 0, 0, flight.end_ps[behind]), PLAN)
     hold_op = np.repeat(np.arange(n), np.diff(flight.hold_ptr))
     rows = flight.rows
-    held = rows.to_ps > rows.from_ps
-    op, by = _matches((hold_op, flight.hold_lane, start[hold_op]), (rows.op[held], rows.lane[held], rows.to_ps[held]))
+    held = rows.to_ps > start[rows.op]
+    holding = (hold_op, flight.hold_lane, start[hold_op])
+    op, by = _matches(holding, (rows.op[held], rows.lane[held], rows.to_ps[held]), start)
     note(op, by, start[op], FREED)
+    given = flight.release_op >= 0
     op, by = _matches((flight.take_op, flight.take_pool, start[flight.take_op]),
-                      (flight.release_op, flight.take_pool[flight.release_take], flight.release_ps))
-    causal = (by >= 0) & ((start[by] < start[op]) | (by < op))
+                      (flight.release_op[given], flight.take_pool[flight.release_take][given],
+                       flight.release_ps[given]), start)
+    causal = (start[by] < start[op]) | (by < op)
     note(op[causal], by[causal], start[op[causal]], ROOM)
-    in_order = np.array([lane.in_order for lane in flight.lanes], np.bool_)[flight.hold_lane]
+    in_order_lane = np.array([lane.in_order for lane in flight.lanes], np.bool_)
+    in_order = in_order_lane[flight.hold_lane]
     order = np.lexsort((hold_op[in_order], flight.hold_lane[in_order]))
     op, lane = hold_op[in_order][order], flight.hold_lane[in_order][order]
     follows = np.flatnonzero((lane[1:] == lane[:-1]) & (start[op[1:]] == start[op[:-1]])) + 1
     note(op[follows], op[follows - 1], start[op[follows]], ORDER)
+    again = in_order_lane[rows.lane] & (rows.from_ps > start[rows.op])
+    op, by = _matches(holding, (rows.op[again], rows.lane[again], rows.from_ps[again]), start)
+    note(op, by, start[op], ORDER)
     return found
 
 
-def _matches(wanted: tuple[Ints, Ints, Ints], offered: tuple[Ints, Ints, Ints]) -> tuple[Ints, Ints]:
-    """(op, by) of each wanted (op, place, instant) for which one is offered at the same place and instant."""
+def _matches(wanted: tuple[Ints, Ints, Ints], offered: tuple[Ints, Ints, Ints], start: Ints) -> tuple[Ints, Ints]:
+    """(op, by) of each wanted (op, place, instant) for which one is offered there and then, the first to have begun."""
     instants = np.unique(offered[2])
     if not len(instants):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     key = offered[1] * len(instants) + np.searchsorted(instants, offered[2])
-    order = np.argsort(key, kind="stable")
+    order = np.lexsort((offered[0], start[offered[0]], key))
     rank = np.minimum(np.searchsorted(instants, wanted[2]), len(instants) - 1)
     sought = wanted[1] * len(instants) + rank
     at = np.minimum(np.searchsorted(key[order], sought), len(key) - 1)

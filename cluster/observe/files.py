@@ -39,7 +39,8 @@ def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object
 
 def _remove(parts: list[Path], folders: list[Path]) -> None:
     for part in parts:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
