@@ -133,7 +133,7 @@ class Ledger:
         return int(self.budget_bytes[device] - self.used_bytes[device])
 
     def _name(self, moe: int, expert: int, part: int) -> str:
-        which = "" if part == ALL_PARTS else f" part {part}"
+        which = "" if part == ALL_PARTS or self.start.parts == 1 else f" part {part}"
         return f"expert {expert}{which} of layer {self.model.moe_layers[moe]}"
 
 
