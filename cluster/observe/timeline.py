@@ -20,7 +20,7 @@ from emulation.units import PS_PER_S
 Ints = NDArray[np.int64]
 
 TIMELINE_FILE = "timeline.perfetto-trace"
-CAP_BYTES = 64 * 2**20
+CAP_BYTES = 32 * 2**20
 _PS_PER_NS = 1000
 _COPY = KINDS.index("copy")
 _LOADS = [CAUSES.index("demand"), CAUSES.index("prefetch")]
@@ -69,7 +69,8 @@ class _Timeline:
                                & (rows.from_ps <= self.last_ps))
         self.shown = shown[np.lexsort((rows.lane[shown], rows.from_ps[shown]))]
         self.used_by = _first_uses(flight)
-        self.first_row = dict(zip(rows.op[self.shown[::-1]].tolist(), self.shown[::-1].tolist(), strict=True))
+        self._names: dict[tuple[int, int, int], bytes] = {}
+        self._places: dict[tuple[int, int], bytes] = {}
 
     def write(self, file: IO[bytes]) -> Written:
         room = self.extent.cap_bytes - _NOTICE_BYTES
@@ -82,7 +83,8 @@ class _Timeline:
                 notice = (f"cut at {at_ps / PS_PER_S:.9f} s: {self.extent.cap_bytes} bytes hold {slices} of "
                           f"{len(self.shown)} slices; choose a window or a larger cap")
                 file.write(wire.track(self._cut_track, "cut short", rank=len(self._groups) + 1))
-                file.write(wire.event(wire.INSTANT, self._cut_track, at_ps // _PS_PER_NS, text=notice))
+                file.write(wire.event(at_ps // _PS_PER_NS, wire.on_track(wire.INSTANT, self._cut_track),
+                                      wire.text(notice)))
                 return Written(slices, len(self.shown), notice)
             room -= file.write(packet)
             slices += is_slice
@@ -114,35 +116,59 @@ class _Timeline:
         """(instant, whether a slice, packets) in order of time; what pools hold before what starts on it."""
         counts = self._pool_counts()
         count = next(counts, None)
-        for row in self.shown.tolist():
-            from_ps = int(self.flight.rows.from_ps[row])
+        for from_ps, data in self._slices():
             while count is not None and count[0] <= from_ps:
                 yield count[0], False, count[1]
                 count = next(counts, None)
-            yield from_ps, True, self._slice(row)
+            yield from_ps, True, data
         while count is not None:
             yield count[0], False, count[1]
             count = next(counts, None)
 
-    def _slice(self, row: int) -> bytes:
-        flight, rows = self.flight, self.flight.rows
-        op, from_ps, to_ps = int(rows.op[row]), int(rows.from_ps[row]), int(rows.to_ps[row])
-        kind, cause, _, step, layer, expert, bytes_ = (int(column[op]) for column in flight.labels)
-        name = COPY[CAUSES[cause]] if kind == _COPY else KINDS[kind]
-        notes = {"op": op, "step": step, "layer": layer, "expert": expert, "bytes": bytes_ or NO,
-                 "from_ps": from_ps, "held_ps": to_ps - from_ps}
-        flows, ends_flows = [], []
-        if self.first_row[op] == row:
-            use = self.used_by.of.get(op)
-            flows = [op + 1] if use is not None else []
-            ends_flows = [load + 1 for load in self.used_by.loads.get(op, ())]
-        track = self._first_track[int(rows.lane[row])] + int(flight.servers[row])
-        shown = name if expert == NO else f"{name} {expert}"
-        return wire.event(
-            wire.BEGIN, track, from_ps // _PS_PER_NS, name=self.interned.id("name", shown),
-            category=self.interned.id("category", name),
-            notes=[(self.interned.id("annotation", key), value) for key, value in notes.items() if value != NO],
-            flows=flows, ends_flows=ends_flows) + wire.event(wire.END, track, to_ps // _PS_PER_NS)
+    def _slices(self) -> Iterator[tuple[int, bytes]]:
+        """(start, begin and end) of each slice."""
+        flight, shown = self.flight, self.shown
+        op = flight.rows.op[shown]
+        track = np.array(self._first_track, np.int64)[flight.rows.lane[shown]] + flight.servers[shown]
+        ends = {uuid: wire.on_track(wire.END, uuid) for uuid in np.unique(track).tolist()}
+        begins = {uuid: wire.on_track(wire.BEGIN, uuid) for uuid in ends}
+        what = np.stack([flight.labels.kind, flight.labels.cause, flight.labels.expert], axis=1)[op].tolist()
+        where = np.stack([flight.labels.step, flight.labels.layer, flight.labels.bytes], axis=1)[op].tolist()
+        times = zip(flight.rows.from_ps[shown].tolist(), flight.rows.to_ps[shown].tolist(), strict=True)
+        seen: set[int] = set()
+        for serial, uuid, (kind, cause, expert), (step, layer, bytes_), (from_ps, to_ps) in zip(
+                op.tolist(), track.tolist(), what, where, times, strict=True):
+            parts = [begins[uuid], self._named(kind, cause, expert), self._placed(step, layer),
+                     self._note("op", serial), self._note("from_ps", from_ps), self._note("held_ps", to_ps - from_ps)]
+            if bytes_:
+                parts.append(self._note("bytes", bytes_))
+            if serial not in seen:
+                seen.add(serial)
+                parts += [wire.flow(serial + 1, ends=False)] if serial in self.used_by.of else []
+                parts += [wire.flow(load + 1, ends=True) for load in self.used_by.loads.get(serial, ())]
+            yield from_ps, wire.event(from_ps // _PS_PER_NS, *parts) + wire.event(to_ps // _PS_PER_NS, ends[uuid])
+
+    def _note(self, key: str, value: int) -> bytes:
+        return wire.note(self.interned.id("annotation", key), value)
+
+    def _named(self, kind: int, cause: int, expert: int) -> bytes:
+        """Name and category of a slice, and its expert."""
+        known = self._names.get((kind, cause, expert))
+        if known is None:
+            category = COPY[CAUSES[cause]] if kind == _COPY else KINDS[kind]
+            name = category if expert == NO else f"{category} {expert}"
+            known = wire.named(self.interned.id("name", name), self.interned.id("category", category))
+            known += self._note("expert", expert) if expert != NO else b""
+            self._names[kind, cause, expert] = known
+        return known
+
+    def _placed(self, step: int, layer: int) -> bytes:
+        """Step and layer of a slice."""
+        known = self._places.get((step, layer))
+        if known is None:
+            known = b"".join(self._note(key, at) for key, at in (("step", step), ("layer", layer)) if at != NO)
+            self._places[step, layer] = known
+        return known
 
     def _pool_counts(self) -> Iterator[tuple[int, bytes]]:
         """What each pool has lent, whenever that changes within the window, and at its beginning."""
@@ -156,7 +182,7 @@ class _Timeline:
             yield ps, self._count(number, ps, amount)
 
     def _count(self, pool: int, at_ps: int, amount: int) -> bytes:
-        return wire.event(wire.COUNTER, self._first_pool + pool, at_ps // _PS_PER_NS, value=amount)
+        return wire.event(at_ps // _PS_PER_NS, wire.on_track(wire.COUNTER, self._first_pool + pool), wire.level(amount))
 
 
 def pool_levels(flight: Flight) -> tuple[Ints, Ints, Ints]:

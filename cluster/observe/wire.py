@@ -4,7 +4,6 @@ Field numbers are those of perfetto/trace/perfetto_trace.proto; a test decodes a
 """
 
 import struct
-from collections.abc import Iterable
 
 BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4
 """TrackEvent.Type"""
@@ -23,12 +22,15 @@ _INTERNED = {"category": 1, "name": 2, "annotation": 3}
 """Fields of InternedData."""
 
 
+_BYTES = [bytes((value,)) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """Seven bits a byte, lowest first; a negative number as its 64-bit two's complement."""
+    if 0 <= value < 0x80:
+        return _BYTES[value]
     if value < 0:
         value += 1 << 64
-    if value < 0x80:
-        return bytes((value,))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -90,15 +92,46 @@ class Interned:
         return _packet(blob(12, b"".join(new))) if new else b""
 
 
-def event(kind: int, track_uuid: int, at_ns: int, *, name: int = 0, category: int = 0,
-          notes: Iterable[tuple[int, int]] = (), flows: Iterable[int] = (), ends_flows: Iterable[int] = (),
-          value: int | None = None, text: str = "") -> bytes:
-    """A TrackEvent. name, category: interned; text: a name that is not. notes: (interned annotation, integer)."""
-    body = number(9, kind) + number(11, track_uuid)
-    body += number(10, name) if name else b""
-    body += number(3, category) if category else b""
-    body += b"".join(blob(4, number(1, note) + number(4, amount)) for note, amount in notes)
-    body += number(30, value) if value is not None else b""
-    body += b"".join(fixed64(47, flow) for flow in flows) + b"".join(fixed64(48, flow) for flow in ends_flows)
-    body += blob(23, text.encode()) if text else b""
-    return _packet(number(8, at_ns) + blob(11, body))
+_NOTE, _IID, _INT = varint(4 << 3 | 2), varint(1 << 3), varint(4 << 3)
+
+
+def on_track(kind: int, uuid: int) -> bytes:
+    """Part of an event: its type and track."""
+    return number(9, kind) + number(11, uuid)
+
+
+def named(name: int, category: int) -> bytes:
+    """Part of an event: its interned name and category."""
+    return number(10, name) + number(3, category)
+
+
+def note(annotation: int, value: int) -> bytes:
+    """Part of an event: an integer under an interned name."""
+    body = _IID + varint(annotation) + _INT + varint(value)
+    return _NOTE + varint(len(body)) + body
+
+
+def flow(number_: int, *, ends: bool) -> bytes:
+    """Part of an event: an arrow that leaves it, or that ends there."""
+    return fixed64(48 if ends else 47, number_)
+
+
+def level(value: int) -> bytes:
+    """Part of an event: the value of a counter."""
+    return number(30, value)
+
+
+def text(name: str) -> bytes:
+    """Part of an event: a name that is not interned."""
+    return blob(23, name.encode())
+
+
+_EVENT, _TIME, _TRACE = varint(11 << 3 | 2), varint(8 << 3), varint(1 << 3 | 2)
+_TAIL = number(10, _SEQUENCE) + number(13, _GOES_ON)
+
+
+def event(at_ns: int, *parts: bytes) -> bytes:
+    """A TrackEvent packet of parts."""
+    body = b"".join(parts)
+    packet = _TIME + varint(at_ns) + _EVENT + varint(len(body)) + body + _TAIL
+    return _TRACE + varint(len(packet)) + packet
