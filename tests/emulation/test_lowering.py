@@ -133,6 +133,14 @@ def test_all_to_all_lasts_as_long_as_its_busiest_link():
     assert moved(run) == {("0>1", "dispatch"): 32, ("1>0", "return"): 32}
 
 
+def test_all_to_all_waits_for_the_slowest_of_its_senders():
+    # gpu 0: e0 for tokens 0 and 1, 512; gpu 1: e1 for tokens 2 to 4, 576. Rows of tokens 2 and 4 go out, 3200, and back.
+    run = served(gpus(2), load_policy("expert_parallel", {}), [[[0], [0], [1], [1], [1]]], experts=2, tokens=5)
+    assert timeline(run)["expert e0 gpu0"] == [(3200, 3712)]
+    assert timeline(run)["expert e1 gpu1"] == [(3200, 3776)]
+    assert timeline(run)["copy return"] == [(3776, 6976)]
+
+
 def test_chiplets_load_from_the_channel_beside_them_into_slots_used_in_turn():
     # Chiplet 0 owns experts 0 to 3 of 16; ddr 50 ps a byte: 19200 a load. Two slots: the third load waits for the
     # first expert's end; no activations move, the token lies there.
