@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
 from cluster.feed import feed_of, popularity_of, requests_of
 from cluster.observe.build import build_result
 from cluster.observe.journal import Journal
 from cluster.observe.result import Result
-from cluster.resolve import PolicyTarget, Setup, cache_tokens, resolve
+from cluster.resolve import PolicyTarget, Setup, budget_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
@@ -142,6 +140,7 @@ class OneRun:
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
                             policy=self.target.name, provenance=constants, hashes=input_hashes(setup),
                             requests=requests_of(record.steps), approximations=setup.approximations,
+                            bound=self.session.bound(),
                             text=text or None, host={**self.transport.describe(), "versions": versions()})
 
 
@@ -179,16 +178,3 @@ def versions() -> dict[str, str]:
     names: tuple[str, ...] = ("numpy", "scipy", "numba", "torch", "transformers", "ray")
     found = {name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in names if name in sys.modules}
     return {"moelab": importlib.metadata.version("moelab"), "python": platform.python_version(), **found}
-
-
-def budget_bytes(setup: Setup) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Room for experts on each device: its memory less dense weights and caches, where it holds them."""
-    machine, model = setup.machine, setup.model
-    caches = cache_tokens(setup.config) * model.kv_bytes_per_token
-    budget = np.array([device.memory_bytes for device in machine.devices], np.int64)
-    for home in machine.homes:
-        if "attention" in machine.devices[home].kernels:
-            budget[home] -= model.dense_bytes + -(-caches // len(machine.homes))
-    return budget
-
-

@@ -11,6 +11,7 @@ from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
+from emulation.bound import BoundInput
 from emulation.ledger import Ledger
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
 from emulation.trace import NO_EXPERT, StepRouting, Trace
@@ -113,6 +114,9 @@ class Session:
         self.scheduler, self.forecaster, self.journal = scheduler, forecaster, journal
         self.transport: Transport | None = None
         self.progress = progress or Silent()
+        setting = scheduler.setting
+        self.served_work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
+        self.true_work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
         self.record = Record()
         model = scheduler.setting.model
         self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
@@ -121,13 +125,29 @@ class Session:
         """Start a step, and note it."""
         self.scheduler.begin(step)
         self.journal.begin(step)
+        self.served_work.add_step(step)
+        if not self.scheduler.policy.exact:
+            self.true_work.add_step(step)
 
     def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
         """Decide a layer, note it, and learn from its true routing."""
         decision = self.scheduler.decide(routing, forecast)
         self.journal.decide(routing, forecast, decision)
         self.forecaster.observe(step, moe, routing)
+        self.served_work.add_layer(moe, decision.served, decision.early)
+        if not self.scheduler.policy.exact:
+            self.true_work.add_layer(moe, routing.pairs)
         return decision
+
+    def bound(self) -> dict[str, object]:
+        """The lower bound of the work done; and, where a policy serves another routing, of the true one.
+
+        Where experts rest is taken as free: a bound for every placement that fits, not only for the policy's.
+        """
+        done = self.served_work.bound()
+        told: dict[str, object] = {"lb_ps": done.lb_ps, "binds": done.binding, "path_ps": done.path_ps,
+                                   "relaxation_ps": done.relaxation_ps}
+        return told if self.scheduler.policy.exact else {**told, "true_routing_ps": self.true_work.bound().lb_ps}
 
     def replay(self, feed: Iterator[tuple[Step, StepRouting]], total: int) -> None:
         """Time every step of a feed; devices get one message a step."""
