@@ -172,18 +172,11 @@ class CompiledEngine:
         s = self._s
         ops, holds, nodes = ops + int(s[c.OPS]), holds + int(s[c.HOLDS]), nodes + int(s[c.NODES])
         takes, releases = takes + int(s[c.TAKES]), releases + int(s[c.RELEASES])
-        if nodes > len(self._node):
-            self._node = _grown(self._node, nodes)
-        if takes > len(self._take):
-            self._take = _grown(self._take, takes)
+        self._node, self._take = _grown(self._node, nodes), _grown(self._take, takes)
         if ops <= len(self._op) and holds <= len(self._hold) and releases <= len(self._release):
             return
-        if ops > len(self._op):
-            self._op = _grown(self._op, ops)
-        if holds > len(self._hold):
-            self._hold = _grown(self._hold, holds)
-        if releases > len(self._release):
-            self._release = _grown(self._release, releases)
+        self._op, self._hold = _grown(self._op, ops), _grown(self._hold, holds)
+        self._release = _grown(self._release, releases)
         self._event = _grown(self._event, len(self._op) + len(self._hold))
         self._heap = _grown(self._heap, len(self._op) + 2 * len(self.lanes) + len(self.pools))
         width = max(len(self._op), len(self._release), len(self.lanes) + len(self.pools))
@@ -195,7 +188,9 @@ class CompiledEngine:
 
 
 def _grown(rows: Ints, least: int) -> Ints:
-    """The rows, with room for at least so many, and twice what there was."""
+    """The rows, with room for so many; where that is more than there was, for twice what there was."""
+    if least <= len(rows):
+        return rows
     wider = np.empty((max(least, 2 * len(rows)), rows.shape[1]), np.int64)
     wider[:len(rows)] = rows
     return wider

@@ -54,7 +54,7 @@ def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
     while n > 0:
         up = (n - 1) >> 1
         if heap[up, c.BY_PRIORITY] < priority or (heap[up, c.BY_PRIORITY] == priority and (
-                heap[up, c.BY_READY] < ready or (heap[up, c.BY_READY] == ready and heap[up, c.BY_ROW] < op))):
+                heap[up, c.BY_READY] < ready or (heap[up, c.BY_READY] == ready and heap[up, c.BY_ROW] <= op))):
             break
         copy_candidate(heap, n, up)
         n = up
@@ -62,10 +62,8 @@ def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
 
 
 @inner
-def drop_candidate(heap: Ints, n: int) -> None:
-    """Remove the first of n candidates."""
-    n -= 1
-    priority, ready, op, origin = heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN]
+def sift_candidate(heap: Ints, n: int, priority: int, ready: int, op: int, origin: int) -> None:
+    """Put a candidate in the place of the first of n, and let it sink."""
     place = 0
     while True:
         down = 2 * place + 1
@@ -84,6 +82,13 @@ def drop_candidate(heap: Ints, n: int) -> None:
         place = down
     heap[place, c.BY_PRIORITY], heap[place, c.BY_READY], heap[place, c.BY_ROW], heap[place, c.ORIGIN] = (
         priority, ready, op, origin)
+
+
+@inner
+def drop_candidate(heap: Ints, n: int) -> None:
+    """Remove the first of n candidates."""
+    n -= 1
+    sift_candidate(heap, n, heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN])
 
 
 @inner

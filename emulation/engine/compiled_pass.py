@@ -14,6 +14,7 @@ from emulation.engine.compiled_heaps import (
     enqueue,
     meld,
     push_candidate,
+    sift_candidate,
 )
 from emulation.engine.compiled_layout import NONE
 from emulation.engine.compiled_table import Ints, inner
@@ -120,29 +121,27 @@ def leaves_queue(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, op: 
 
 
 @inner
-def look_on(s: Ints, ops: Ints, lanes: Ints, pools: Ints, heap: Ints, n: int, origin: int) -> int:
-    """The next of a queue comes up, or the queue is closed for this pass."""
+def next_of(s: Ints, ops: Ints, lanes: Ints, pools: Ints, origin: int) -> int:
+    """Who comes up next of a queue; NONE where the queue is closed for this pass."""
     n_lanes = s[c.N_LANES]
-    if origin >= 2 * n_lanes:
+    if origin < n_lanes:
+        root = lanes[origin, c.QUEUE]
+        if root == NONE or (lanes[origin, c.HELD] == lanes[origin, c.SERVERS] and lanes[origin, c.STOPPABLE] == NONE):
+            lanes[origin, c.QUEUE_OPEN] = 0
+            return NONE
+    elif origin < 2 * n_lanes:
+        root = lanes[origin - n_lanes, c.SHADOW]
+        if root == NONE:
+            lanes[origin - n_lanes, c.SHADOW_OPEN] = 0
+    else:
         pool = origin - 2 * n_lanes
         root = pools[pool, c.POOL_QUEUE]
         if root == NONE:
             pools[pool, c.LEAST] = c.FAR
         if root == NONE or pools[pool, c.FREE] < pools[pool, c.LEAST]:
             close_pool(ops, pools, pool)
-            return n
-    elif origin >= n_lanes:
-        root = lanes[origin - n_lanes, c.SHADOW]
-        if root == NONE:
-            lanes[origin - n_lanes, c.SHADOW_OPEN] = 0
-            return n
-    else:
-        root = lanes[origin, c.QUEUE]
-        if root == NONE or (lanes[origin, c.HELD] == lanes[origin, c.SERVERS] and lanes[origin, c.STOPPABLE] == NONE):
-            lanes[origin, c.QUEUE_OPEN] = 0
-            return n
-    push_candidate(heap, n, ops, root, origin)
-    return n + 1
+            return NONE
+    return root
 
 
 @inner
@@ -164,7 +163,8 @@ def open_lane(s: Ints, ops: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int, 
 
 
 @inner
-def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints, op: int) -> int:
+def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints, op: int,
+         origin: int) -> int:
     """How many of its lanes are full of work that would make way; NONE if it is blocked, and lies where it waits."""
     first, meta, priority = ops[op, c.HOLD], ops[op, c.META], ops[op, c.PRIORITY]
     full = 0
@@ -175,12 +175,12 @@ def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints,
         if lanes[lane, c.IN_ORDER] and lanes[lane, c.HEAD] != op:
             ops[op, c.STATE] = c.OUT_OF_TURN
             return NONE
-        if blocks(s, ops, lanes, holds, lane, priority):
+        if lane != origin and blocks(s, ops, lanes, holds, lane, priority):
             lanes[lane, c.QUEUE] = enqueue(ops, lanes[lane, c.QUEUE], op)
             return NONE
         if lanes[lane, c.HELD] == lanes[lane, c.SERVERS]:
             full += 1
-    if ops[op, c.START_PS] == NONE:
+    if meta >> c.TAKE_SHIFT & c.COUNT and ops[op, c.START_PS] == NONE:
         first_take = ops[op, c.TAKE]
         for row in range(first_take, first_take + (meta >> c.TAKE_SHIFT & c.COUNT)):
             pool = takes[row, c.POOL]
@@ -212,11 +212,11 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
     changed = False
     while n > 0:
         op, origin = heap[0, c.BY_ROW], heap[0, c.ORIGIN]
-        drop_candidate(heap, n)
-        n -= 1
         if origin >= 0 and not leaves_queue(s, ops, holds, lanes, pools, op, origin):
+            drop_candidate(heap, n)
+            n -= 1
             continue
-        full = look(s, ops, holds, takes, lanes, pools, op)
+        full = look(s, ops, holds, takes, lanes, pools, op, origin)
         claims = False
         if full > 0:
             stopped = make_way(s, ops, holds, lanes, log, events, lists, op)
@@ -236,10 +236,14 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
             start(s, ops, holds, nodes, takes, releases, lanes, pools, events, lists, op)
             n = advance_turns(s, ops, holds, lanes, heap, lists, n, op)
             changed = True
-        if origin >= 0:
-            n = look_on(s, ops, lanes, pools, heap, n, origin)
-        elif origin == c.FROM_CLAIMERS and not claims:
+        if origin == c.FROM_CLAIMERS and not claims:
             first = ops[op, c.HOLD]
             for row in range(first, first + (ops[op, c.META] & c.COUNT)):
                 n = open_lane(s, ops, lanes, heap, lists, n, holds[row, c.LANE], op)
+        root = next_of(s, ops, lanes, pools, origin) if origin >= 0 else NONE
+        if root != NONE:
+            sift_candidate(heap, n, ops[root, c.PRIORITY], ops[root, c.READY], root, origin)
+        else:
+            drop_candidate(heap, n)
+            n -= 1
     return changed
