@@ -21,8 +21,10 @@ from emulation.bound_costs import Costs, Kind
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+ALL_TOKENS = 24
 SAMPLED_TOKENS = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-"""Token counts at whose ratio of costs the weights of a case are tried: any weights are valid, these are near best."""
+"""Token counts at whose ratio of costs the weights of a case are tried: all, if there are no more than ALL_TOKENS of
+them (the best weights are then among those tried), else the nearest to these (any weights are valid)."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ class Least:
         return found
 
     def _weights(self, home: Floats, unit: Floats, tokens: Ints) -> list[float]:
-        at = np.unique(np.searchsorted(tokens, [n for n in SAMPLED_TOKENS if n <= tokens[-1]]))
+        at = np.arange(len(tokens))
+        if len(tokens) > ALL_TOKENS:
+            at = np.unique(np.searchsorted(tokens, [n for n in SAMPLED_TOKENS if n <= tokens[-1]]))
         even = [float(unit[i] / (home[i] + unit[i])) for i in at.tolist() if home[i] + unit[i] > 0]
         return [0.0, 0.5, 1.0, *even]
 
