@@ -161,7 +161,8 @@ def answer_all(setup: Setup, session: Session) -> None:
     session.transport.wait()
     for at in range(0, len(prompts), work.batch):
         batch = prompts[at:at + work.batch]
-        made = executor.answer(batch, [work.output_tokens or 1] * len(batch), eos=ends(model))
+        made = executor.answer(batch, [work.output_tokens or 1] * len(batch), eos=ends(model),
+                               sampling=Sampling(config.seed + at, work.temperature) if work.temperature else None)
         session.record.texts += [tokenizer.decode(tokens) for tokens in made]
     session.scheduler.finish()
 

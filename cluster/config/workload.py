@@ -36,6 +36,7 @@ class Workload(Strict):
     batch (or all texts). prompt_tokens: length of each prompt (execute: at most). output_tokens: of each request,
     the first at the end of prefill.
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
+    temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
     """
 
     work: Literal["execute", "replay", "synthetic"]
@@ -48,6 +49,7 @@ class Workload(Strict):
     prompt_tokens: int | None = Field(default=None, ge=1)
     output_tokens: int | None = Field(default=None, ge=1)
     context_tokens: int = Field(default=0, ge=0)
+    temperature: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Workload":
@@ -66,6 +68,8 @@ class Workload(Strict):
             raise refuse("work: synthetic needs prompt_tokens and output_tokens")
         if self.work == "execute" and self.output_tokens is None:
             raise refuse("work: execute needs output_tokens")
+        if self.temperature and self.work != "execute":
+            raise refuse(f"temperature belongs to execute; under {self.work} no tokens are drawn")
         if self.context_tokens and self.work != "replay":
             raise refuse(f"context_tokens belongs to replay; under {self.work} the prompt fills the caches")
         return self
