@@ -1,5 +1,6 @@
 """Copies of shards in time: when each is ready, who used it last, and the memory that it holds."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,14 @@ class Copy:
     uses_from: int = -1
 
 
+@dataclass
+class Leaving:
+    """Evicted copies whose room no load has waited for: bytes and the edges after which they are free, oldest first."""
+
+    queue: deque[tuple[int, list[Edge]]] = field(default_factory=deque)
+    bytes_: int = 0
+
+
 def memory_pools(ledger: Ledger, first: int) -> tuple[tuple[Pool, ...], dict[int, int]]:
     """One pool of bytes a device, for copies: what its budget leaves beside the experts that rest there."""
     pools: list[Pool] = []
@@ -38,6 +47,7 @@ class Copies:
     def __init__(self, emit: Emitter, ledger: Ledger, pool_of: dict[int, int]) -> None:
         self._emit, self._ledger, self._pool_of = emit, ledger, pool_of
         self._copies: dict[Key, Copy] = {}
+        self._leaving: dict[int, Leaving] = {}
 
     def place_first(self) -> None:
         """Copies of the start are there at time zero and hold their memory."""
@@ -62,6 +72,7 @@ class Copies:
         bytes_ = int(self._ledger.part_bytes[part])
         waits = list(after)
         if over is None:
+            waits += self._room(device)
             op = self._emit.copy([(source, device)], bytes_, cause, waits, priority=priority, expert=expert,
                                  takes=[self._take(device, part)])
             copy = Copy(self._emit.ops.take_handle(op))
@@ -76,8 +87,31 @@ class Copies:
 
     def evict(self, key: Key) -> None:
         """Give a copy's memory back after its last use."""
+        device, _, _, part = key
         copy = self._copies.pop(key)
-        self._emit.ops.release(copy.handle, after=[*copy.ready, *copy.uses])
+        after = [*copy.ready, *copy.uses]
+        self._emit.ops.release(copy.handle, after=after)
+        leaving = self._leaving.setdefault(device, Leaving())
+        leaving.queue.append((int(self._ledger.part_bytes[part]), after))
+        leaving.bytes_ += int(self._ledger.part_bytes[part])
+
+    def _room(self, device: int) -> list[Edge]:
+        """When evicted copies have left the room that the load just noted in the ledger needs.
+
+        The ledger counts in the order of decisions, the pool in time: without these edges an urgent load could take
+        the room of a prefetch that was given up before it started, which would then wait for good.
+        """
+        leaving = self._leaving.setdefault(device, Leaving())
+        lack = leaving.bytes_ - self._ledger.free_bytes(device)
+        edges: list[Edge] = []
+        while lack > 0:
+            bytes_, after = leaving.queue.popleft()
+            edges += after
+            if bytes_ > lack:
+                leaving.queue.appendleft((bytes_ - lack, after))
+            leaving.bytes_ -= min(bytes_, lack)
+            lack -= bytes_
+        return edges
 
     def ready(self, device: int, moe: int, expert: int, parts: range) -> list[Edge]:
         """What a run waits for; nothing for a shard that rests there."""

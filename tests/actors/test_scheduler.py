@@ -14,6 +14,7 @@ from tests.schedulers.rig import (
     chiplets,
     drive,
     gpu_and_units,
+    gpus,
     model,
     resting,
     routing,
@@ -219,7 +220,13 @@ def test_a_prefetch_that_was_evicted_before_its_use_is_wasted():
     assert run.counts.prefetch(run.engine.spans().end_ps) == {"issued": 1, "useful": 0, "late": 0, "wasted": 1}
 
 
-def test_chiplets_count_a_hit_where_any_home_holds_the_expert():
+def test_an_expert_that_any_home_holds_is_a_hit():
+    run = scheduler(gpus(2), model(moe_layers=1, experts=4, top_k=1), load_policy("expert_parallel", {}), SpecEngine)
+    drive(run, [(step(0, 2, (0, 1)), [routing([[0], [3]])], [None])])
+    assert (run.counts.phases["decode"].hits, run.counts.phases["decode"].misses) == (2, 0)
+
+
+def test_chiplets_find_nothing_where_they_load_every_expert_anew():
     run = scheduler(chiplets(), model(moe_layers=1, experts=4, top_k=1), load_policy("expert_parallel", {}), SpecEngine)
     drive(run, [(step(n, 4, (0, 1, 2, 3)), [routing([[0], [1], [2], [3]])], [None]) for n in range(2)])
     tally = run.counts.phases["decode"]

@@ -11,10 +11,11 @@ from actors.scheduler import Scheduler
 from emulation.engine.spec import SpecEngine
 from emulation.errors import PlanError
 from emulation.ledger import Start
+from emulation.lowering.dense import Share, shares
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.ops import PREFETCH, Lane
 from emulation.plan import BROADCAST, Plan, Served
-from emulation.view import Setting, View
+from emulation.view import Setting, Step, View
 from schedulers.registry import load_policy
 from tests.schedulers.rig import (
     GB,
@@ -48,6 +49,14 @@ def served(machine, policy, layers, *, experts=4, top_k=1, tokens=1, budget=None
 
 def took(run: Scheduler) -> list[tuple[int, int]]:
     return [(times.begin_ps, times.end_ps) for times in run.steps]
+
+
+def test_a_home_reads_each_context_once_and_attends_from_every_token():
+    # Sequence 0: a prefill of positions 2, 0, 1 listed out of order; sequence 1 decodes position 9 on another home.
+    tokens = Step(0, np.array([0, 0, 0, 1]), np.array([2, 0, 1, 9]), np.zeros(4), np.array([0, 0, 0, 3]),
+                  np.array([True, False, False, True]))
+    assert shares(tokens) == {0: Share(tokens=3, attended=3 + 1 + 2, kept=3, ends=1),
+                              3: Share(tokens=1, attended=10, kept=10, ends=1)}
 
 
 # tensor and expert parallel
@@ -134,11 +143,18 @@ def test_all_to_all_lasts_as_long_as_its_busiest_link():
 
 
 def test_all_to_all_waits_for_the_slowest_of_its_senders():
-    # gpu 0: e0 for tokens 0 and 1, 512; gpu 1: e1 for tokens 2 to 4, 576. Rows of tokens 2 and 4 go out, 3200, and back.
+    # gpu 0: e0 for tokens 0 and 1, 512; gpu 1: e1 for tokens 2 to 4, 576. Rows of 2 and 4 go out, 3200, and back.
     run = served(gpus(2), load_policy("expert_parallel", {}), [[[0], [0], [1], [1], [1]]], experts=2, tokens=5)
     assert timeline(run)["expert e0 gpu0"] == [(3200, 3712)]
     assert timeline(run)["expert e1 gpu1"] == [(3200, 3776)]
     assert timeline(run)["copy return"] == [(3776, 6976)]
+
+
+def test_an_all_to_all_arrives_a_latency_after_its_bytes():
+    run = served(gpus(2, latency_ps=700), load_policy("expert_parallel", {}), [[[1]]], experts=2)
+    assert timeline(run)["copy dispatch"] == [(0, 2300)]
+    held = run.engine.occupancy()
+    assert (held.from_ps[0], held.to_ps[0]) == (0, 1600)
 
 
 def test_chiplets_load_from_the_channel_beside_them_into_slots_used_in_turn():
@@ -198,6 +214,28 @@ def test_load_over_a_victim_waits_for_its_last_use():
                              "copy demand e1 gpu": [(38848, 77248)], "expert e1 gpu": [(77248, 77696)]}
     two = served(gpu_and_units(1), load_policy("on_demand", {"slots": 2}), [[[0], [1]]], tokens=2)
     assert timeline(two)["copy demand e1 gpu"] == [(38400, 76800)]
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_prefetch_that_is_given_up_moves_to_its_end_first(over):
+    # Room for one copy: e3 is prefetched 0-38400 and given up in the same plan; e1 takes its place from 38400.
+    def plan(view: View) -> Plan:
+        plan = Plan(view.layer)
+        plan.load(3, to=GPU, priority=PREFETCH)
+        if over:
+            plan.load(1, to=GPU, over=3)
+        else:
+            plan.evict(3, of=GPU)
+            plan.load(1, to=GPU)
+        plan.run(1, on=GPU)
+        return plan
+
+    given = Setting(gpu_and_units(1), model(moe_layers=1, experts=4, top_k=1), np.array([384, 10**9]))
+    run = Scheduler(given, Scripted(rests_on_unit(), [plan]), SpecEngine)
+    drive(run, [(step(0, 1), [routing([[1]])], [None])])
+    assert timeline(run) == {"copy prefetch e3 gpu": [(0, 38400)], "copy demand e1 gpu": [(38400, 76800)],
+                             "expert e1 gpu": [(76800, 77248)]}
+    assert run.engine.free(GPU) == 0
 
 
 def test_load_over_a_victim_of_an_earlier_step_waits_for_nothing():

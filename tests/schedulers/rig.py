@@ -96,7 +96,7 @@ def chiplets(side: int = 2, slots_bytes: int = 10**9) -> Machine:
     return Machine("chiplets", tuple(devices), tuple(links), tuple(lanes), homes=tuple(range(n)), quantum_bytes=64)
 
 
-def gpus(count: int) -> Machine:
+def gpus(count: int, latency_ps: int = 0) -> Machine:
     """GPUs that are all homes and on which experts rest, joined by a link for each pair and direction."""
     lanes = [Lane(f"sm{i}") for i in range(count)]
     devices = [Device(f"gpu{i}", "gpu", 10**9, (i,), (), kernels(1000 * GB, ("expert", "reduce")), rests=True)
@@ -106,7 +106,7 @@ def gpus(count: int) -> Machine:
         for b in range(count):
             if a != b:
                 lanes.append(Lane(f"{a}>{b}"))
-                links.append(Link(f"{a}>{b}", a, b, len(lanes) - 1, 10 * GB))
+                links.append(Link(f"{a}>{b}", a, b, len(lanes) - 1, 10 * GB, latency_ps))
     return Machine("gpus", tuple(devices), tuple(links), tuple(lanes), homes=tuple(range(count)), quantum_bytes=64)
 
 
