@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 
 from cluster.observe import schema
+from cluster.observe.digest import array_bytes
 from cluster.observe.figures import quantiles, skew
+from cluster.observe.journal import Journal
 from cluster.observe.result import RESULT_FILE, Result
 from cluster.observe.timeline import TIMELINE_FILE
 from emulation.errors import InputError, MoelabError
 from emulation.machine import Device, Kernel, Link, Machine
 from emulation.model import Layer
+from emulation.plan import Plan
+from emulation.validate import Decision
+from emulation.view import Pairs, Routing, Step
 
-from .conftest import EXPERTS, LAYERS, OUTPUTS, PROMPTS, feed, machine, model, policy_of, result_of, run
+from .conftest import EXPERTS, LAYERS, OUTPUTS, PROMPTS, PROVENANCE, feed, machine, model, policy_of, result_of, run
 
 HOST_KEYS = ("lag", "paths", "ports", "restarts", "times", "transport", "versions", "workers")
 
@@ -98,13 +103,48 @@ def test_two_runs_with_equal_spans_and_other_routing_differ() -> None:
     assert one.digest != other.digest
 
 
+def test_a_journal_covers_tokens_routing_forecast_and_what_is_served() -> None:
+    whole = np.ones(2, np.bool_)
+    step = Step(0, np.array([0, 1]), np.array([4, 7]), np.array([1, 1]), np.array([0, 0]), whole)
+    routing, other = (Routing(np.array([[a, 1], [2, 3]]), np.full((2, 2), 0.5)) for a in (0, 5))
+    served = routing.pairs
+
+    def digest(step: Step = step, routing: Routing = routing, forecast: Routing | None = routing,
+               served: Pairs = served, early: Any = None) -> str:
+        journal = Journal()
+        journal.begin(step)
+        none = np.zeros(len(served.token), np.bool_)
+        journal.decide(routing, forecast, Decision(Plan(0), [], served, none if early is None else early, 0, 0, 0))
+        return journal.digest
+
+    seen = [digest()]
+    for name in ("sequence", "position", "phase", "home"):
+        column = getattr(step, name).copy()
+        column[1] += 1
+        seen.append(digest(step=replace(step, **{name: column})))
+    seen += [digest(step=replace(step, number=1)), digest(step=replace(step, ends=~whole)), digest(routing=other),
+             digest(forecast=other), digest(forecast=None), digest(served=replace(served, expert=served.expert[::-1])),
+             digest(routing=Routing(routing.experts, routing.weights * 2)),
+             digest(served=replace(served, weight=served.weight * 2)),
+             digest(served=replace(served, token=served.token[::-1])),
+             digest(early=np.array([True, False, False, False]))]
+    assert len(set(seen)) == len(seen)
+
+
+def test_arrays_of_other_shape_or_kind_have_other_bytes() -> None:
+    flat = np.arange(6)
+    arrays = [flat, flat.reshape(2, 3), flat.reshape(3, 2), flat.view(np.float64)]
+    assert len({array_bytes(array) for array in arrays}) == 4
+    assert array_bytes(flat.astype(np.int32)) == array_bytes(flat) == array_bytes(flat.astype(">i8"))
+
+
 def test_tokens_text_config_and_inputs_are_in_the_digest(small: Result) -> None:
     others: list[dict[str, Any]] = [
         {"text": [{"sequence": 0, "token_ids": [4, 6], "text": "so be it"}]},
         {"text": [{"sequence": 0, "token_ids": [4, 5], "text": "so be It"}]}, {"text": None},
         {"config": {"seed": 1, "policy": {"name": "resident"}}}, {"hashes": {"trace": "1" * 64}}, {"provenance": []},
         {"approximations": []}, {"bound": None}, {"bound": {"lb_ps": 10**8 + 1, "binds": "P", "links": 3}},
-        {"policy": "other"}]
+        {"provenance": [{**row, "source": row["source"] + "?"} for row in PROVENANCE]}, {"policy": "other"}]
     found = [result_of(**other).digest for other in others]
     assert len({small.digest, *found}) == 1 + len(found)
 
@@ -242,6 +282,7 @@ def test_the_weakest_constant_gives_the_label() -> None:
 
     assert label("measured", "assumed", "paper") == "partly assumed"
     assert label("measured", "data_sheet") == "spec sheet"
+    assert label("measured", "paper") == "spec sheet"
     assert label("measured", "computed") == "measured"
     assert label() == "unknown"
 

@@ -99,6 +99,7 @@ def test_the_frame_holds_every_figure_once(small: Result) -> None:
     frame = small.to_pandas()
     assert list(frame.columns) == ["part", "name", "figure", "unit", "value"]
     assert not frame.duplicated(["part", "name", "figure"]).any()
+    assert not frame.value.isna().any()
     row = frame[(frame.part == "phase") & (frame.name == "decode") & (frame.figure == "time")]
     assert (row.unit.item(), row.value.item()) == ("s", small.phases["decode"].time_ps / 10**12)
     stalls = frame[(frame.part == "stall") & (frame.name == "stream")]

@@ -143,6 +143,7 @@ def test_flows_lead_from_each_load_to_its_first_use(flight: Flight) -> None:
     starts = {flow: piece for piece in decoded.slices for flow in piece.flows}
     ends = {flow: piece for piece in decoded.slices for flow in piece.ends_flows}
     assert set(starts) == set(ends)
+    assert sum(len(piece.ends_flows) for piece in decoded.slices) == len(ends)
     for flow, load in starts.items():
         use = ends[flow]
         assert load.category in ("demand load", "prefetch")
