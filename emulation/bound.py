@@ -12,8 +12,8 @@ that placing leaves to be moved, and lanes and links that are each busy for no l
 
 Both stay below every schedule because (1) an expert over n tokens, cut by columns and tokens into pieces, takes on one
 device at least its fraction x of the uncut time: a piece of a columns and b tokens has x = a b <= a, b; it reads
-a W + b n (...) >= x (W + n (...)) bytes, computes x of the flops, and its overhead is o >= x o, so with T(1) = o + max(.)
-it takes >= x T(1); (2) a maximum is at least any weighted mean; (3) what is left out (waiting, order, whole experts,
+a W + b n (...) >= x (W + n (...)) bytes, computes x of the flops, and its overhead is o >= x o: at least x T(1) in all,
+with T(1) = o + max(.); (2) a maximum is at least any weighted mean; (3) what is left out (waiting, order, whole experts,
 returns of memory) only adds time. Rounding: durations of the lowering are rounded up, all sums here are rounded down.
 
 Early runs (experts fed by an earlier layer's hidden state) may hide behind dense work: they count in R, not in P.
@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.bound_costs import Costs
-from emulation.bound_lp import Relaxation, Totals, Uses, relax
+from emulation.bound_lp import relax
 from emulation.bound_path import Least, Rows
+from emulation.bound_uses import Totals, Uses
 from emulation.ledger import Start
 from emulation.lowering.dense import Share, shares
 from emulation.machine import Machine
@@ -42,7 +43,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Bound:
-    """No schedule ends before lb_ps = max(path_ps, relaxation_ps). binding: which of the two, and what is tight in it."""
+    """No schedule ends before lb_ps = max(path_ps, relaxation_ps). binding: which of the two, and what is tight."""
 
     lb_ps: int
     path_ps: int
@@ -100,7 +101,7 @@ class BoundInput:
         self._distinct[-1][moe, 0] = len(np.unique(token))
 
     def add_routed(self, experts: Ints) -> None:
-        """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) where there is none."""
+        """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""
         ids = experts.astype(np.int64)
         there = (ids != DROPPED) & (ids < self._experts)
         layer = np.broadcast_to(np.arange(self._layers)[:, None], ids.shape)
@@ -132,7 +133,7 @@ class BoundInput:
         """The bound of the work so far. start: where experts lie, if the policy may not choose it."""
         self._work_off()
         path_ps = self._now_ps
-        found: Relaxation = relax(self.costs, self._uses, self._totals, start)
+        found = relax(self.costs, self._uses, self._totals, start)
         if path_ps >= found.ps:
             return Bound(path_ps, path_ps, found.ps, "path: the chain of steps and layers")
         return Bound(found.ps, path_ps, found.ps, f"relaxation: {found.tight}")

@@ -150,6 +150,11 @@ class Costs:
             return 0
         return sum(unit.kernels[family].issue_ps for family in families if family in unit.kernels)
 
+    def issued_in_order(self, device: int) -> bool:
+        """Whether a thread issues its work, in program order."""
+        issuer = self.machine.devices[device].issuer
+        return issuer is not None and self.machine.lanes[issuer.lane].in_order
+
     def sync_ps(self, home: int) -> int:
         issuer = self.machine.devices[home].issuer
         return issuer.sync_ps if issuer else 0
@@ -196,7 +201,7 @@ class Costs:
         for layer in self.model.layers:
             now += ["attention", layer]
             if layer.is_moe:
-                stretches.append(tuple([*now, ROUTER, layer]))
+                stretches.append((*now, ROUTER, layer))
                 now = [layer]
             else:
                 now += ["dense", layer]
@@ -248,5 +253,5 @@ class Costs:
             if family in unit.kernels:
                 at_ps = max(at_ps, issued_ps) + ps
         sync_ps = self.sync_ps(home)
-        in_order = unit.issuer is not None and self.machine.lanes[unit.issuer.lane].in_order
-        return Chain(kernels_ps + sync_ps, max(at_ps, issued_ps) + sync_ps if in_order else 0, shared_ps)
+        issued_ps = max(at_ps, issued_ps) + sync_ps if self.issued_in_order(home) else 0
+        return Chain(kernels_ps + sync_ps, issued_ps, shared_ps)

@@ -1,14 +1,14 @@
 """The relaxation R: a linear program over where experts lie and run, and a bound that its prices prove.
 
-Variables: T; S[l], the time of all stretches behind the routers of MoE layer l; for groups g of experts of a layer, uses
-j of them that are alike and kinds k of devices: N[j,k] how many of those uses (fractions of experts) run there, R[g,k]
-how many of the group's experts lie there at the start, Z[g,k] how many are moved there later; F[s,k] experts moved from
-stores of kind s. Every constraint is an inequality that all schedules satisfy, so the least T is a bound:
+Variables: T; S[l], the time of all stretches behind the routers of MoE layer l; for groups g of experts of a layer,
+uses j of them that are alike and kinds k of devices: N[j,k] how many of those uses (fractions of experts) run there,
+R[g,k] how many of the group's experts lie there at the start, Z[g,k] how many are moved there later; F[s,k] experts
+moved from stores of kind s. Every constraint is an inequality that all schedules satisfy: the least T is a bound.
 
 path     T >= dense work before first routers + sum of S[l]; S[l] >= what `bound_path` found.
 lanes    S[l] >= the dense chain + a kind's even share of its runs + for units the way there and back. A visited unit
          pays that way whole; the experts' fractions weighed by 1/active sum to at most one, so it pays at least that
-         part. At home also with every run's gather, less those that a layer's rows can spare; and on the issuing thread.
+         part. At home also with every run's gather, less those that a layer's rows can spare; and on the issuer.
 cover    every use runs. there   N[j,k] <= uses an expert has at most * (R + Z): what runs is held.
 rest     every expert rests somewhere. room   R fits. In a run never evicted and moved at most once: Z has no room row.
 moved    what comes into a kind is at least Z, and at least what its runs use less what it can hold as a step begins,
@@ -17,20 +17,18 @@ links    T less what comes before the first router and behind the last layer >= 
          rows of activations (each row counted once for the experts that share it, at most `most` of them).
 
 Equal devices are one kind; a row for each of its lanes becomes their mean, with the smallest coefficient that any of
-the kind has: a mean of valid rows is valid. Groups add the rows of experts; a use is counted at the largest of the group.
+the kind has: a mean of valid rows is valid. Groups add the rows of experts, with the most uses of any of them.
 
-The solver's answer is not believed: its prices y >= 0 are repaired until no unbounded variable has a negative reduced
-cost, and the bound is y b + the least of (c - y A) x over the boxes of x: weak duality, valid for any y.
+The bound is what the prices of its solution prove (`bound_program`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csr_array
 
 from emulation.bound_costs import Costs, Kind
+from emulation.bound_program import Program, Relaxation, least
 from emulation.bound_uses import Entries, Totals, Uses
 from emulation.ledger import Start
 from emulation.units import PS_PER_S
@@ -40,55 +38,6 @@ Floats = NDArray[np.float64]
 
 SIZE = 5000
 """Variables N that the program may have at most, unless one group a layer has more."""
-MARGIN = 1e-9
-"""Relative; far more than what sums of 10^4 doubles lose."""
-
-
-@dataclass(frozen=True)
-class Relaxation:
-    """The bound, and what is tight at it."""
-
-    ps: int
-    tight: str
-
-
-@dataclass
-class Program:
-    """Rows `A x >= b` in coordinates, with a name each; boxes of x."""
-
-    low: list[Floats] = field(default_factory=list)
-    high: list[Floats] = field(default_factory=list)
-    width: int = 0
-    names: list[str] = field(default_factory=list)
-    bounds: list[float] = field(default_factory=list)
-    _row: list[Ints] = field(default_factory=list)
-    _column: list[Ints] = field(default_factory=list)
-    _value: list[Floats] = field(default_factory=list)
-
-    def variables(self, count: int, low: float | Floats, high: float | Floats) -> Ints:
-        """New variables in boxes; their numbers."""
-        self.low.append(np.broadcast_to(np.asarray(low, np.float64), count))
-        self.high.append(np.broadcast_to(np.asarray(high, np.float64), count))
-        self.width += count
-        return np.arange(self.width - count, self.width)
-
-    def row(self, name: str, bound: float, *terms: tuple[Ints | int, Floats | float]) -> None:
-        """One row."""
-        self.rows(name, np.array([bound]), *((np.zeros(np.size(c), np.int64), np.atleast_1d(c), v) for c, v in terms))
-
-    def rows(self, name: str, bounds: Floats, *terms: tuple[Ints, Ints, Floats | float]) -> None:
-        """Rows of one name; terms: (row among these, column, value)."""
-        first = len(self.bounds)
-        self.bounds += bounds.tolist()
-        self.names += [name] * len(bounds)
-        for row, column, value in terms:
-            self._row.append(np.asarray(row, np.int64) + first)
-            self._column.append(np.asarray(column, np.int64))
-            self._value.append(np.broadcast_to(np.asarray(value, np.float64), np.shape(row)))
-
-    def matrix(self) -> csr_array:
-        parts = (np.concatenate(self._value), (np.concatenate(self._row), np.concatenate(self._column)))
-        return csr_array(parts, shape=(len(self.bounds), self.width))
 
 
 @dataclass(frozen=True)
@@ -114,7 +63,7 @@ def places(costs: Costs) -> Places:
 
 @dataclass(frozen=True)
 class Groups:
-    """Uses of experts put together. Of each use j: group, layer, tokens, active, early, count in all, most of one expert.
+    """Uses of experts put together. Of each use j: group, layer, tokens, active, early, count, most of one expert.
 
     size, layer_of [groups]; at [groups, places]: experts of the group there at the start, where that is given.
     """
@@ -136,7 +85,7 @@ def group(entries: Entries, layers: int, experts: int, kinds: int, held: Floats 
     held [layers, experts, places]: what lies where at the start, if that is given; then groups have it in common.
     """
     total = np.zeros((layers, experts), np.int64)
-    np.add.at(total, (entries.layer, entries.expert), entries.count * (1 + entries.tokens))
+    np.add.at(total, (entries.layer, entries.expert), entries.times * (1 + entries.tokens))
     code = np.zeros((layers, experts), np.int64)
     if held is not None:
         _, code = np.unique(held.reshape(layers * experts, -1), axis=0, return_inverse=True)
@@ -163,8 +112,8 @@ def _grouped(entries: Entries, total: Ints, code: Ints, parts: int, held: Floats
     key = np.stack([of, entries.tokens, entries.active, entries.early])
     unique, where = np.unique(key, axis=1, return_inverse=True)
     count, most = np.zeros(unique.shape[1], np.int64), np.zeros(unique.shape[1], np.int64)
-    np.add.at(count, where.ravel(), entries.count)
-    np.maximum.at(most, where.ravel(), entries.count)
+    np.add.at(count, where.ravel(), entries.times)
+    np.maximum.at(most, where.ravel(), entries.times)
     layer_of = np.zeros(len(names), np.int64)
     layer_of[numbers[used]] = np.nonzero(used)[0]
     at = None
@@ -190,7 +139,7 @@ def relax(costs: Costs, uses: Uses, totals: Totals, start: Start | None) -> Rela
     """The bound R; start: where experts lie, if that is given."""
     least_ps = int(totals.before_ps + totals.least_ps.sum())
     entries = uses.entries()
-    if not len(entries.count) or not costs.kinds:
+    if not len(entries.times) or not costs.kinds:
         return Relaxation(least_ps, "the chain of layers")
     where = places(costs)
     layers, experts = len(costs.model.moe_layers), costs.model.experts
@@ -207,7 +156,7 @@ def relax(costs: Costs, uses: Uses, totals: Totals, start: Start | None) -> Rela
     program.rows("cover", groups.count.astype(np.float64), *((rows, column, 1.0) for column in n))
     flows = _placement(program, costs, uses, groups, where, n, layers * experts)
     _links(program, costs, totals, groups, where, scale, t, n, flows)
-    return _solve(program, scale, totals)
+    return least(program, scale)
 
 
 def _lanes(program: Program, costs: Costs, totals: Totals, groups: Groups, scale: float, number: int, kind: Kind,
@@ -266,8 +215,8 @@ def _placement(program: Program, costs: Costs, uses: Uses, groups: Groups, where
     flows: dict[tuple[int, int], int] = {}
     for number, kind in enumerate(costs.kinds):
         z.append(program.variables(many, 0.0, size * len(kind)))
-        program.rows("there", np.zeros(len(rows)), (rows, r[number][groups.of], most), (rows, z[number][groups.of], most),
-                     (rows, n[number], -1.0))
+        program.rows("there", np.zeros(len(rows)), (rows, r[number][groups.of], most),
+                     (rows, z[number][groups.of], most), (rows, n[number], -1.0))
         sources = [place for place in range(len(where.devices))
                    if where.rests[place] and _pairs(costs, where, place, number)]
         for place in sources:
@@ -304,7 +253,8 @@ def _links(program: Program, costs: Costs, totals: Totals, groups: Groups, where
 
     def held(a: int, b: int, *, copies: bool) -> dict[int, float]:
         """Lane -> seconds a byte."""
-        route, found = machine.routes[a, b], {}
+        route = machine.routes[a, b]
+        found: dict[int, float] = {}
         for link in route:
             found[link.lane] = max(found.get(link.lane, 0.0), 1.0 / link.bytes_per_s)
         if copies:
@@ -328,10 +278,11 @@ def _links(program: Program, costs: Costs, totals: Totals, groups: Groups, where
         assert isinstance(servers, int)
         terms: list[tuple[Ints | int, Floats | float]] = []
         for key, ways in moves.items():
-            terms.append((flows[key], -min(sum(way.get(lane, 0.0) for lane in lanes) for way in ways) * expert_ps / scale))
+            each = min(sum(way.get(lane, 0.0) for lane in lanes) for way in ways) * expert_ps
+            terms.append((flows[key], -each / scale))
         for number, both in visits.items():
             each = min(sum(one.get(lane, 0.0) for one in way for lane in lanes) for way in both) * row_ps
-            terms.append((n[number], -each * groups.tokens / scale))
+            terms.append((n[number], -each * groups.tokens.astype(np.float64) / scale))
         width = float(len(lanes) * servers)
         names = ", ".join(machine.lanes[lane].name for lane in lanes)
         program.row(f"the link lane {names}", width * (totals.first_ps + totals.last_ps) / scale, (t, width), *terms)
@@ -339,45 +290,5 @@ def _links(program: Program, costs: Costs, totals: Totals, groups: Groups, where
         share = 1.0 / (len(kind) * kind.servers)
         run = costs.run_ps(kind, groups.tokens.astype(np.float64)) * share
         names = ", ".join(machine.devices[d].name for d in kind.devices)
-        program.row(f"the lanes of {names}", (totals.first_ps + totals.last_ps) / scale, (t, 1.0), (n[number], -run / scale))
-
-
-def _solve(program: Program, scale: float, totals: Totals) -> Relaxation:
-    matrix, bounds = program.matrix(), np.array(program.bounds)
-    low, high = np.concatenate(program.low), np.concatenate(program.high)
-    cost = np.zeros(program.width)
-    cost[0] = 1.0
-    answer = linprog(cost, A_ub=-matrix, b_ub=-bounds, bounds=np.stack([low, high], axis=1), method="highs-ds")
-    if answer.x is None:
-        return Relaxation(int(totals.before_ps + totals.least_ps.sum()), "the chain of layers")
-    prices = np.maximum(-answer.ineqlin.marginals, 0.0)
-    value = _proved(matrix, bounds, low, high, cost, prices)
-    ps = int(np.floor(value * scale * (1 - MARGIN)))
-    coarse = 10 ** max(len(str(max(ps, 1))) - 9, 0)
-    weight: dict[str, float] = {}
-    for name, price, bound in zip(program.names, (prices * np.abs(bounds)).tolist(), prices.tolist(), strict=True):
-        if name not in ("cover", "there", "rest") and bound > 1e-7:
-            weight[name] = weight.get(name, 0.0) + price
-    tight = sorted(weight, key=lambda name: (-weight[name], name))
-    return Relaxation(ps // coarse * coarse, "; ".join(tight[:3]) or "the chain of layers")
-
-
-def _proved(matrix: csr_array, bounds: Floats, low: Floats, high: Floats, cost: Floats, prices: Floats) -> float:
-    """The bound that prices prove. Columns without an upper end must not gain: rows that give to them are cheapened."""
-    columns = matrix.tocsc()
-    for _ in range(4):
-        reduced = cost - matrix.T @ prices
-        bad = np.flatnonzero((reduced < 0) & np.isinf(high))
-        if not len(bad):
-            break
-        for column in bad.tolist():
-            rows = columns.indices[columns.indptr[column]:columns.indptr[column + 1]]
-            values = columns.data[columns.indptr[column]:columns.indptr[column + 1]]
-            gives = values * prices[rows]
-            have, want = gives[gives > 0].sum(), cost[column] - gives[gives < 0].sum()
-            prices[rows[gives > 0]] *= max(0.0, want / have * (1 - 1e-12)) if have > 0 else 0.0
-    reduced = cost - matrix.T @ prices
-    if (reduced[np.isinf(high)] < 0).any():
-        return 0.0
-    gain = np.where(reduced >= 0, reduced * low, reduced * np.where(np.isinf(high), 0.0, high))
-    return float(prices @ bounds + gain.sum())
+        program.row(f"the lanes of {names}", (totals.first_ps + totals.last_ps) / scale, (t, 1.0),
+                    (n[number], -run / scale))

@@ -10,7 +10,7 @@ All sums are of integers rounded down, so that it is the same on every machine.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from emulation.bound_costs import Costs, Kind
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+MANY_TOKENS = 32
 ALL_TOKENS = 24
 SAMPLED_TOKENS = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 """Token counts at whose ratio of costs the weights of a case are tried: all, if there are no more than ALL_TOKENS of
@@ -44,6 +45,15 @@ class Rows:
     shared_ps: Ints
 
 
+def total(histogram: Ints, each_ps: Ints) -> Ints:
+    """histogram @ each_ps. In doubles where that is exact (every sum below 2^53 of them), since it is much faster."""
+    if float(histogram.sum(axis=1).max(initial=0)) * float(np.abs(each_ps).max(initial=0)) < 2.0 ** 53:
+        found: Ints = (histogram.astype(np.float64) @ each_ps.astype(np.float64)).astype(np.int64)
+        return found
+    exact: Ints = histogram @ each_ps
+    return exact
+
+
 class Case(NamedTuple):
     """Whether the home takes part, and how many units do: at least `few`, at most `many`."""
 
@@ -61,7 +71,15 @@ class Least:
         self._homes = sum(len(kind) for kind in costs.homes)
 
     def stretches_ps(self, rows: Rows) -> Ints:
-        """From each layer's router to the next decision, [rows]."""
+        """From each layer's router to the next decision, [rows]. Rows of few tokens have few counts: they go apart."""
+        least = np.zeros(len(rows.counts), np.int64)
+        many = rows.counts.max(axis=1) > MANY_TOKENS
+        for some in (many, ~many):
+            if some.any():
+                least[some] = self._stretches_ps(Rows(*(getattr(rows, field.name)[some] for field in fields(Rows))))
+        return least
+
+    def _stretches_ps(self, rows: Rows) -> Ints:
         unique, inverse = np.unique(rows.counts, return_inverse=True)
         height, width = len(rows.counts), len(unique)
         key = np.arange(height)[:, None] * width + inverse.reshape(rows.counts.shape)
@@ -101,9 +119,8 @@ class Least:
         """All runs in a row; rows are gathered wherever an expert has not all of them."""
         run, gathered = (np.array([self._costs.exact_run_ps(kind, n, flag) for n in tokens.tolist()])
                          for flag in (False, True))
-        total: Ints = (histogram @ gathered
-                       - (histogram * (tokens == rows.tokens[:, None])) @ (gathered - run)) // kind.servers
-        return total
+        whole = histogram * (tokens == rows.tokens[:, None])
+        return (total(histogram, gathered) - total(whole, gathered - run)) // kind.servers
 
     def _alone_at_home_ps(self, rows: Rows, histogram: Ints, tokens: Ints) -> Ints:
         kind, device = self._costs.homes[0], self._costs.homes[0].devices[0]
@@ -112,7 +129,8 @@ class Least:
                               (("expert", "scatter", "record"), ("gather",)))
         active, whole = histogram.sum(axis=1), (histogram * (tokens == rows.tokens[:, None])).sum(axis=1)
         issued_ps = np.where(rows.issued_ps > 0, rows.issued_ps + active * each_ps + (active - whole) * gather_ps, 0)
-        return np.maximum(lanes_ps, issued_ps)
+        least: Ints = np.maximum(lanes_ps, issued_ps)
+        return least
 
     def _alone_on_unit_ps(self, rows: Rows, histogram: Ints, tokens: Ints) -> Ints:
         found = []
@@ -145,31 +163,33 @@ class Least:
         for gathered in (False, True):
             unit = self._cheapest(costs.units, tokens, gathered=gathered) / case.many if case.many else None
             home = self._cheapest(costs.homes, tokens, gathered=gathered) / self._homes if case.home else None
+            present = (costs.homes if case.home else [], costs.units if case.many else [])
             spared_home, spared_unit = (self._spared_ps(kinds, rows, tokens, lasts) if gathered else 0
-                                        for kinds in (costs.homes if case.home else [], costs.units if case.many else []))
+                                        for kinds in present)
             unit_ps = rows.kernels_ps + fixed_ps - spared_unit
             if home is None:
                 assert unit is not None
-                bounds.append(unit_ps + histogram @ np.floor(unit).astype(np.int64))
+                bounds.append(unit_ps + total(histogram, np.floor(unit).astype(np.int64)))
                 continue
             home_ps = rows.kernels_ps + self._home_constant_ps(case, rows) - spared_home
             bounds += self._weighed(home_ps, home, unit_ps, unit, histogram, tokens)
             if costs.one_home and not gathered:
                 device = costs.homes[0].devices[0]
                 issue = np.full(len(tokens), float(costs.issue_ps(device, "expert", "scatter", "record")))
-                if issue.any() and costs.machine.lanes[costs.machine.devices[device].issuer.lane].in_order:  # type: ignore[union-attr]
+                if costs.issued_in_order(device):
                     bounds += self._weighed(rows.issued_ps + case.few * self._wait_ps(device), issue, unit_ps, unit,
                                             histogram, tokens)
-        return np.maximum.reduce(bounds)
+        least: Ints = np.maximum.reduce(bounds)
+        return least
 
     def _weighed(self, home_ps: Ints, home: Floats, unit_ps: Ints, unit: Floats | None, histogram: Ints,
                  tokens: Ints) -> list[Ints]:
         if unit is None:
-            return [home_ps + histogram @ np.floor(home).astype(np.int64)]
+            return [home_ps + total(histogram, np.floor(home).astype(np.int64))]
         found = []
         for a in self._weights(home, unit, tokens):
             each = np.floor(np.minimum(a * home, (1 - a) * unit)).astype(np.int64)
-            found.append(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1 + histogram @ each)
+            found.append(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1 + total(histogram, each))
         return found
 
     def _weights(self, home: Floats, unit: Floats, tokens: Ints) -> list[float]:
@@ -203,20 +223,24 @@ class Least:
     def _longest_ps(self, case: Case, tokens: Ints) -> Ints:
         """One expert by itself: at home, on units, or cut between them so that they end together; [tokens]."""
         costs = self._costs
-        ways, at = [], tokens.astype(np.float64)
-        if case.many:
-            fixed = min(costs.fixed_ps(kind, 1) for kind in costs.units)
-            over_u = fixed + min(costs.overhead_ps(kind) for kind in costs.units)
-            rest_u = np.minimum.reduce([(costs.run_ps(k, at) - costs.overhead_ps(k)) / k.servers for k in costs.units])
-            rest_u = rest_u / case.many
-            ways.append(over_u + rest_u)
-        if case.home:
-            over_h = min(costs.overhead_ps(kind) for kind in costs.homes)
-            rest_h = np.minimum.reduce([(costs.run_ps(k, at) - costs.overhead_ps(k)) / k.servers for k in costs.homes])
-            rest_h = rest_h / self._homes
-            ways.append(over_h + rest_h)
-        if case.home and case.many:
-            both = np.maximum(rest_h + rest_u, 1e-9)
-            x = np.clip((over_u - over_h + rest_u) / both, 0.0, 1.0)
-            ways.append(np.minimum(over_h + x * rest_h, over_u + (1 - x) * rest_u))
-        return np.floor(np.minimum.reduce(ways)).astype(np.int64) - 1
+        at = tokens.astype(np.float64)
+
+        def alone(kinds: list[Kind], share: int, fixed_ps: int) -> tuple[int, Floats]:
+            """Constant and proportional part of its time on some of these devices."""
+            rest: Floats = np.minimum.reduce([(costs.run_ps(k, at) - costs.overhead_ps(k)) / k.servers for k in kinds])
+            return fixed_ps + min(costs.overhead_ps(kind) for kind in kinds), rest / share
+
+        visit_ps = min((costs.fixed_ps(kind, 1) for kind in costs.units), default=0)
+        if not case.home:
+            over, rest = alone(costs.units, case.many, visit_ps)
+            found = over + rest
+        elif not case.many:
+            over, rest = alone(costs.homes, self._homes, 0)
+            found = over + rest
+        else:
+            (over, rest), (away, share) = alone(costs.homes, self._homes, 0), alone(costs.units, case.many, visit_ps)
+            x = np.clip((away - over + share) / np.maximum(rest + share, 1e-9), 0.0, 1.0)
+            both = np.minimum(over + x * rest, away + (1 - x) * share)
+            found = np.minimum(both, np.minimum(over + rest, away + share))
+        least: Ints = np.floor(found).astype(np.int64) - 1
+        return least

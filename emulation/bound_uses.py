@@ -25,7 +25,7 @@ class Entries(NamedTuple):
     tokens: Ints
     active: Ints
     early: Ints
-    count: Ints
+    times: Ints
 
 
 class Uses:
@@ -75,13 +75,12 @@ def rounded(values: Ints, exact: int, *, up: bool) -> Ints:
 @dataclass
 class Totals:
     """Sums over steps, by MoE layer [layers]: the dense chains behind it, the least time of its stretch, and the
-    gathers that may be spared on homes and units. before_ps: dense work before first routers, with the first arrival."""
+    gathers that may be spared, by kind. before_ps: dense work before first routers, with the first arrival."""
 
     kernels_ps: Ints
     issued_ps: Ints
     shared_ps: Ints
     least_ps: Ints
-    most_tokens: Ints
     spared: dict[int, Ints] = field(default_factory=dict)
     before_ps: int = 0
     first_ps: int = -1
@@ -91,10 +90,11 @@ class Totals:
     @staticmethod
     def none(layers: int) -> "Totals":
         """Of no step."""
-        return Totals(*(np.zeros(layers, np.int64) for _ in range(5)))
+        none = np.zeros((4, layers), np.int64)
+        return Totals(none[0], none[1], none[2], none[3])
 
     def step(self, not_before_ps: int, dense_ps: int) -> None:
-        """A step's dense work before its first router. Later arrivals only wait where the steps before them are fast."""
+        """A step's dense work before its first router. Only the first arrival is sure to be waited for."""
         if self.first_ps < 0:
             self.first_ps = self.before_ps = not_before_ps + dense_ps
         else:

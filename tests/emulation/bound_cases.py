@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, permutations, product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from actors.scheduler import Scheduler
+from actors.scheduler import MakeEngine, Scheduler
 from emulation.bound import BoundInput
 from emulation.engine.spec import SpecEngine
 from emulation.errors import PlanError
@@ -54,7 +54,8 @@ def machine(rng: np.random.Generator, units: int, *, store: bool = False, eager:
     families = [family for family in DENSE if family not in ("scatter", "gather", "shared") or rng.random() < 0.7]
     kernels = {family: kernel(bandwidth, flops, 2, 50) for family in families}
     if eager:
-        kernels |= {family: Kernel(0, 1, 1, int(rng.integers(1, 20)) * US // 10) for family in ("copy", "record", "wait")}
+        kernels |= {family: Kernel(0, 1, 1, int(rng.integers(1, 20)) * US // 10)
+                    for family in ("copy", "record", "wait")}
     lanes = [Lane("gpu"), Lane("host", in_order=True)]
     devices = [Device("gpu", "gpu", 10**9, (0,), (), kernels, Issuer(1, US) if eager else None)]
     links: list[Link] = []
@@ -80,7 +81,8 @@ def model(layers: int, experts: int, top_k: int, shared: bool = False) -> Model:
     """24 kB an expert."""
     layer = Layer(Work(16_000, 200, 16_000), 256, 64, Work(128, 64, 256),
                   shared=Work(12_000, 200, 12_000) if shared else Work())
-    return Model("tiny", (layer,) * layers, experts, top_k, 64, 64, 3, Fraction(2), Fraction(2), head=Work(9_000, 90, 9_000))
+    return Model("tiny", (layer,) * layers, experts, top_k, 64, 64, 3, Fraction(2), Fraction(2),
+                 head=Work(9_000, 90, 9_000))
 
 
 def feed(rng: np.random.Generator, of: Model, steps: int, most_tokens: int) -> Feed:
@@ -126,7 +128,8 @@ class Scripted:
 
     def plan(self, view: View, state: int) -> tuple[Plan, int]:
         plan, ledger, layers = Plan(view.layer, self._exchange), view.ledger, view.setting.model.moe_layers
-        rows, gone = self._script[state], set()
+        rows = self._script[state]
+        gone: set[tuple[int, int, int]] = set()
         free = {device: ledger.free_bytes(device) for _, device in rows}
         for i, (expert, device) in enumerate(rows):
             if not ledger.has(device, view.moe, expert, 0) or (view.moe, expert, device) in gone:
@@ -174,7 +177,7 @@ def starts(case: Case) -> Iterator[Start]:
             yield Start(rest, {0: mask} if mask.any() else {})
 
 
-def scripts(case: Case, start: Start) -> Iterator[list[tuple[tuple[int, int], ...]]]:
+def scripts(case: Case) -> Iterator[list[tuple[tuple[int, int], ...]]]:
     """Every order of the experts and every device for each that holds it or can load it."""
     able = [d for d, device in enumerate(case.setting.machine.devices) if device.computes]
     choices = []
@@ -188,7 +191,7 @@ def scripts(case: Case, start: Start) -> Iterator[list[tuple[tuple[int, int], ..
 
 def timed(case: Case, policy: Any) -> int:
     """When a run ends."""
-    scheduler = Scheduler(case.setting, policy, SpecEngine)
+    scheduler = Scheduler(case.setting, policy, cast(MakeEngine, SpecEngine))
     for step, routings in case.feed:
         scheduler.begin(step)
         for routing in routings:
@@ -199,7 +202,7 @@ def timed(case: Case, policy: Any) -> int:
 
 def brute(case: Case, limit: int) -> int | None:
     """The best time of all plans; None where there are more than `limit`."""
-    plans = [(start, script) for start in starts(case) for script in islice(scripts(case, start), limit + 1)]
+    plans = [(start, script) for start in starts(case) for script in islice(scripts(case), limit + 1)]
     if len(plans) > limit:
         return None
     best = None

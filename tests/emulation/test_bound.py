@@ -1,14 +1,16 @@
 """The lower bound of a run: below every schedule, near the best one, equal where theory says so."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.scheduler import Scheduler
-from emulation import bound_costs, bound_lp
+from actors.scheduler import MakeEngine, Scheduler
+from emulation import bound_costs, bound_program
 from emulation.bound import Bound, BoundInput
 from emulation.engine.spec import SpecEngine
 from emulation.errors import MoelabError
@@ -52,9 +54,17 @@ def test_bound_is_below_the_optimum_of_200_tiny_instances_and_near_it() -> None:
     assert sum(ratio == 1.0 for ratio in found) >= 20
 
 
-def measured(setting: Setting, policy: Policy, steps: Feed) -> tuple[int, Bound, Bound]:
-    """When a run ended, the bound of what it served, and the same with the placement given."""
-    scheduler = Scheduler(setting, policy, SpecEngine)
+def measured(setting: Setting, policy: Policy | Wild, steps: Feed) -> tuple[int, Bound, Bound] | None:
+    """When a run ended, the bound of what it served, and the same with the placement given; None if it is refused."""
+    try:
+        scheduler, work = ran(setting, policy, steps)
+    except MoelabError:
+        return None
+    return scheduler.steps[-1].end_ps, work.bound(), work.bound(scheduler.ledger.start)
+
+
+def ran(setting: Setting, policy: Policy | Wild, steps: Feed) -> tuple[Scheduler, BoundInput]:
+    scheduler = Scheduler(setting, cast(Policy, policy), cast(MakeEngine, SpecEngine))
     work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
     for step, routings in steps:
         scheduler.begin(step)
@@ -64,11 +74,12 @@ def measured(setting: Setting, policy: Policy, steps: Feed) -> tuple[int, Bound,
             decision = scheduler.decide(routing, forecast)
             work.add_layer(moe, decision.served, decision.early)
         scheduler.end()
-    return scheduler.steps[-1].end_ps, work.bound(), work.bound(scheduler.ledger.start)
+    return scheduler, work
 
 
-MACHINES = {"gpu+2": lambda: gpu_and_units(2), "gpu+3 behind one link": lambda: gpu_and_units(3, shared_link=True),
-            "eager": eager_host, "chiplets": chiplets, "gpus": lambda: gpus(3)}
+MACHINES: dict[str, Callable[[], Machine]] = {
+    "gpu+2": lambda: gpu_and_units(2), "gpu+3 behind one link": lambda: gpu_and_units(3, shared_link=True),
+    "eager": eager_host, "chiplets": chiplets, "gpus": lambda: gpus(3)}
 
 
 def setting_of(where: str, seed: int) -> tuple[Setting, Feed]:
@@ -89,10 +100,10 @@ def setting_of(where: str, seed: int) -> tuple[Setting, Feed]:
        lazy=st.floats(0, 1))
 def test_bound_is_below_whatever_the_contract_allows(where: str, seed: int, lossy: bool, lazy: float) -> None:
     setting, steps = setting_of(where, seed)
-    try:
-        end_ps, free, fixed = measured(setting, Wild(seed, lossy=lossy, lazy=lazy), steps)
-    except MoelabError:
-        return  # does not fit
+    found = measured(setting, Wild(seed, lossy=lossy, lazy=lazy), steps)
+    if found is None:
+        return
+    end_ps, free, fixed = found
     assert free.lb_ps <= end_ps
     assert fixed.lb_ps <= end_ps
     assert fixed.lb_ps >= free.lb_ps - max(1000, free.lb_ps // 10**7)
@@ -105,10 +116,10 @@ def test_bound_is_below_whatever_the_contract_allows(where: str, seed: int, loss
                                ("cpu_precalc", {"slots": 1})]))
 def test_bound_is_below_every_policy(where: str, seed: int, policy: tuple[str, dict[str, object]]) -> None:
     setting, steps = setting_of(where, seed)
-    try:
-        end_ps, free, fixed = measured(setting, load_policy(*policy), steps)
-    except MoelabError:
-        return  # not for this machine, or does not fit
+    found = measured(setting, load_policy(*policy), steps)
+    if found is None:
+        return
+    end_ps, free, fixed = found
     assert max(free.lb_ps, fixed.lb_ps) <= end_ps
 
 
@@ -142,12 +153,14 @@ def test_bound_is_the_time_where_one_device_does_everything(seed: int) -> None:
     alone = Machine("alone", (home,), (), drawn.lanes)
     of = model(2, 4, 2, shared=bool(seed % 2))
     setting = Setting(alone, of, np.array([10**9]))
-    end_ps, free, fixed = measured(setting, load_policy("resident", {}), feed(rng, of, 3, 5))
+    found = measured(setting, load_policy("resident", {}), feed(rng, of, 3, 5))
+    assert found is not None
+    end_ps, free, fixed = found
     assert end_ps == free.lb_ps == fixed.lb_ps == free.path_ps
     assert free.binding.startswith("path")
 
 
-def one_expert(home_slots: int, *, units: int = 0, exchange: str = "unicast") -> Case:
+def one_expert(home_slots: int, *, units: int = 0) -> Case:
     rng = np.random.default_rng(1)
     of, on = model(1, 1, 1), machine(rng, units, store=True)
     expert = of.expert_work(of.d_ff).weight_bytes
@@ -185,6 +198,13 @@ def test_link_binds_with_the_bytes_that_memory_cannot_keep() -> None:
     assert "back0" in bound.binding
     assert moved_ps < bound.relaxation_ps < moved_ps + 200 * US
     assert bound.lb_ps == bound.relaxation_ps > bound.path_ps
+
+
+def test_memories_that_hold_no_placement_are_refused() -> None:
+    case = streaming(1, 8, 10**9)
+    tight = Case(dataclasses.replace(case.setting, budget_bytes=np.array([50_000, 60_000])), case.feed)
+    with pytest.raises(MoelabError, match="no placement of all experts"):
+        tight.collected().bound()
 
 
 def test_each_expert_is_moved_once_where_memory_keeps_it() -> None:
@@ -249,17 +269,17 @@ def test_prices_of_any_quality_prove_a_bound() -> None:
     work = case.collected()
     honest = work.bound().relaxation_ps
     seen: list[float] = []
-    true_proved = bound_lp._proved
+    true_proved = bound_program._proved
     rng = np.random.default_rng(0)
     for noise in (0.0, 1e-6, 0.3, 5.0):
         def worse(matrix, bounds, low, high, cost, prices, noise=noise):  # type: ignore[no-untyped-def]
             return true_proved(matrix, bounds, low, high, cost, prices * rng.uniform(1 - min(noise, 1), 1 + noise,
                                                                                      len(prices)))
-        bound_lp._proved = worse
+        bound_program._proved = worse
         try:
             seen.append(work.bound().relaxation_ps)
         finally:
-            bound_lp._proved = true_proved
+            bound_program._proved = true_proved
     assert seen[0] == honest
     assert all(value <= honest * (1 + 1e-9) for value in seen)
 

@@ -1,4 +1,4 @@
-"""A policy that does anything the contract allows, drawn from a seed: to look for a run that is faster than its bound."""
+"""A policy that does anything the contract allows, drawn from a seed: to look for a run faster than its bound."""
 
 import numpy as np
 
@@ -68,7 +68,8 @@ class Wild:
                     fits = [d for d in devices if d not in held and (view.setting.machine.routes.keys() >= {
                             (int(view.ledger.start.rest[view.moe, expert, p]), d) for p in wanted})
                             and free[d] >= size.sum()]
-                    device = int(rng.choice(held if held and (rng.random() < self._lazy or not fits) else fits or held or devices))
+                    stays = held and (rng.random() < self._lazy or not fits)
+                    device = int(rng.choice(held if stays else fits or held or devices))
                     for p in wanted:
                         if not view.ledger.has(device, view.moe, expert, p) and (device, expert, p) not in ready:
                             plan.load(expert, to=device, part=p, priority=DEMAND)
