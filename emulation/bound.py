@@ -13,8 +13,8 @@ that placing leaves to be moved, and lanes and links that are each busy for no l
 Both stay below every schedule because (1) an expert over n tokens, cut by columns and tokens into pieces, takes on one
 device at least its fraction x of the uncut time: a piece of a columns and b tokens has x = a b <= a, b; it reads
 a W + b n (...) >= x (W + n (...)) bytes, computes x of the flops, and its overhead is o >= x o: at least x T(1) in all,
-with T(1) = o + max(.); (2) a maximum is at least any weighted mean; (3) what is left out (waiting, order, whole experts,
-returns of memory) only adds time. Rounding: durations of the lowering are rounded up, all sums here are rounded down.
+with T(1) = o + max(.); (2) a maximum is at least any weighted mean; (3) what is left out (waiting, order, whole
+experts, returns of memory) only adds time. Durations of the lowering are rounded up, all sums here are rounded down.
 
 Early runs (experts fed by an earlier layer's hidden state) may hide behind dense work: they count in R, not in P.
 """
