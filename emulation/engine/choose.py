@@ -17,11 +17,17 @@ def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
         from emulation.engine.spec import SpecEngine
         return SpecEngine(lanes, pools, describe)
     if name == "compiled":
-        try:
-            import numba  # noqa: F401
-        except ImportError as missing:
-            raise ConfigError(f"engine 'compiled' needs numba ({missing}): install moelab[compiled], "
-                              "or choose engine 'spec', which gives the same spans slowly") from missing
+        warm()
         from emulation.engine.compiled import CompiledEngine
         return CompiledEngine(lanes, pools, describe)
     raise ConfigError(unknown("engine", name, ENGINES))
+
+
+def warm() -> None:
+    """Compile the compiled engine's kernels, or load them: set-up calls this, so that no first run pays for it."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(f"engine 'compiled' needs numba ({missing}): install moelab[compiled], "
+                          "or choose engine 'spec', which gives the same spans slowly") from missing
+    import emulation.engine.compiled  # noqa: F401

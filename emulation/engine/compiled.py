@@ -1,7 +1,7 @@
 """The compiled twin of `spec`: the same spans, occupancy and errors, from columns and kernels that numba compiles.
 
-State lies in arrays of int64 (`compiled_layout`): a row an operation, a hold, a take, a release, a lane, a pool. Kernels
-are compiled when they are first imported and kept beside the package, so that later imports only load them.
+State lies in arrays of int64 (`compiled_layout`): a row an operation, a hold, a take, a release, a lane, a pool.
+Kernels are compiled when they are first imported and kept beside the package: later imports only load them.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_cache import drop_stale
-from emulation.engine.compiled_table import Ints
 from emulation.engine.compiled_story import tell
+from emulation.engine.compiled_table import Ints
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
@@ -22,7 +22,7 @@ from emulation.engine.compiled_loop import run_loop, settle  # noqa: E402
 from emulation.engine.compiled_retire import compact, ended_prefix  # noqa: E402
 from emulation.engine.compiled_submit import append  # noqa: E402
 
-_FORGET_AT_LEAST = 4096
+FORGET_AT_LEAST = 4096
 """Retired operations after which rows are moved: moving costs as much as what is left, so it must pay."""
 
 
@@ -45,7 +45,7 @@ class CompiledEngine:
         self._pool[:, c.FREE] = self._pool[:, c.CAPACITY] = [pool.capacity for pool in self.pools]
         self._op = np.empty((0, c.OP_COLUMNS), np.int64)
         self._hold = np.empty((0, c.HOLD_COLUMNS), np.int64)
-        self._node = np.empty((0, c.NODE_COLUMNS), np.int64)
+        self._state, self._node = np.empty(0, np.int64), np.empty(0, np.int64)
         self._take = np.empty((0, c.TAKE_COLUMNS), np.int64)
         self._release = np.empty((0, c.RELEASE_COLUMNS), np.int64)
         self._log = np.empty((0, c.LOG_COLUMNS), np.int64)
@@ -96,8 +96,8 @@ class CompiledEngine:
         columns = (ops.priority, ops.quantum_ps, ops.length_ps, ops.hold_ptr, ops.hold_lane, ops.hold_ps, ops.wait_ptr,
                    ops.wait_op, ops.wait_edge, ops.take_ptr, ops.take_pool, ops.take_needs, ops.take_amount,
                    ops.release_take, ops.release_ptr, ops.release_op, ops.release_edge)
-        state = (self._s, self._op, self._hold, self._node, self._take, self._release, self._lane, self._pool,
-                 self._list)
+        state = (self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
+                 self._pool, self._list)
         try:
             outcome = append(*state, *columns)
         except TypeError:
@@ -141,14 +141,14 @@ class CompiledEngine:
             raise ValueError(f"cannot advance to {to_ps} ps: it is {self.now_ps} ps already")
         self._run_to(to_ps)
         self._s[c.NOW] = to_ps
-        while not settle(self._s, self._op, self._hold, self._node, self._take, self._release, self._lane, self._pool,
-                         self._log, self._event, self._list):
+        while not settle(self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
+                         self._pool, self._log, self._event, self._list):
             self._grow_log()
 
     def _run_to(self, to_ps: int) -> int:
         while True:
-            outcome = run_loop(self._s, self._op, self._hold, self._node, self._take, self._release, self._lane,
-                               self._pool, self._log, self._event, self._heap, self._list, to_ps)
+            outcome = run_loop(self._s, self._op, self._state, self._hold, self._node, self._take, self._release,
+                               self._lane, self._pool, self._log, self._event, self._heap, self._list, to_ps)
             if outcome != c.LOG_FULL:
                 return int(outcome)
             self._grow_log()
@@ -159,11 +159,17 @@ class CompiledEngine:
         retired = Retired(self.first_serial, self._spans(low, high), self.occupancy())
         self._s[c.LOGGED] = 0
         self._retired = high
-        if high >= max(_FORGET_AT_LEAST, int(self._s[c.OPS]) // 2):
-            compact(self._s, self._op, self._hold, self._node, self._take, self._release, self._lane, self._pool,
-                    self._event, self._list, high)
+        if high >= max(FORGET_AT_LEAST, int(self._s[c.OPS]) // 2):
+            compact(self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
+                    self._pool, self._event, self._list, high)
             self._retired = 0
         return retired
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of all that the engine keeps."""
+        return sum(rows.nbytes for rows in (self._op, self._state, self._hold, self._node, self._take, self._release,
+                                            self._log, self._event, self._heap, self._list))
 
     # room
 
@@ -175,7 +181,8 @@ class CompiledEngine:
         self._node, self._take = _grown(self._node, nodes), _grown(self._take, takes)
         if ops <= len(self._op) and holds <= len(self._hold) and releases <= len(self._release):
             return
-        self._op, self._hold = _grown(self._op, ops), _grown(self._hold, holds)
+        self._op, self._state = _grown(self._op, ops), _grown(self._state, ops)
+        self._hold = _grown(self._hold, holds)
         self._release = _grown(self._release, releases)
         self._event = _grown(self._event, len(self._op) + len(self._hold))
         self._heap = _grown(self._heap, len(self._op) + 2 * len(self.lanes) + len(self.pools))
@@ -191,10 +198,6 @@ def _grown(rows: Ints, least: int) -> Ints:
     """The rows, with room for so many; where that is more than there was, for twice what there was."""
     if least <= len(rows):
         return rows
-    wider = np.empty((max(least, 2 * len(rows)), rows.shape[1]), np.int64)
+    wider = np.empty((max(least, 2 * len(rows)), *rows.shape[1:]), np.int64)
     wider[:len(rows)] = rows
     return wider
-
-
-def warm() -> None:
-    """Nothing left to compile: the kernels were, when this module was imported."""

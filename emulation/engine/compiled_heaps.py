@@ -73,7 +73,8 @@ def sift_candidate(heap: Ints, n: int, priority: int, ready: int, op: int, origi
         if other < n and (heap[other, c.BY_PRIORITY] < heap[down, c.BY_PRIORITY] or (
                 heap[other, c.BY_PRIORITY] == heap[down, c.BY_PRIORITY] and (
                 heap[other, c.BY_READY] < heap[down, c.BY_READY]
-                or (heap[other, c.BY_READY] == heap[down, c.BY_READY] and heap[other, c.BY_ROW] < heap[down, c.BY_ROW])))):
+                or (heap[other, c.BY_READY] == heap[down, c.BY_READY]
+                    and heap[other, c.BY_ROW] < heap[down, c.BY_ROW])))):
             down = other
         if priority < heap[down, c.BY_PRIORITY] or (priority == heap[down, c.BY_PRIORITY] and (
                 ready < heap[down, c.BY_READY] or (ready == heap[down, c.BY_READY] and op < heap[down, c.BY_ROW]))):
@@ -94,9 +95,9 @@ def drop_candidate(heap: Ints, n: int) -> None:
 @inner
 def before(ops: Ints, a: int, b: int) -> bool:
     if ops[a, c.PRIORITY] != ops[b, c.PRIORITY]:
-        return ops[a, c.PRIORITY] < ops[b, c.PRIORITY]
+        return bool(ops[a, c.PRIORITY] < ops[b, c.PRIORITY])
     if ops[a, c.READY] != ops[b, c.READY]:
-        return ops[a, c.READY] < ops[b, c.READY]
+        return bool(ops[a, c.READY] < ops[b, c.READY])
     return a < b
 
 

@@ -10,9 +10,10 @@ NOW, OPS, HOLDS, NODES, TAKES, RELEASES, EVENTS, LOGGED, FRESH_N, CLAIM_N, DUE_N
 PASS, ALARM, UNENDED, FIRST, TAKE_FIRST, TAKES_OLD, N_LANES, N_POOLS, LOG_ROOM = range(13, 22)
 SCALARS = 22
 
-# An operation. STATE: edges it still waits for, or one of the two below. META: counts of holds and takes, and flags.
-PRIORITY, READY, STATE, CHILD, SIBLING, HOLD, TAKE, META = range(8)
-REST, ON_START, ON_END, START_PS, END_PS, QUANTUM, RESUMED, NODE = range(8, 16)
+# An operation. META: counts of holds and takes, and flags. What it still waits for is a column of its own, since others
+# reach it from all over: the number of edges, or one of the two states below.
+PRIORITY, READY, CHILD, SIBLING, HOLD, TAKE, META, REST = range(8)
+ON_START, ON_END, START_PS, END_PS, QUANTUM, RESUMED, NODE = range(8, 15)
 OP_COLUMNS = 16
 CANDIDATE, OUT_OF_TURN = -1, -2
 COUNT = (1 << 20) - 1
@@ -27,9 +28,11 @@ LANE, HOLD_PS, TURN, PEER = range(4)
 HOLD_COLUMNS = 4
 GONE = -1
 
-# A node of the list of those who wait for an edge: an operation, or ~release.
-NEXT, WAITER = range(2)
-NODE_COLUMNS = 2
+# A node of the list of those who wait for an edge, in one number: the next node + 1, and below it who waits (an
+# operation, or ~release) + HALF.
+NODE_SHIFT = 32
+WAITER_MASK = (1 << NODE_SHIFT) - 1
+HALF = 1 << (NODE_SHIFT - 1)
 
 POOL, NEEDS, AMOUNT, TAKER, TAKEN, PROMISED, GIVEN, HANDLE = range(8)
 TAKE_COLUMNS = 8

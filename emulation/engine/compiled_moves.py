@@ -31,14 +31,29 @@ def row_of(ops: Ints, holds: Ints, op: int, lane: int) -> int:
 
 
 @inner
-def happened(s: Ints, ops: Ints, nodes: Ints, releases: Ints, lists: Ints, node: int) -> None:
+def node_of(next_node: int, waiter: int) -> int:
+    return (next_node + 1) << c.NODE_SHIFT | (waiter + c.HALF)
+
+
+@inner
+def next_of_node(node: int) -> int:
+    return (node >> c.NODE_SHIFT) - 1
+
+
+@inner
+def waiter_of(node: int) -> int:
+    return (node & c.WAITER_MASK) - c.HALF
+
+
+@inner
+def happened(s: Ints, ops: Ints, states: Ints, nodes: Ints, releases: Ints, lists: Ints, node: int) -> None:
     """One edge fewer for all who waited for it."""
     while node != NONE:
-        waiter = nodes[node, c.WAITER]
+        waiter = waiter_of(nodes[node])
         if waiter >= 0:
-            ops[waiter, c.STATE] -= 1
-            if ops[waiter, c.STATE] == 0:
-                ops[waiter, c.STATE] = c.CANDIDATE
+            states[waiter] -= 1
+            if states[waiter] == 0:
+                states[waiter] = c.CANDIDATE
                 ops[waiter, c.READY] = s[c.NOW]
                 lists[s[c.FRESH_N], c.FRESH] = waiter
                 s[c.FRESH_N] += 1
@@ -47,7 +62,7 @@ def happened(s: Ints, ops: Ints, nodes: Ints, releases: Ints, lists: Ints, node:
             if releases[~waiter, c.PENDING] == 0:
                 lists[s[c.DUE_N], c.DUE] = releases[~waiter, c.RELEASED]
                 s[c.DUE_N] += 1
-        node = nodes[node, c.NEXT]
+        node = next_of_node(nodes[node])
 
 
 @inner
@@ -77,8 +92,8 @@ def leave(s: Ints, ops: Ints, holds: Ints, lanes: Ints, log: Ints, lists: Ints, 
 
 
 @inner
-def start(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
-          events: Ints, lists: Ints, op: int) -> None:
+def start(s: Ints, ops: Ints, states: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints,
+          pools: Ints, events: Ints, lists: Ints, op: int) -> None:
     """Set `op` going, for the first time or with its rest; its in-order lanes still have it as their head."""
     now, meta, first = s[c.NOW], ops[op, c.META], ops[op, c.HOLD]
     whole, quantum = meta & c.WHOLE, ops[op, c.QUANTUM]
@@ -108,11 +123,12 @@ def start(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: I
     node = ops[op, c.ON_START]
     if node != NONE:
         ops[op, c.ON_START] = NONE
-        happened(s, ops, nodes, releases, lists, node)
+        happened(s, ops, states, nodes, releases, lists, node)
 
 
 @inner
-def advance_turns(s: Ints, ops: Ints, holds: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int, op: int) -> int:
+def advance_turns(s: Ints, ops: Ints, states: Ints, holds: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int,
+                  op: int) -> int:
     """In-order lanes go on from `op`; who was out of turn comes up now if it is after `op`, else in the next pass."""
     first = ops[op, c.HOLD]
     for row in range(first, first + (ops[op, c.META] & c.COUNT)):
@@ -121,8 +137,8 @@ def advance_turns(s: Ints, ops: Ints, holds: Ints, lanes: Ints, heap: Ints, list
             continue
         head = holds[row, c.TURN]
         lanes[lane, c.HEAD] = head
-        if head != NONE and ops[head, c.STATE] == c.OUT_OF_TURN:
-            ops[head, c.STATE] = c.CANDIDATE
+        if head != NONE and states[head] == c.OUT_OF_TURN:
+            states[head] = c.CANDIDATE
             if before(ops, head, op):
                 lists[s[c.FRESH_N], c.FRESH] = head
                 s[c.FRESH_N] += 1

@@ -17,12 +17,12 @@ from emulation.engine.compiled_heaps import (
     sift_candidate,
 )
 from emulation.engine.compiled_layout import NONE
-from emulation.engine.compiled_table import Ints, inner
 from emulation.engine.compiled_moves import advance_turns, claim, make_way, row_of, shades, start
+from emulation.engine.compiled_table import Ints, inner
 
 
 @inner
-def parks_at_once(ops: Ints, holds: Ints, lanes: Ints, op: int) -> bool:
+def parks_at_once(ops: Ints, states: Ints, holds: Ints, lanes: Ints, op: int) -> bool:
     """Whether no order of the pass could let it go; then it lies where it waits."""
     first = ops[op, c.HOLD]
     for row in range(first, first + (ops[op, c.META] & c.COUNT)):
@@ -30,7 +30,7 @@ def parks_at_once(ops: Ints, holds: Ints, lanes: Ints, op: int) -> bool:
         if holds[row, c.HOLD_PS] == c.GONE:
             continue
         if lanes[lane, c.IN_ORDER] and lanes[lane, c.HEAD] != op:
-            ops[op, c.STATE] = c.OUT_OF_TURN
+            states[op] = c.OUT_OF_TURN
             return True
         if lanes[lane, c.HELD] == lanes[lane, c.SERVERS] and lanes[lane, c.STOPPABLE] == NONE:
             lanes[lane, c.QUEUE] = enqueue(ops, lanes[lane, c.QUEUE], op)
@@ -39,7 +39,7 @@ def parks_at_once(ops: Ints, holds: Ints, lanes: Ints, op: int) -> bool:
 
 
 @inner
-def gather(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints, lists: Ints) -> int:
+def gather(s: Ints, ops: Ints, states: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints, lists: Ints) -> int:
     """Those to look at: claimers, the newly ready, and the first in each queue whose lane or pool changed."""
     n = 0
     for k in range(s[c.CLAIM_N]):
@@ -48,7 +48,7 @@ def gather(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints
     s[c.CLAIM_N] = 0
     for k in range(s[c.FRESH_N]):
         op = lists[k, c.FRESH]
-        if not parks_at_once(ops, holds, lanes, op):
+        if not parks_at_once(ops, states, holds, lanes, op):
             push_candidate(heap, n, ops, op, c.FROM_FRESH)
             n += 1
     s[c.FRESH_N] = 0
@@ -141,12 +141,12 @@ def next_of(s: Ints, ops: Ints, lanes: Ints, pools: Ints, origin: int) -> int:
         if root == NONE or pools[pool, c.FREE] < pools[pool, c.LEAST]:
             close_pool(ops, pools, pool)
             return NONE
-    return root
+    return int(root)
 
 
 @inner
 def open_lane(s: Ints, ops: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int, lane: int, op: int) -> int:
-    """A lane changed when `op` was looked at: those of its queues after `op` come up now, the others in the next pass."""
+    """A lane changed with `op`: those it blocked come up now if they are after `op`, else in the next pass."""
     for kind in range(2):
         queue, is_open = (c.QUEUE, c.QUEUE_OPEN) if kind == 0 else (c.SHADOW, c.SHADOW_OPEN)
         root = lanes[lane, queue]
@@ -163,7 +163,7 @@ def open_lane(s: Ints, ops: Ints, lanes: Ints, heap: Ints, lists: Ints, n: int, 
 
 
 @inner
-def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints, op: int,
+def look(s: Ints, ops: Ints, states: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints, op: int,
          origin: int) -> int:
     """How many of its lanes are full of work that would make way; NONE if it is blocked, and lies where it waits."""
     first, meta, priority = ops[op, c.HOLD], ops[op, c.META], ops[op, c.PRIORITY]
@@ -173,7 +173,7 @@ def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints,
         if holds[row, c.HOLD_PS] == c.GONE:
             continue
         if lanes[lane, c.IN_ORDER] and lanes[lane, c.HEAD] != op:
-            ops[op, c.STATE] = c.OUT_OF_TURN
+            states[op] = c.OUT_OF_TURN
             return NONE
         if lane != origin and blocks(s, ops, lanes, holds, lane, priority):
             lanes[lane, c.QUEUE] = enqueue(ops, lanes[lane, c.QUEUE], op)
@@ -203,12 +203,12 @@ def look(s: Ints, ops: Ints, holds: Ints, takes: Ints, lanes: Ints, pools: Ints,
 
 
 @inner
-def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints, pools: Ints,
-                log: Ints, events: Ints, heap: Ints, lists: Ints) -> bool:
+def start_ready(s: Ints, ops: Ints, states: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: Ints, lanes: Ints,
+                pools: Ints, log: Ints, events: Ints, heap: Ints, lists: Ints) -> bool:
     """One pass; whether anything started or stopped."""
     s[c.PASS] += 1
     s[c.ALARM] = c.FAR
-    n = gather(s, ops, holds, lanes, pools, heap, lists)
+    n = gather(s, ops, states, holds, lanes, pools, heap, lists)
     changed = False
     while n > 0:
         op, origin = heap[0, c.BY_ROW], heap[0, c.ORIGIN]
@@ -216,7 +216,7 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
             drop_candidate(heap, n)
             n -= 1
             continue
-        full = look(s, ops, holds, takes, lanes, pools, op, origin)
+        full = look(s, ops, states, holds, takes, lanes, pools, op, origin)
         claims = False
         if full > 0:
             stopped = make_way(s, ops, holds, lanes, log, events, lists, op)
@@ -233,8 +233,8 @@ def start_ready(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, relea
                 full = claim(s, ops, holds, lanes, lists, op)
                 claims = full > 0
         if full == 0:
-            start(s, ops, holds, nodes, takes, releases, lanes, pools, events, lists, op)
-            n = advance_turns(s, ops, holds, lanes, heap, lists, n, op)
+            start(s, ops, states, holds, nodes, takes, releases, lanes, pools, events, lists, op)
+            n = advance_turns(s, ops, states, holds, lanes, heap, lists, n, op)
             changed = True
         if origin == c.FROM_CLAIMERS and not claims:
             first = ops[op, c.HOLD]

@@ -2,6 +2,7 @@
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_moves import next_of_node, node_of, waiter_of
 from emulation.engine.compiled_table import (
     Ints,
     as_column,
@@ -9,7 +10,6 @@ from emulation.engine.compiled_table import (
     as_holds,
     as_lanes,
     as_lists,
-    as_nodes,
     as_ops,
     as_pools,
     as_releases,
@@ -43,12 +43,14 @@ def lower(rows: Ints, row: int, column: int, by: int) -> None:
         rows[row, column] -= by
 
 
-@kernel("void(int64[::1], " + ", ".join(["int64[:,::1]"] * 9) + ", int64)")
-def compact(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints, release_rows: Ints,
-            lane_rows: Ints, pool_rows: Ints, event_rows: Ints, list_rows: Ints, gone: int) -> None:
+@kernel("void(int64[::1], int64[:,::1], int64[::1], int64[:,::1], int64[::1], "
+        + ", ".join(["int64[:,::1]"] * 6) + ", int64)")
+def compact(scalars: Ints, op_rows: Ints, state_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints,
+            release_rows: Ints, lane_rows: Ints, pool_rows: Ints, event_rows: Ints, list_rows: Ints, gone: int) -> None:
     """Forget the oldest `gone` operations, their holds and waits, takes given back and releases done."""
     s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
-    nodes, takes = as_nodes(node_rows), as_takes(take_rows)
+    states = as_column(state_rows)
+    nodes, takes = as_column(node_rows), as_takes(take_rows)
     releases, lanes = as_releases(release_rows), as_lanes(lane_rows)
     pools, events = as_pools(pool_rows), as_events(event_rows)
     lists = as_lists(list_rows)
@@ -74,10 +76,15 @@ def compact(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take
     s[c.FIRST] += gone
     s[c.OPS] = shift(ops, c.OP_COLUMNS, s[c.OPS], gone, 0)
     s[c.HOLDS] = shift(holds, c.HOLD_COLUMNS, s[c.HOLDS], holds_gone, 0)
-    s[c.NODES] = shift(nodes, c.NODE_COLUMNS, s[c.NODES], nodes_gone, 0)
+    for node in range(nodes_gone, s[c.NODES]):
+        link, waiter = next_of_node(nodes[node]), waiter_of(nodes[node])
+        nodes[node - nodes_gone] = node_of(link - nodes_gone if link != NONE else NONE,
+                                           waiter - gone if waiter >= 0 else waiter + releases_gone)
+    s[c.NODES] -= nodes_gone
     s[c.RELEASES] = shift(releases, c.RELEASE_COLUMNS, s[c.RELEASES], releases_gone, 0)
 
     for op in range(left):
+        states[op] = states[gone + op]
         ops[op, c.HOLD] -= holds_gone
         ops[op, c.TAKE] -= takes_gone - kept
         ops[op, c.NODE] -= nodes_gone
@@ -88,12 +95,6 @@ def compact(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take
     for row in range(s[c.HOLDS]):
         lower(holds, row, c.TURN, gone)
         lower(holds, row, c.PEER, gone)
-    for node in range(s[c.NODES]):
-        lower(nodes, node, c.NEXT, nodes_gone)
-        if nodes[node, c.WAITER] >= 0:
-            nodes[node, c.WAITER] -= gone
-        else:
-            nodes[node, c.WAITER] += releases_gone
     for release in range(s[c.RELEASES]):
         releases[release, c.RELEASE_NODE] -= nodes_gone
     for lane in range(s[c.N_LANES]):

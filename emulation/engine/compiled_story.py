@@ -34,7 +34,8 @@ def tell(s: Ints, ops: Ints, holds: Ints, nodes: Ints, takes: Ints, releases: In
     told_takes = []
     for row in takes[:s[c.TAKES]].tolist():
         release = Release(row[c.HANDLE], edges.get(row[c.HANDLE], [])) if row[c.PROMISED] else None
-        told_takes.append(Take(row[c.TAKER], row[c.POOL], row[c.AMOUNT], bool(row[c.TAKEN]), bool(row[c.GIVEN]), release))
+        told_takes.append(
+            Take(row[c.TAKER], row[c.POOL], row[c.AMOUNT], bool(row[c.TAKEN]), bool(row[c.GIVEN]), release))
     told_lanes = [LaneState(lane, queue=deque([] if head == NONE else [first + head]))
                   for lane, head in zip(lanes, lane_rows[:, c.HEAD].tolist(), strict=True)]
     return explain(told, told_takes, told_lanes, pool_rows[:, c.FREE].tolist(), pools, watched, describe)
@@ -47,8 +48,8 @@ def _awaited(s: Ints, ops: Ints, nodes: Ints) -> dict[int, list[Edge]]:
         for column, edge in ((c.ON_START, START), (c.ON_END, END)):
             node = int(ops[row, column])
             while node != NONE:
-                found.append((node, int(nodes[node, c.WAITER]), Edge(int(s[c.FIRST]) + row, edge)))
-                node = int(nodes[node, c.NEXT])
+                found.append((node, (int(nodes[node]) & c.WAITER_MASK) - c.HALF, Edge(int(s[c.FIRST]) + row, edge)))
+                node = (int(nodes[node]) >> c.NODE_SHIFT) - 1
     waits: dict[int, list[Edge]] = {}
     for _, waiter, at in sorted(found):
         waits.setdefault(waiter, []).append(at)

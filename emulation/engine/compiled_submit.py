@@ -4,13 +4,13 @@ import numpy as np
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_layout import NONE
+from emulation.engine.compiled_moves import node_of, take_row
 from emulation.engine.compiled_table import (
     Ints,
     as_column,
     as_holds,
     as_lanes,
     as_lists,
-    as_nodes,
     as_ops,
     as_pools,
     as_releases,
@@ -18,11 +18,10 @@ from emulation.engine.compiled_table import (
     inner,
     kernel,
 )
-from emulation.engine.compiled_moves import take_row
 
 
 @inner
-def copy_ops(s: Ints, ops: Ints, holds: Ints, lanes: Ints, n: int, priority: Ints, quantum_ps: Ints, length_ps: Ints,
+def copy_ops(s: Ints, ops: Ints, holds: Ints, n: int, priority: Ints, quantum_ps: Ints, length_ps: Ints,
              hold_ptr: Ints, hold_lane: Ints, hold_ps: Ints, wait_ptr: Ints, take_ptr: Ints) -> int:
     """Rows past those in use; holds in order of lane."""
     for i in range(n):
@@ -83,10 +82,10 @@ def copy_takes(s: Ints, takes: Ints, pools: Ints, n: int, take_ptr: Ints, take_p
 
 @inner
 def are_known(edges: int, end: int, op: Ints, edge: Ints) -> bool:
+    known = True
     for k in range(edges):
-        if op[k] < 0 or op[k] >= end or edge[k] < 0 or edge[k] > 1:
-            return False
-    return True
+        known &= 0 <= op[k] < end and 0 <= edge[k] <= 1
+    return known
 
 
 @inner
@@ -161,7 +160,7 @@ def wait_for(s: Ints, ops: Ints, nodes: Ints, serial: int, edge: int, waiter: in
     if op < 0 or ops[op, c.END_PS if edge else c.START_PS] != NONE:
         return 0
     head = c.ON_END if edge else c.ON_START
-    nodes[node, c.NEXT], nodes[node, c.WAITER] = ops[op, head], waiter
+    nodes[node] = node_of(ops[op, head], waiter)
     ops[op, head] = node
     return 1
 
@@ -184,8 +183,8 @@ def link_release(s: Ints, ops: Ints, nodes: Ints, takes: Ints, releases: Ints, l
 
 
 @inner
-def link_ops(s: Ints, ops: Ints, holds: Ints, nodes: Ints, lanes: Ints, lists: Ints, n: int, n_holds: int, n_takes: int,
-             n_waits: int, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints) -> None:
+def link_ops(s: Ints, ops: Ints, states: Ints, holds: Ints, nodes: Ints, lanes: Ints, lists: Ints, n: int, n_holds: int,
+             n_takes: int, n_waits: int, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints) -> None:
     """Rows past those in use come into use."""
     first = s[c.OPS]
     for i in range(first, first + n):
@@ -207,30 +206,32 @@ def link_ops(s: Ints, ops: Ints, holds: Ints, nodes: Ints, lanes: Ints, lists: I
         pending = 0
         for k in range(wait_ptr[i], wait_ptr[i + 1]):
             pending += wait_for(s, ops, nodes, wait_op[k], wait_edge[k], op, s[c.NODES] + k)
-        ops[op, c.STATE] = pending
+        states[op] = pending
         if pending == 0:
-            ops[op, c.STATE] = c.CANDIDATE
+            states[op] = c.CANDIDATE
             ops[op, c.READY] = s[c.NOW]
             lists[s[c.FRESH_N], c.FRESH] = op
             s[c.FRESH_N] += 1
     s[c.NODES] += n_waits
 
 
-@kernel("int64(int64[::1], " + ", ".join(["int64[:,::1]"] * 8 + ["int64[::1]"] * 17) + ")")
-def append(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints, release_rows: Ints,
-           lane_rows: Ints, pool_rows: Ints, list_rows: Ints, priority: Ints, quantum_ps: Ints, length_ps: Ints,
-           hold_ptr: Ints, hold_lane: Ints, hold_ps: Ints, wait_ptr: Ints, wait_op: Ints, wait_edge: Ints,
-           take_ptr: Ints, take_pool: Ints, take_needs: Ints, take_amount: Ints, release_take: Ints,
+@kernel("int64(int64[::1], int64[:,::1], int64[::1], int64[:,::1], int64[::1], "
+        + ", ".join(["int64[:,::1]"] * 5 + ["int64[::1]"] * 17) + ")")
+def append(scalars: Ints, op_rows: Ints, state_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints,
+           release_rows: Ints, lane_rows: Ints, pool_rows: Ints, list_rows: Ints, priority: Ints, quantum_ps: Ints,
+           length_ps: Ints, hold_ptr: Ints, hold_lane: Ints, hold_ps: Ints, wait_ptr: Ints, wait_op: Ints,
+           wait_edge: Ints, take_ptr: Ints, take_pool: Ints, take_needs: Ints, take_amount: Ints, release_take: Ints,
            release_ptr: Ints, release_op: Ints, release_edge: Ints) -> int:
     """ACCEPTED, or REFUSED with nothing changed. The arrays have room; `check` tells why a plan is refused."""
     s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
-    nodes, takes = as_nodes(node_rows), as_takes(take_rows)
+    states = as_column(state_rows)
+    nodes, takes = as_column(node_rows), as_takes(take_rows)
     releases, lanes = as_releases(release_rows), as_lanes(lane_rows)
     pools, lists = as_pools(pool_rows), as_lists(list_rows)
     waits, edges = as_column(wait_ptr), as_column(wait_op)
     n, n_holds, n_waits, n_takes = len(priority), len(hold_lane), len(wait_op), len(take_pool)
     end = s[c.FIRST] + s[c.OPS] + n
-    outcome = copy_ops(s, ops, holds, lanes, n, as_column(priority), as_column(quantum_ps), as_column(length_ps),
+    outcome = copy_ops(s, ops, holds, n, as_column(priority), as_column(quantum_ps), as_column(length_ps),
                        as_column(hold_ptr), as_column(hold_lane), as_column(hold_ps), waits, as_column(take_ptr))
     if outcome != c.ACCEPTED:
         return outcome
@@ -241,7 +242,8 @@ def append(scalars: Ints, op_rows: Ints, hold_rows: Ints, node_rows: Ints, take_
             and is_acyclic(s, lanes, n, as_column(hold_ptr), as_column(hold_lane), waits, edges)
             and promise(s, takes, as_column(release_take), len(release_take), s[c.TAKES] + n_takes)):
         return c.REFUSED
-    link_ops(s, ops, holds, nodes, lanes, lists, n, n_holds, n_takes, n_waits, waits, edges, as_column(wait_edge))
+    link_ops(s, ops, states, holds, nodes, lanes, lists, n, n_holds, n_takes, n_waits, waits, edges,
+             as_column(wait_edge))
     for k in range(len(release_take)):
         link_release(s, ops, nodes, takes, releases, lists, release_take[k], as_column(release_op),
                      as_column(release_edge), release_ptr[k], release_ptr[k + 1])

@@ -1,7 +1,7 @@
 """Arrays as bare pointers inside kernels: numba counts references to an array at each call, a pointer costs nothing.
 
-`as_ops(array)` and its like make a table of an array; `rows[row, column]` and, in a column, `rows[row]` read and write it as
-they would the array. There are no bounds: the engine makes room before it calls a kernel.
+`as_ops(array)` and its like make a table of an array; `rows[row, column]` and, in a column, `rows[row]` read and write
+it as they would the array. There are no bounds: the engine makes room before it calls a kernel.
 """
 
 import operator
@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def kernel(signature: str) -> Callable[[F], F]:
     return compile_now
 
 
-class Table(types.Type):  # type: ignore[misc]
+class Table(types.Type):
     """A pointer to int64 and, known at compile time, how many make a row."""
 
     def __init__(self, width: int) -> None:
@@ -41,14 +41,14 @@ class Table(types.Type):  # type: ignore[misc]
         super().__init__(f"Table({width})")
 
 
-@register_model(Table)  # type: ignore[misc]
-class TableModel(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(Table)
+class TableModel(models.PrimitiveModel):
     def __init__(self, manager: Any, table_type: Table) -> None:
-        super().__init__(manager, table_type, ir.IntType(64).as_pointer())
+        super().__init__(manager, table_type, ir.IntType(64).as_pointer())  # type: ignore[no-untyped-call]
 
 
 def _table_of(width: int) -> Callable[[Ints], Ints]:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def table(_: Any, array: Any) -> Any:
         def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return context.make_array(signature.args[0])(context, builder, values[0]).data
@@ -57,32 +57,35 @@ def _table_of(width: int) -> Callable[[Ints], Ints]:
 
 
 as_column = _table_of(1)
-as_ops, as_holds, as_nodes = _table_of(c.OP_COLUMNS), _table_of(c.HOLD_COLUMNS), _table_of(c.NODE_COLUMNS)
+as_ops, as_holds = _table_of(c.OP_COLUMNS), _table_of(c.HOLD_COLUMNS)
 as_takes, as_releases = _table_of(c.TAKE_COLUMNS), _table_of(c.RELEASE_COLUMNS)
 as_lanes, as_pools, as_log = _table_of(c.LANE_COLUMNS), _table_of(c.POOL_COLUMNS), _table_of(c.LOG_COLUMNS)
 as_events, as_heap, as_lists = _table_of(c.EVENT_COLUMNS), _table_of(c.CANDIDATE_COLUMNS), _table_of(c.LISTS)
 
 
-def _place(builder: Any, pointer: Any, row: Any, column: Any, width: int) -> Any:
-    return builder.gep(pointer, [builder.add(builder.mul(row, ir.Constant(ir.IntType(64), width)), column)])
+def _place(builder: Any, values: Any, width: int) -> Any:
+    rows, row, column = values[:3]
+    return builder.gep(rows, [builder.add(builder.mul(row, ir.Constant(ir.IntType(64), width)), column)])
 
 
-@intrinsic  # type: ignore[misc]
-def _read(_: Any, rows: Any, row: Any, column: Any) -> Any:
+def _load(_: Any, rows: Any, row: Any, column: Any) -> Any:  # noqa: ARG001
     def load(_: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_place(builder, *values, signature.args[0].width))
+        return builder.load(_place(builder, values, signature.args[0].width))
     return types.int64(rows, types.int64, types.int64), load
 
 
-@intrinsic  # type: ignore[misc]
-def _write(_: Any, rows: Any, row: Any, column: Any, value: Any) -> Any:
+def _store(_: Any, rows: Any, row: Any, column: Any, value: Any) -> Any:  # noqa: ARG001
     def store(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[3], _place(builder, *values[:3], signature.args[0].width))
+        builder.store(values[3], _place(builder, values, signature.args[0].width))
         return context.get_dummy_value()
     return types.void(rows, types.int64, types.int64, types.int64), store
 
 
-@overload(operator.getitem, strict=False)  # type: ignore[misc]
+_read: Any = intrinsic(_load)
+_write: Any = intrinsic(_store)
+
+
+@overload(operator.getitem, strict=False)
 def _getitem(rows: Any, index: Any) -> Any:
     if not isinstance(rows, Table):
         return None
@@ -91,8 +94,8 @@ def _getitem(rows: Any, index: Any) -> Any:
     return lambda rows, index: _read(rows, index, 0)
 
 
-@overload(operator.setitem, strict=False)  # type: ignore[misc]
-def _setitem(rows: Any, index: Any, value: Any) -> Any:
+@overload(operator.setitem, strict=False)
+def _setitem(rows: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
     if not isinstance(rows, Table):
         return None
     if isinstance(index, types.BaseTuple):

@@ -45,8 +45,11 @@ class Retired(NamedTuple):
 class Engine(Protocol):
     """Runs operations in emulated time. Incremental: submit, run to a decision op, submit more."""
 
-    lanes: Sequence[Lane]
-    pools: Sequence[Pool]
+    @property
+    def lanes(self) -> Sequence[Lane]: ...
+
+    @property
+    def pools(self) -> Sequence[Pool]: ...
 
     @property
     def now_ps(self) -> int: ...

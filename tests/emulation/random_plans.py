@@ -1,16 +1,20 @@
-"""Plans that mix everything an engine knows, drawn from a source of randomness, for comparing two engines."""
+"""Plans that mix everything an engine knows, drawn from a source of randomness, and given to engines side by side."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from emulation.engine.contract import Engine
-from emulation.errors import DeadlockError
+from emulation.errors import DeadlockError, PlanError
 from emulation.ops import END, START, Edge, Lane, OpBuilder, Ops, Pool
+
+Makes = Callable[[Sequence[Lane], Sequence[Pool]], Engine]
 
 
 @dataclass
 class World:
-    """Lanes and pools, and what plans have submitted to them so far."""
+    """Lanes and pools, and what accepted plans left behind."""
 
     random: Random
     lanes: list[Lane]
@@ -28,37 +32,40 @@ def world(random: Random) -> World:
     return World(random, lanes, pools, scale=random.choice([2, 6, 40, 1000]))
 
 
-def plan(at: World, most: int) -> Ops:
-    """A plan of up to `most` operations; waits go backwards, so that it has no cycle."""
+def plan(at: World, most: int) -> tuple[Ops, list[int]]:
+    """A plan of up to `most` operations, and the takes that nobody releases yet."""
     random = at.random
     build = OpBuilder(at.next_serial, at.next_take)
+    unreleased = list(at.unreleased)
+    forward = random.random() < 0.1
     for _ in range(random.randint(1, most)):
         takes = []
         for pool in random.sample(range(len(at.pools)), random.randint(0, len(at.pools))):
             if random.random() < 0.3:
                 needs = random.randint(0, at.pools[pool].capacity)
                 takes.append((pool, needs, random.randint(0, needs)))
-        op = build.op(holds(at), after=edges(at, build.next_serial), length_ps=random.choice([0, 0, 0, 3, at.scale]),
+        after = edges(at, build.next_serial)
+        if forward and random.random() < 0.1:
+            after.append(Edge(build.next_serial + random.randint(0, 2), random.choice([START, END])))
+        op = build.op(holds(at), after=after, length_ps=random.choice([0, 0, 0, 3, at.scale]),
                       priority=random.choice([0, 0, 1, 5, 5, 9]), takes=takes,
                       quantum_ps=random.choice([0, 0, 1, 2, 5, at.scale]))
-        at.unreleased.extend(build.take_handle(op, index) for index in range(len(takes)))
-    for handle in list(at.unreleased):
+        unreleased.extend(build.take_handle(op, index) for index in range(len(takes)))
+    for handle in list(unreleased):
         if random.random() < 0.7:
-            at.unreleased.remove(handle)
+            if random.random() < 0.99:
+                unreleased.remove(handle)
             build.release(handle, after=edges(at, build.next_serial))
-    ops = build.build()
-    at.next_serial += len(ops)
-    at.next_take += ops.takes
-    return ops
+    return build.build(), unreleased
 
 
 def holds(at: World) -> dict[int, int]:
     random = at.random
     count = random.choice([0, 1, 1, 1, 2, 2, 3])
     lanes = random.sample(range(len(at.lanes)), min(count, len(at.lanes)))
-    same = random.randint(0, at.scale)
+    one = random.randint(0, at.scale)
     alike = random.random() < 0.5
-    return {lane: same if alike else random.randint(0, at.scale) for lane in lanes}
+    return {lane: one if alike else random.randint(0, at.scale) for lane in lanes}
 
 
 def edges(at: World, below: int) -> list[Edge]:
@@ -72,54 +79,62 @@ def edges(at: World, below: int) -> list[Edge]:
     return found
 
 
-def drive(engines: list[Engine], seed: Random, most: int, plans: int, retires: bool) -> int:
-    """Give the same plans to all engines, in pieces, and compare all that can be seen; how many instants were seen."""
-    at = world(seed)
-    engines = [engine(at.lanes, at.pools) for engine in engines]
-    for _ in range(seed.randint(1, plans)):
-        ops = plan(at, most)
-        for engine in engines:
-            engine.submit(ops)
-        same(engines, at)
-        step = seed.random()
-        if step < 0.5:
-            until = seed.sample(range(at.next_serial), min(at.next_serial, seed.randint(1, 3)))
-            if not agree([outcome(engine, until) for engine in engines]):
+def drive(makes: Sequence[Makes], random: Random, most: int, plans: int) -> int:
+    """Give the same plans, in pieces, to an engine of each kind, and compare all there is; how many operations."""
+    at = world(random)
+    engines = [make(at.lanes, at.pools) for make in makes]
+    for _ in range(random.randint(1, plans)):
+        ops, unreleased = plan(at, most)
+        if not all_same([refusal(engine, ops) for engine in engines]):
+            at.next_serial += len(ops)
+            at.next_take += ops.takes
+            at.unreleased = unreleased
+        all_same([seen(engine) for engine in engines])
+        step = random.random()
+        if step < 0.5 and at.next_serial:
+            until = random.sample(range(at.next_serial), min(at.next_serial, random.randint(1, 3)))
+            if isinstance(all_same([outcome(engine, until) for engine in engines]), str):
                 return at.next_serial
         elif step < 0.8:
-            to_ps = engines[0].now_ps + seed.randint(0, 2 * at.scale)
+            to_ps = engines[0].now_ps + random.randint(0, 2 * at.scale)
             for engine in engines:
                 engine.advance(to_ps)
-        same(engines, at)
-        if retires and seed.random() < 0.5:
+        all_same([seen(engine) for engine in engines])
+        if random.random() < 0.3:
             retired = [engine.retire() for engine in engines]
-            assert [flat(each.spans) + flat(each.occupancy) + [each.first] for each in retired[1:]] == [
-                flat(each.spans) + flat(each.occupancy) + [each.first] for each in retired[:-1]]
-    agree([outcome(engine, ()) for engine in engines])
-    same(engines, at)
+            all_same([(first, flat(spans), flat(occupancy)) for first, spans, occupancy in retired])
+    all_same([outcome(engine, ()) for engine in engines])
+    all_same([seen(engine) for engine in engines])
     return at.next_serial
 
 
-def outcome(engine: Engine, until: list[int] | tuple[int, ...]) -> tuple[int, ...] | str:
+def refusal(engine: Engine, ops: Ops) -> str:
+    try:
+        engine.submit(ops)
+    except PlanError as refused:
+        return str(refused)
+    return ""
+
+
+def outcome(engine: Engine, until: Sequence[int]) -> tuple[int, ...] | str:
     try:
         return engine.run(until)
     except DeadlockError as stuck:
         return str(stuck)
 
 
-def agree(outcomes: list[tuple[int, ...] | str]) -> bool:
-    """All the same; False if they are stuck."""
-    assert outcomes[1:] == outcomes[:-1]
-    return not isinstance(outcomes[0], str)
+def seen(engine: Engine) -> dict[str, Any]:
+    return {"now": engine.now_ps, "next": (engine.first_serial, engine.next_serial, engine.next_take),
+            "spans": flat(engine.spans()), "occupancy": flat(engine.occupancy()),
+            "free": [engine.free(pool) for pool in range(len(engine.pools))],
+            "backlog": [engine.backlog_ps(lane) for lane in range(len(engine.lanes))]}
 
 
-def flat(columns: tuple) -> list[list[int]]:
+def flat(columns: Sequence[Any]) -> list[list[int]]:
     return [column.tolist() for column in columns]
 
 
-def same(engines: list[Engine], at: World) -> None:
-    seen = [{"now": engine.now_ps, "next": (engine.first_serial, engine.next_serial, engine.next_take),
-             "spans": flat(engine.spans()), "occupancy": flat(engine.occupancy()),
-             "free": [engine.free(pool) for pool in range(len(at.pools))],
-             "backlog": [engine.backlog_ps(lane) for lane in range(len(at.lanes))]} for engine in engines]
-    assert seen[1:] == seen[:-1]
+def all_same(values: list[Any]) -> Any:
+    for other in values[1:]:
+        assert other == values[0]
+    return values[0]
