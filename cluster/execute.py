@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedModel
 
 from cluster.resolve import Setup
 from cluster.session import Session, messages, narrow
@@ -21,6 +20,9 @@ from moe.generate import Sampling, generate
 from moe.hook import ExpertHook
 from moe.predictors import next_gate
 from moe.shell import load_shell
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Floats = NDArray[np.float32]
 
@@ -36,7 +38,7 @@ class Share:
 class Executor:
     """Stands where the model's experts were: asks the scheduler, sends the devices their work, sums what returns."""
 
-    def __init__(self, session: Session, model: PreTrainedModel, forecast: str) -> None:
+    def __init__(self, session: Session, model: "PreTrainedModel", forecast: str) -> None:
         self.session, self.forecast = session, forecast
         self.hook = ExpertHook(model, self)
         self._early: dict[int, list[Share]] = {}
@@ -150,6 +152,8 @@ def combine(decision: Decision, now: list[Share], early: list[Share], shape: tup
 
 def answer_all(setup: Setup, session: Session) -> None:
     """Every prompt of the workload, batch by batch; pins the arithmetic first."""
+    from transformers import AutoTokenizer
+
     pin()
     assert setup.checkpoint is not None
     assert session.transport is not None
@@ -180,7 +184,7 @@ def texts_of(setup: Setup) -> list[str]:
     return [texts[i % len(texts)] for i in range(count)]
 
 
-def ends(model: PreTrainedModel) -> list[int]:
+def ends(model: "PreTrainedModel") -> list[int]:
     """Tokens that end an answer."""
     named = model.config.eos_token_id
     return [] if named is None else [named] if isinstance(named, int) else list(named)

@@ -7,13 +7,17 @@ from typing import Protocol, cast
 
 import torch
 from torch import nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from emulation.errors import InputError
 from emulation.shards import slice_bounds
 from moe.checkpoint import Checkpoint
 from moe.experts import ExpertSlice, reduce_units, unit_partial
 from moe.families import family
+from moe.lean import import_transformers
+
+import_transformers()
+
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # noqa: E402 (after the lean import)
 
 IMPLEMENTATION = "moelab"
 _LAYER = re.compile(r"\blayers\.(\d+)\.")

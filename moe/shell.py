@@ -4,11 +4,15 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from emulation.errors import InputError
 from moe.checkpoint import Checkpoint
 from moe.families import module_name
+from moe.lean import import_transformers
+
+import_transformers()
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel  # noqa: E402 (after the lean import)
 
 
 def load_shell(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
