@@ -7,8 +7,10 @@ torch._dynamo with marks that do nothing, and torch.distributed counts as absent
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 _DYNAMO = "torch._dynamo"
 _INDEXING = "torch._dynamo._trace_wrapped_higher_order_op"
@@ -21,16 +23,30 @@ def import_transformers() -> None:
     import torch.distributed
     from transformers.utils import import_utils
 
-    if _DYNAMO not in sys.modules:
-        sys.modules.update({_DYNAMO: _Marks(_DYNAMO), _INDEXING: _Indexing(_INDEXING)})
     available = torch.distributed.is_available
     torch.distributed.is_available = lambda: False
     try:
-        import_utils.is_torch_distributed_available()  # transformers keeps the first answer
-        for module in ("integrations.moe", "modeling_utils", "masking_utils", "cache_utils"):
-            importlib.import_module(f"transformers.{module}")
+        with without_compiler():
+            import_utils.is_torch_distributed_available()  # transformers keeps the first answer
+            for module in ("integrations.moe", "modeling_utils", "masking_utils", "cache_utils"):
+                importlib.import_module(f"transformers.{module}")
     finally:
         torch.distributed.is_available = available
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Within it torch._dynamo is a stand-in, unless the real one is there already; marking for it costs nothing.
+
+    Even tensors on the meta device load the compiler, to mark what it should leave alone.
+    """
+    if _DYNAMO not in sys.modules:
+        marks = _Marks(_DYNAMO)
+        marks.__path__ = []
+        sys.modules.update({_DYNAMO: marks, _INDEXING: _Indexing(_INDEXING)})
+    try:
+        yield
+    finally:
         _leave()
 
 
@@ -51,7 +67,6 @@ def _mark(function: Any = None, *_: object, **__: object) -> Any:
 class _Marks(ModuleType):
     """Stands in for torch._dynamo: marks do nothing, anything else fetches the real module."""
 
-    __path__: ClassVar[list[str]] = []
     allow_in_graph = assume_constant_result = disable = staticmethod(_mark)
 
     def __getattr__(self, name: str) -> Any:

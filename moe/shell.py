@@ -1,18 +1,29 @@
 """The host's share of a model: attention, norms, routers and shared experts are loaded, routed experts are not."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils._device import DeviceContext
 
 from emulation.errors import InputError
 from moe.checkpoint import Checkpoint
 from moe.families import module_name
-from moe.lean import import_transformers
+from moe.lean import import_transformers, without_compiler
 
 import_transformers()
 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel  # noqa: E402 (after the lean import)
+from transformers.initialization import no_init_weights  # noqa: E402
+
+
+class _Shapes(DeviceContext):
+    """Makes tensors as shapes without storage, but counts for real: `arange` without storage loads all of sympy."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.arange:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 def load_shell(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -23,7 +34,7 @@ def load_shell(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Pr
     dropped = {"model_type", "quantization_config"}
     fields = {key: value for key, value in checkpoint.config.items() if key not in dropped}
     config = AutoConfig.for_model(checkpoint.shape.model_type, **fields)
-    with torch.device("meta"):
+    with without_compiler(), _Shapes(torch.device("meta")), no_init_weights():
         built = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, attn_implementation="eager", dtype=dtype
         )
