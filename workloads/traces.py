@@ -54,7 +54,7 @@ def _columns(path: Path) -> dict[str, Array]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"there is no trace file {path}") from None
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError, RuntimeError,
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError,
             SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no trace file (an .npz of plain arrays): {first_line(error)}") from None
 

@@ -20,25 +20,22 @@ def push_event(events: Ints, n: int, at: int, who: int, what: int) -> None:
 
 @inner
 def drop_event(events: Ints, n: int, place: int) -> None:
-    """Remove the event at `place` of n: the last takes its place."""
+    """Remove the event at `place` of n: the gap sinks to the bottom, and the last event rises from there.
+
+    Which child is earlier is computed, not branched upon: it is as good as random.
+    """
     n -= 1
     at, who, what = events[n, c.AT], events[n, c.WHO], events[n, c.WHAT]
-    while True:
-        down = 2 * place + 1
-        if down >= n:
-            break
-        other = down + 1
-        if other < n and (events[other, c.AT] < events[down, c.AT] or (events[other, c.AT] == events[down, c.AT] and (
-                events[other, c.WHO] < events[down, c.WHO]
-                or (events[other, c.WHO] == events[down, c.WHO] and events[other, c.WHAT] < events[down, c.WHAT])))):
-            down = other
-        if at < events[down, c.AT] or (at == events[down, c.AT] and (
-                who < events[down, c.WHO] or (who == events[down, c.WHO] and what < events[down, c.WHAT]))):
-            break
-        events[place, c.AT] = events[down, c.AT]
-        events[place, c.WHO] = events[down, c.WHO]
+    down = 2 * place + 1
+    while down < n:
+        other = down + int(down + 1 < n)
+        down += int((events[other, c.AT] < events[down, c.AT]) | ((events[other, c.AT] == events[down, c.AT]) & (
+            (events[other, c.WHO] < events[down, c.WHO])
+            | ((events[other, c.WHO] == events[down, c.WHO]) & (events[other, c.WHAT] < events[down, c.WHAT])))))
+        events[place, c.AT], events[place, c.WHO] = events[down, c.AT], events[down, c.WHO]
         events[place, c.WHAT] = events[down, c.WHAT]
         place = down
+        down = 2 * place + 1
     push_event(events, place, at, who, what)
 
 

@@ -39,6 +39,27 @@ def parks_at_once(ops: Ints, states: Ints, holds: Ints, lanes: Ints, op: int) ->
 
 
 @inner
+def first_of(ops: Ints, holds: Ints, lanes: Ints, lane: int) -> int:
+    """The first in a lane's queue that no other lane holds up whatever this pass does; those before it move there."""
+    root = lanes[lane, c.QUEUE]
+    while root != NONE and ops[root, c.META] & c.COUNT > 1:
+        first, other = ops[root, c.HOLD], NONE
+        for row in range(first, first + (ops[root, c.META] & c.COUNT)):
+            at = holds[row, c.LANE]
+            if lanes[at, c.HELD] == lanes[at, c.SERVERS] and at != lane and lanes[at, c.STOPPABLE] == NONE and (
+                    holds[row, c.HOLD_PS] != c.GONE):
+                other = at
+                break
+        if other == NONE:
+            break
+        rest = dequeue(ops, root)
+        lanes[other, c.QUEUE] = enqueue(ops, lanes[other, c.QUEUE], root)
+        root = rest
+    lanes[lane, c.QUEUE] = root
+    return int(root)
+
+
+@inner
 def gather(s: Ints, ops: Ints, states: Ints, holds: Ints, lanes: Ints, pools: Ints, heap: Ints, lists: Ints) -> int:
     """Those to look at: claimers, the newly ready, and the first in each queue whose lane or pool changed."""
     n = 0
@@ -62,9 +83,10 @@ def gather(s: Ints, ops: Ints, states: Ints, holds: Ints, lanes: Ints, pools: In
             n += 1
             continue
         lanes[lane, c.ACTIVE] = 0
-        if lanes[lane, c.QUEUE] != NONE:
+        root = first_of(ops, holds, lanes, lane)
+        if root != NONE:
             lanes[lane, c.QUEUE_OPEN] = 1
-            push_candidate(heap, n, ops, lanes[lane, c.QUEUE], lane)
+            push_candidate(heap, n, ops, root, lane)
             n += 1
         if lanes[lane, c.SHADOW] != NONE:
             lanes[lane, c.SHADOW_OPEN] = 1
@@ -121,14 +143,16 @@ def leaves_queue(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, op: 
 
 
 @inner
-def next_of(s: Ints, ops: Ints, lanes: Ints, pools: Ints, origin: int) -> int:
+def next_of(s: Ints, ops: Ints, holds: Ints, lanes: Ints, pools: Ints, origin: int) -> int:
     """Who comes up next of a queue; NONE where the queue is closed for this pass."""
     n_lanes = s[c.N_LANES]
     if origin < n_lanes:
-        root = lanes[origin, c.QUEUE]
-        if root == NONE or (lanes[origin, c.HELD] == lanes[origin, c.SERVERS] and lanes[origin, c.STOPPABLE] == NONE):
+        if lanes[origin, c.HELD] == lanes[origin, c.SERVERS] and lanes[origin, c.STOPPABLE] == NONE:
             lanes[origin, c.QUEUE_OPEN] = 0
             return NONE
+        root = first_of(ops, holds, lanes, origin)
+        if root == NONE:
+            lanes[origin, c.QUEUE_OPEN] = 0
     elif origin < 2 * n_lanes:
         root = lanes[origin - n_lanes, c.SHADOW]
         if root == NONE:
@@ -240,7 +264,7 @@ def start_ready(s: Ints, ops: Ints, states: Ints, holds: Ints, nodes: Ints, take
             first = ops[op, c.HOLD]
             for row in range(first, first + (ops[op, c.META] & c.COUNT)):
                 n = open_lane(s, ops, lanes, heap, lists, n, holds[row, c.LANE], op)
-        root = next_of(s, ops, lanes, pools, origin) if origin >= 0 else NONE
+        root = next_of(s, ops, holds, lanes, pools, origin) if origin >= 0 else NONE
         if root != NONE:
             sift_candidate(heap, n, ops[root, c.PRIORITY], ops[root, c.READY], root, origin)
         else:

@@ -7,7 +7,7 @@ from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_layout import NONE
 from emulation.engine.compiled_table import Ints
 from emulation.engine.contract import Describe
-from emulation.engine.spec import LaneState, Op, Release, Take
+from emulation.engine.state import LaneState, Op, Release, Take
 from emulation.engine.stuck import explain
 from emulation.errors import DeadlockError
 from emulation.ops import END, START, Edge, Lane, Pool

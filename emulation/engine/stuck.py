@@ -1,17 +1,14 @@
 """Why nothing moves: the wait-for chain of a deadlock, told as a story."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 from emulation.engine.contract import UNSET, Describe
+from emulation.engine.state import LaneState, Op, Take
 from emulation.errors import DeadlockError
 from emulation.ops import END, Edge, Pool
 
-if TYPE_CHECKING:
-    from emulation.engine.spec import LaneState, Op, Take
 
-
-def explain(ops: "Sequence[Op]", takes: "Sequence[Take]", lanes: "Sequence[LaneState]", free: Sequence[int],
+def explain(ops: Sequence[Op], takes: Sequence[Take], lanes: Sequence[LaneState], free: Sequence[int],
             pools: Sequence[Pool], watched: Collection[int], describe: Describe) -> DeadlockError:
     """Follow who waits for whom from the first operation that cannot go on, until it closes or ends."""
     at = min((serial for serial in watched if ops[serial].end_ps == UNSET), default=None)
@@ -28,7 +25,7 @@ def explain(ops: "Sequence[Op]", takes: "Sequence[Take]", lanes: "Sequence[LaneS
     return DeadlockError("nothing is in flight and nothing can start: " + "; ".join(story))
 
 
-def _blocked_by(op: "Op", ops: "Sequence[Op]", takes: "Sequence[Take]", lanes: "Sequence[LaneState]",
+def _blocked_by(op: Op, ops: Sequence[Op], takes: Sequence[Take], lanes: Sequence[LaneState],
                 free: Sequence[int], pools: Sequence[Pool], describe: Describe) -> tuple[str, int | None]:
     for edge in op.waits:
         if not _happened(ops, edge):
@@ -53,7 +50,7 @@ def _blocked_by(op: "Op", ops: "Sequence[Op]", takes: "Sequence[Take]", lanes: "
     return "nothing (an error of the engine: please report it)", None
 
 
-def _happened(ops: "Sequence[Op]", edge: Edge) -> bool:
+def _happened(ops: Sequence[Op], edge: Edge) -> bool:
     op = ops[edge.op]
     return (op.end_ps if edge.edge == END else op.start_ps) != UNSET
 
