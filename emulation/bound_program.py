@@ -5,13 +5,15 @@ cost, and the bound is y b + the least of (c - y A) x over the boxes of x: weak 
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csr_array
 
 from emulation.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -66,13 +68,17 @@ class Program:
             self._column.append(np.asarray(column, np.int64))
             self._value.append(np.broadcast_to(np.asarray(value, np.float64), np.shape(row)))
 
-    def matrix(self) -> csr_array:
+    def matrix(self) -> "csr_array":
+        from scipy.sparse import csr_array
+
         parts = (np.concatenate(self._value), (np.concatenate(self._row), np.concatenate(self._column)))
         return csr_array(parts, shape=(len(self.bounds), self.width))
 
 
 def least(program: Program, scale: float) -> Relaxation:
     """The least first variable, times `scale`, rounded down; refuses rows that nothing satisfies."""
+    from scipy.optimize import linprog
+
     matrix, bounds = program.matrix(), np.array(program.bounds)
     low, high = np.concatenate(program.low), np.concatenate(program.high)
     cost = np.zeros(program.width)
@@ -93,7 +99,7 @@ def least(program: Program, scale: float) -> Relaxation:
     return Relaxation(ps // coarse * coarse, "; ".join(tight[:3]) or "the chain of layers")
 
 
-def _proved(matrix: csr_array, bounds: Floats, low: Floats, high: Floats, cost: Floats, prices: Floats) -> float:
+def _proved(matrix: "csr_array", bounds: Floats, low: Floats, high: Floats, cost: Floats, prices: Floats) -> float:
     """The bound that prices prove. Columns without an upper end must not gain: rows that give to them are cheapened."""
     columns = matrix.tocsc()
     for _ in range(4):

@@ -96,7 +96,7 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
 
 def _show(config: "RunConfig", results: "dict[str, Result]") -> None:
     """What the model answered, then the table: of one run, or of several side by side."""
-    from cluster.observe.table import compare_table
+    from cluster.observe.table import compare_details, compare_table
 
     screen = console()
     first = next(iter(results.values()))
@@ -104,4 +104,7 @@ def _show(config: "RunConfig", results: "dict[str, Result]") -> None:
     for i, answer in enumerate(first.text or ()):
         asked = prompts[i % len(prompts)] if prompts else ""
         screen.print(f"[{answer.sequence}] {asked}|{answer.text}", markup=False, highlight=False)
-    screen.print(first.table() if len(results) == 1 else compare_table(results))
+    if len(results) == 1:
+        screen.print(first.table())
+    else:
+        screen.print(compare_table(results), compare_details(results), sep="\n")

@@ -107,6 +107,8 @@ def _traffic(result: Result) -> Table:
     causes = list(dict.fromkeys(cause for link in result.traffic for cause in link.bytes))
     table = _table("bytes by link", "link", *causes, "total")
     for link in result.traffic:
+        if not link.total_bytes:
+            continue
         table.add_row(link.link, *(bytes_text(link.bytes.get(cause, 0)) for cause in causes),
                       bytes_text(link.total_bytes))
     return table
@@ -195,6 +197,36 @@ def compare_table(results: Mapping[str, Result]) -> Table:
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
     return table
+
+
+def compare_details(results: Mapping[str, Result]) -> Group:
+    """What lies behind a comparison: bytes by link and the use of devices, one column a policy."""
+    by_link = {name: {link.link: link.total_bytes for link in result.traffic} for name, result in results.items()}
+    links = dict.fromkeys(link for column in by_link.values() for link, total in column.items() if total)
+    traffic = _table("bytes by link", "link", *results)
+    for link in links:
+        traffic.add_row(link, *(bytes_text(column.get(link, 0)) for column in by_link.values()))
+    use = _table("busy and waiting", "device", *results)
+    first = next(iter(results.values()))
+    for i, device in enumerate(first.devices):
+        use.add_row(device.device, *(_use(result, i) for result in results.values()))
+    memory = _table("peak memory", "device", *results)
+    for i, held in enumerate(first.memory):
+        capacity = bytes_text(held.capacity_bytes) if held.capacity_bytes else "-"
+        memory.add_row(f"{held.device} (of {capacity})",
+                       *(bytes_text(result.memory[i].peak_bytes) for result in results.values()))
+    return Group(*([traffic] if links else []), use, memory, *(f"approximation: {a}" for a in first.approximations))
+
+
+def _use(result: Result, device: int) -> str:
+    """Busy share of a device, and what it waited for most, largest first, from one percent."""
+    use = result.devices[device]
+    total_ps = use.busy_ps + use.stall_ps
+    if not total_ps:
+        return "-"
+    waits = sorted(stall_groups(use.stall).items(), key=lambda item: -item[1])
+    told = [f"{group} {percent_text(ps / total_ps)}" for group, ps in waits if ps * 100 >= total_ps]
+    return f"busy {percent_text(use.busy_ps / total_ps)}; waits for " + (", ".join(told) or "nothing")
 
 
 def _cell(line: _Line, value: float | None, first: float | None, best: float | None, column: int) -> str:

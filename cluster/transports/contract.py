@@ -12,7 +12,7 @@ class Transport(Protocol):
     name: str
 
     def open(self, specs: Sequence[DeviceSpec]) -> None:
-        """Start the devices; they may still be on their way when it returns."""
+        """Start the devices, or start them anew; they may still be on their way when it returns."""
 
     def wait(self) -> None:
         """Return when every device is there."""

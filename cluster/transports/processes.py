@@ -33,6 +33,13 @@ class ProcessTransport:
         context.set_forkserver_preload(["cluster.transports.preload"])
         count = max(1, min(self._wanted or len(specs), len(specs)))
         groups = [list(specs[i::count]) for i in range(count)]
+        self._worker_of = {spec.number: number for number, group in enumerate(groups) for spec in group}
+        if count == len(self._processes):
+            for number, group in enumerate(groups):
+                self._send(number, group)
+            return
+        self.close()
+        self._worker_of = {spec.number: number for number, group in enumerate(groups) for spec in group}
         try:
             for number, group in enumerate(groups):
                 ours, theirs = context.Pipe()
@@ -42,7 +49,6 @@ class ProcessTransport:
                 theirs.close()
                 self._processes.append(process)
                 self._pipes.append(ours)
-                self._worker_of.update({spec.number: number for spec in group})
         except BaseException:
             self.close()
             raise
@@ -58,14 +64,17 @@ class ProcessTransport:
         for device, item in work.items():
             batches.setdefault(self._worker_of[device], {})[device] = item
         for number, batch in batches.items():
-            try:
-                self._pipes[number].send(batch)
-            except OSError:
-                raise self._dead(number) from None
+            self._send(number, batch)
         replies: dict[int, Reply] = {}
         for number in batches:
             replies.update(self._receive(number))
         return replies
+
+    def _send(self, number: int, what: dict[int, Work] | list[DeviceSpec]) -> None:
+        try:
+            self._pipes[number].send(what)
+        except OSError:
+            raise self._dead(number) from None
 
     def _receive(self, number: int) -> dict[int, Reply]:
         try:
@@ -105,20 +114,19 @@ def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
     """A worker: answers until its pipe closes, however early. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        asked: dict[int, Work] | list[DeviceSpec] = specs
         devices: dict[int, DeviceActor] = {}
-        try:
-            devices = open_devices(specs)
-        except Exception as error:  # noqa: BLE001 (the parent raises it again)
-            pipe.send(_portable(error))
-            return
-        pipe.send({})
         while True:
-            batch: dict[int, Work] = pipe.recv()
+            answer: object = {}
             try:
-                answer: object = {number: devices[number].work(item) for number, item in batch.items()}
-            except Exception as error:  # noqa: BLE001 (likewise)
+                if isinstance(asked, list):
+                    devices = open_devices(asked)
+                else:
+                    answer = {number: devices[number].work(item) for number, item in asked.items()}
+            except Exception as error:  # noqa: BLE001 (the parent raises it again)
                 answer = _portable(error)
             pipe.send(answer)
+            asked = pipe.recv()
 
 
 def _portable(error: Exception) -> Exception:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from actors.messages import DeviceSpec, Reply, Work
+from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
 from moe.determinism import ENVIRONMENT
 
@@ -95,12 +96,15 @@ class DeviceGroup:
     """What a device actor runs: one emulated device or several."""
 
     def __init__(self, specs: Sequence[DeviceSpec]) -> None:
-        from cluster.transports.serving import open_devices
-
         self._devices = open_devices(specs)
 
     def ready(self) -> int:
         """The process that serves these devices."""
+        return os.getpid()
+
+    def reopen(self, specs: Sequence[DeviceSpec]) -> int:
+        """The same devices from new, with other shards."""
+        self._devices = open_devices(specs)
         return os.getpid()
 
     def work(self, batch: dict[int, Work]) -> dict[int, Reply]:
@@ -121,12 +125,15 @@ class RayTransport:
     def open(self, specs: Sequence[DeviceSpec]) -> None:
         import ray
 
-        remote = ray.remote(DeviceGroup)
-        for at in range(0, len(specs), self._per_actor):
-            group = list(specs[at:at + self._per_actor])
-            self._actor_of.update({spec.number: len(self._actors) for spec in group})
-            self._actors.append(remote.options(**_options()).remote(group))
-        self._starting = [actor.ready.remote() for actor in self._actors]
+        groups = [list(specs[at:at + self._per_actor]) for at in range(0, len(specs), self._per_actor)]
+        if len(groups) == len(self._actors):
+            self._starting = [a.reopen.remote(group) for a, group in zip(self._actors, groups, strict=True)]
+        else:
+            self.close()
+            remote = ray.remote(DeviceGroup)
+            self._actors = [remote.options(**_options()).remote(group) for group in groups]
+            self._starting = [actor.ready.remote() for actor in self._actors]
+        self._actor_of = {spec.number: i for i, group in enumerate(groups) for spec in group}
 
     def wait(self) -> None:
         self._get(self._starting, START_TIMEOUT_S)
