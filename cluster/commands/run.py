@@ -69,9 +69,6 @@ def _with_policies(config: "RunConfig", names: list[str]) -> "RunConfig":
 
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
-    from cluster.resolve import resolve
-
-    resolve(config)  # what is wrong is told before anything is started
     from cluster import run as running
     from cluster.observe.timeline import Extent
 
