@@ -41,7 +41,7 @@ def listening_elsewhere(stop: threading.Event, found: set[str]) -> None:
         lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
         for line in lines:
             local = line.split()[3]
-            if any(f"pid={pid}," in line for pid in pids) and not local.startswith(("127.0.0.1:", "[::1]:")):
+            if any(f"pid={pid}," in line for pid in pids) and not local.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")):
                 found.add(line)
             if any(f"pid={pid}," in line for pid in pids):
                 found.add("loopback")
