@@ -33,7 +33,7 @@ def test_its_policy_runs_and_its_parameter_counts(own: Path) -> None:
 
 
 def test_a_policy_that_forgets_an_expert_is_refused_with_the_reason(own: Path) -> None:
-    own.write_text(own.read_text().replace("for expert in view.routing.active:", "for expert in view.routing.active[1:]:"))
+    own.write_text(own.read_text().replace("in view.routing.active:", "in view.routing.active[1:]:"))
     with pytest.raises(PlanError, match="is unserved"):
         moelab.run("demo", [*SMALL, f"policy={own}"])
 
