@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
 export HF_HUB_OFFLINE := 1
 export PYTHON
 
-.PHONY: help setup demo test checks lint types format fast slow ray soak count clean
+.PHONY: help setup demo test lint types format families fast slow ray soak count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,7 @@ demo: setup  ## answer real prompts on an emulated machine, on Ray
 
 test: setup  ## all checks and all tests but the soak tests
 	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory -k lint types
+	@$(STAGE) families 120 -- $(MAKE) --no-print-directory families
 	@$(MAKE) --no-print-directory fast
 	@$(MAKE) --no-print-directory slow
 	@$(MAKE) --no-print-directory ray
@@ -33,15 +34,18 @@ types: setup  ## strict types
 format: setup  ## sort imports and apply the safe fixes
 	@$(PY) -m ruff check --fix
 
+families: setup  ## logits of every model family beside plain transformers, as a table in out/families.md
+	@mkdir -p out && $(PY) -m moe.table out/families.md && cat out/families.md
+
 # One thread a process: the tests share the cores among themselves.
 fast: setup  ## the tests that take seconds
 	@OMP_NUM_THREADS=1 $(STAGE) fast 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal -m 'not slow and not ray and not soak'
 
 slow: setup  ## the tests that take longer
-	@$(STAGE) slow 480 --empty-ok -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
+	@$(STAGE) slow 480 -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
 
 ray: setup  ## the tests that start Ray
-	@$(STAGE) ray 480 --empty-ok -- $(PYTEST) --durations 5 -m 'ray and not soak'
+	@$(STAGE) ray 480 -- $(PYTEST) --durations 5 -m 'ray and not soak'
 
 soak: setup  ## the tests that take minutes; never in CI
 	@$(PY) -m pytest -m soak --timeout 3600
