@@ -1,5 +1,6 @@
 """What a run counts: hits and misses, where experts ran, what prefetch was good for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from emulation.ledger import Ledger
 from emulation.lowering.experts import Load
 from emulation.plan import ALL_PARTS
-from emulation.validate import Decision
+from emulation.validate import Assignment, Decision
 from emulation.view import PREFILL, Setting, View
 
 Ints = NDArray[np.int64]
@@ -56,8 +57,8 @@ class Counts:
     def _tally(self, view: View) -> Tally:
         return self.phases["prefill" if (view.step.phase == PREFILL).any() else "decode"]
 
-    def before(self, view: View, decision: Decision) -> None:
-        """Count what the decision found: before its loads are noted in the ledger."""
+    def found(self, view: View) -> None:
+        """Count what a decision found, before its plan changes it."""
         tally = self._tally(view)
         self.load[view.moe] += view.routing.counts(view.setting.model.experts)
         held = np.zeros(view.setting.model.experts, np.bool_)
@@ -66,11 +67,12 @@ class Counts:
         hits = int(held[view.routing.active].sum())
         tally.hits += hits
         tally.misses += len(view.routing.active) - hits
-        tally.substituted += decision.substituted
-        tally.dropped += decision.dropped
-        tally.substituted_experts += decision.substituted_experts
+
+    def ran(self, view: View, assignments: Sequence[Assignment]) -> None:
+        """Count the runs of a plan or fragment, before its loads are noted in the ledger."""
+        tally = self._tally(view)
         moe_of = {layer: moe for moe, layer in enumerate(view.setting.model.moe_layers)}
-        for run in decision.assignments:
+        for run in assignments:
             tally.runs[run.device] += 1
             for part in range(self._ledger.start.parts) if run.part == ALL_PARTS else (run.part,):
                 key = (run.device, moe_of[run.layer], run.expert, part)
@@ -79,6 +81,13 @@ class Counts:
                 if entry is not None and not entry.used and self._ledger.has(*key):
                     entry.used = True
                     self.first_uses.append((entry.op, view.now_ps))
+
+    def served(self, view: View, decision: Decision) -> None:
+        """Count how what is served differs from what was routed."""
+        tally = self._tally(view)
+        tally.substituted += decision.substituted
+        tally.dropped += decision.dropped
+        tally.substituted_experts += decision.substituted_experts
 
     def after(self, view: View, loads: list[Load]) -> None:
         """Count the loads that a plan issued."""

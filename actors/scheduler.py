@@ -1,18 +1,20 @@
 """The central scheduler: asks the policy, checks its plan, lowers it and runs the engine to the next decision."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from actors.counts import Counts
 from emulation.engine.contract import Describe, Engine
+from emulation.errors import PlanError
 from emulation.ledger import Ledger
 from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts
 from emulation.ops import Edge, Lane, Ops, Pool
-from emulation.validate import Assignment, Decision, ran_early, validate
+from emulation.plan import Plan, Row
+from emulation.validate import Assignment, Decision, check_fragment, ran_early, validate
 from emulation.view import PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
 
@@ -87,25 +89,54 @@ class Scheduler:
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
                     self.engine.now_ps, self.engine.backlog_ps)
+        self.counts.found(view)
         plan, self.state = self.policy.plan(view, self.state)
-        decision = validate(view, plan, parts, self.policy.exact)
-        self.counts.before(view, decision)
+        decision = validate(view, plan, parts, self.policy.exact, whole=not any(row.wake for row in plan.rows))
         for run in decision.assignments:
             if run.layer != layer:
                 self._early.setdefault(run.layer, []).append((layer, run))
-        part = self.setting.model.layers[layer]
-        hidden = self._hidden
+        part, hidden = self.setting.model.layers[layer], self._hidden
         if part.shared.token_flops:
             shared = self._dense.ffn("shared", part.shared, self._share, hidden)
         else:
             shared = {home: [] for home in hidden}
-        routed = self._experts.lower(plan, decision.assignments, self._step, hidden)
-        self.counts.after(view, self._experts.take_loads())
-        both = {home: [*shared[home], *routed[home]] for home in hidden}
+        sums: Hidden = {home: [] for home in hidden}
+        woken = self._issue(view, plan, decision, sums)
+        if woken:
+            decision = self._wake(view, plan, woken, sums)
+        self._experts.collect_early(layer, sums)
+        self.counts.served(view, decision)
+        both = {home: [*shared[home], *(sums[home] or hidden[home])] for home in hidden}
         self._hidden = self._dense.after(self._share, both)
         self._moe += 1
         self._to_router(layer + 1)
         return decision
+
+    def _issue(self, view: View, plan: Plan, decision: Decision, sums: Hidden) -> dict[int, Row]:
+        """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
+        self.counts.ran(view, decision.assignments)
+        issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
+        self._experts.collect(issued.visits, plan.exchange, sums)
+        self.counts.after(view, self._experts.take_loads())
+        return issued.woken
+
+    def _wake(self, view: View, plan: Plan, woken: dict[int, Row], sums: Hidden) -> Decision:
+        """Wake the policy whenever what its plan marked has ended, until no mark is left; the plan is then whole."""
+        wake: Callable[[View, Any], tuple[Plan, Any]] | None = getattr(self.policy, "wake", None)
+        if wake is None:
+            raise PlanError(f"the plan for layer {view.layer} marks rows with wake, and the policy has no method wake")
+        parts = self.ledger.start.parts
+        while woken:
+            self._submit()
+            ended = self.engine.run(list(woken))
+            self._decision = ended[0]
+            now = replace(view, now_ps=self.engine.now_ps, ended=tuple(woken.pop(op) for op in ended))
+            fragment, self.state = wake(now, self.state)
+            check_fragment(view, fragment)
+            decision = validate(view, replace(fragment, served=plan.served), parts, self.policy.exact, whole=False)
+            woken |= self._issue(now, fragment, decision, sums)
+            plan.add(fragment)
+        return validate(view, plan, parts, self.policy.exact)
 
     def _to_router(self, layer: int) -> None:
         """Lower the layers from here to the next router (or the head) and run the engine to that decision."""

@@ -52,6 +52,7 @@ class Row(NamedTuple):
     victim: int
     priority: int
     tokens: int
+    wake: bool = False
 
 
 @dataclass
@@ -59,7 +60,8 @@ class Plan:
     """Rows in program order. The readable way to write one is `run`, `load` and `evict`.
 
     layer is a model layer; part is ALL_PARTS or one slice of an expert; tokens is ALL_TOKENS (those routed to the
-    expert) or an index into token_sets. served is None where the policy serves the routing that it was given.
+    expert) or an index into token_sets. served is None where the policy serves the routing that it was given. With
+    `wake`, the policy's `wake` is asked for a further fragment of the plan when what the row does has ended.
     """
 
     layer: int
@@ -69,7 +71,7 @@ class Plan:
     served: Served | None = None
 
     def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
-            layer: int | None = None) -> None:
+            layer: int | None = None, wake: bool = False) -> None:
         """Run an expert (or one part) on a device, for the tokens routed to it or for those named.
 
         With a later `layer`, the run is early: it is fed this layer's hidden state and combined in that layer.
@@ -79,15 +81,22 @@ class Plan:
             self.token_sets.append(np.asarray(tokens, np.int64))
             tokens_index = len(self.token_sets) - 1
         self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), part, int(on), NOBODY, DEMAND,
-                             tokens_index))
+                             tokens_index, wake))
 
     def load(self, expert: int, to: int, *, part: int = ALL_PARTS, layer: int | None = None, over: int = NOBODY,
-             priority: int = DEMAND) -> None:
+             priority: int = DEMAND, wake: bool = False) -> None:
         """Copy an expert (or one part) from where it rests; with `over`, into the place of that expert of the layer."""
         self.rows.append(Row(LOAD, self.layer if layer is None else layer, int(expert), part, int(to), int(over),
-                             priority, ALL_TOKENS))
+                             priority, ALL_TOKENS, wake))
 
     def evict(self, expert: int, of: int, *, part: int = ALL_PARTS, layer: int | None = None) -> None:
         """Drop a copy after its last use."""
         self.rows.append(Row(EVICT, self.layer if layer is None else layer, int(expert), part, int(of), NOBODY, DEMAND,
                              ALL_TOKENS))
+
+    def add(self, fragment: "Plan") -> None:
+        """Put a fragment's rows behind these."""
+        shift = len(self.token_sets)
+        self.token_sets += fragment.token_sets
+        self.rows += [row if row.tokens == ALL_TOKENS else row._replace(tokens=row.tokens + shift)
+                      for row in fragment.rows]

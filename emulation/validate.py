@@ -43,8 +43,11 @@ class Decision(NamedTuple):
     substituted_experts: int
 
 
-def validate(view: View, plan: Plan, parts: int, exact: bool) -> Decision:
-    """The decision that a plan amounts to; refuses a pair unserved or served twice, and undeclared changes."""
+def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = True) -> Decision:
+    """The decision that a plan amounts to; refuses a pair unserved or served twice, and undeclared changes.
+
+    Not whole: a plan that will go on when it is woken, in which pairs may still be unserved.
+    """
     if plan.layer != view.layer:
         raise PlanError(f"a plan for layer {view.layer} names layer {plan.layer}: it is made for the layer of its view")
     if plan.exchange not in EXCHANGES:
@@ -63,8 +66,16 @@ def validate(view: View, plan: Plan, parts: int, exact: bool) -> Decision:
         served, early = _merged(view, plan.served)
     now = served if not early.any() else Pairs(served.token[~early], served.expert[~early], served.weight[~early])
     assignments = [_assignment(view, plan, row, now) for row in plan.rows if row.verb == RUN]
-    _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts)
+    if whole:
+        _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts)
     return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
+
+
+def check_fragment(view: View, fragment: Plan) -> None:
+    """Refuse a fragment that does more than go on with its layer's plan."""
+    if fragment.served is not None or any(row.verb == RUN and row.layer != view.layer for row in fragment.rows):
+        raise PlanError(f"the policy was woken in layer {view.layer}: a fragment runs that layer's experts, loads and "
+                        "evicts; routing of its own and early runs belong to the plan")
 
 
 def ran_early(layer: int, runs: Sequence[tuple[int, Assignment]], parts: int) -> Early:

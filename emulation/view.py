@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.costs import Costs
 from emulation.machine import Machine
 from emulation.model import Model
+from emulation.plan import Row
 
 if TYPE_CHECKING:
     from emulation.ledger import Ledger
@@ -126,7 +128,7 @@ class View:
     """The state of the machine at a decision. Layers are model layers; `moe` is the layer's number among MoE layers.
 
     forecast: guessed routing of the next MoE layer for this step's tokens. early: what of this layer already ran, fed
-    an earlier layer's hidden state.
+    an earlier layer's hidden state. ended: rows of this layer's plan that the policy marked and that ended now.
     """
 
     setting: Setting
@@ -139,6 +141,16 @@ class View:
     early: Early
     now_ps: int
     backlog_ps: Callable[[int], int]
+    ended: tuple[Row, ...] = ()
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What a run, a load or a message would take on an idle machine."""
+        return Costs(self.setting.machine, self.setting.model, self.ledger.start.parts)
+
+    def free_bytes(self, device: int) -> int:
+        """Room for experts that is left on a device."""
+        return self.ledger.free_bytes(device)
 
     @property
     def next_layer(self) -> int | None:

@@ -23,3 +23,10 @@ class Policy(Protocol):
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         """What runs where in this layer, what is fetched and what is evicted."""
+
+
+class Waking(Policy, Protocol):
+    """A policy that marks rows with `wake` and goes on when they have ended: destinations chosen by what is free."""
+
+    def wake(self, view: View, state: State) -> tuple[Plan, State]:
+        """A fragment of this layer's plan, empty or marking more. view.ended: the marked rows that ended now."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emulation.ledger import Ledger
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Hidden
-from emulation.lowering.emit import Emitter
+from emulation.lowering.emit import NO, Emitter
 from emulation.model import Model
 from emulation.ops import DEMAND, Edge
 from emulation.plan import ALL_PARTS, ALL_TO_ALL, BROADCAST, EVICT, LOAD, NOBODY, RUN, UNICAST, Plan, Row
@@ -50,6 +50,13 @@ class Load(NamedTuple):
     prefetch: bool
 
 
+class Issued(NamedTuple):
+    """A plan's visits to devices for its layer; operation -> the row at whose end the policy is to be woken."""
+
+    visits: list[Visit]
+    woken: dict[int, Row]
+
+
 class Experts:
     """Lowers plans, layer by layer; keeps early visits until their layer comes."""
 
@@ -61,28 +68,35 @@ class Experts:
         self._columns = [model.columns(part, ledger.start.parts) for part in range(ledger.start.parts)]
         self._work, self._row_bytes = cache(model.expert_work), cache(model.token_row_bytes)
 
-    def lower(self, plan: Plan, assignments: Sequence[Assignment], step: Step, hidden: Hidden) -> Hidden:
-        """Operations of a plan in its program order; returns when each home's sums are complete."""
+    def issue(self, plan: Plan, assignments: Sequence[Assignment], step: Step, hidden: Hidden) -> Issued:
+        """Operations of a plan, or of a fragment, in its program order; what it computes is not collected yet."""
         visits = self._visits(plan, assignments, step)
         late = [visit for (layer, _), visit in visits.items() if layer == plan.layer]
         runs = iter(assignments)
-        local: dict[int, list[Edge]] = {home: [] for home in hidden}
+        woken: dict[int, Row] = {}
         for row in plan.rows:
+            last = NO
             if row.verb == LOAD:
-                self._load(row)
+                last = self._load(row)
             elif row.verb == EVICT:
                 self._evict(row)
             else:
                 visit = visits[row.layer, row.device]
                 group = late if row.layer == plan.layer else [visit]
                 self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else UNICAST, hidden)
-                visit.ends += self._run(row, next(runs), visit)
+                ends = self._run(row, next(runs), visit)
+                visit.ends += ends
+                last = ends[-1].op
+            if row.wake:
+                woken[last] = row
         for (layer, _), visit in visits.items():
             if layer != plan.layer:
                 self._early.setdefault(layer, []).append(visit)
-        self._collect(late, plan.exchange, local)
-        self._collect(self._early.pop(plan.layer, []), UNICAST, local)
-        return {home: edges or list(hidden[home]) for home, edges in local.items()}
+        return Issued(late, woken)
+
+    def collect_early(self, layer: int, sums: Hidden) -> None:
+        """Bring home what ran early for a layer."""
+        self.collect(self._early.pop(layer, []), UNICAST, sums)
 
     def take_loads(self) -> list[Load]:
         """The loads issued since the last call."""
@@ -106,21 +120,25 @@ class Experts:
     def _parts(self, row: Row) -> range:
         return range(self._ledger.start.parts) if row.part == ALL_PARTS else range(row.part, row.part + 1)
 
-    def _load(self, row: Row) -> None:
+    def _load(self, row: Row) -> int:
+        """Issue a load; returns its last operation."""
         moe, over = self._moe_of[row.layer], row.victim
         gone = [] if over == NOBODY else self._ledger.evict(row.device, moe, over, row.part)
         missing = [part for part in self._parts(row) if not self._ledger.has(row.device, moe, row.expert, part)]
         if not missing:
             self._ledger.load(row.device, moe, row.expert, row.part)  # refuses it
         cause = "demand" if row.priority == DEMAND else "prefetch"
+        last = NO
         for part in self._parts(row):
             if part in missing:
                 self._ledger.load(row.device, moe, row.expert, part)
                 edge = self._copies.load((row.device, moe, row.expert, part), (), cause, row.priority,
                                          over if part in gone else None)
                 self._loads.append(Load(row.device, moe, row.expert, part, edge.op, row.priority > DEMAND))
+                last = edge.op
             elif part in gone:
                 self._copies.evict((row.device, moe, over, part))
+        return last
 
     def _evict(self, row: Row) -> None:
         moe = self._moe_of[row.layer]
@@ -183,7 +201,7 @@ class Experts:
         self._copies.used(device, moe, row.expert, parts, after)
         return after
 
-    def _collect(self, visits: list[Visit], exchange: str, local: dict[int, list[Edge]]) -> None:
+    def collect(self, visits: list[Visit], exchange: str, sums: Hidden) -> None:
         """Bring results back to the homes of their tokens and add them."""
         amounts = {(v.device, home): self._row_bytes(rows)
                    for v in visits for home, rows in v.rows.items() if home != v.device}
@@ -193,11 +211,11 @@ class Experts:
         for v in visits:
             for home, rows in v.rows.items():
                 if home == v.device:
-                    local[home] += v.ends
+                    sums[home] += v.ends
                     continue
                 back = together
                 if back is None:
                     ended = v.ends if self._has_issuer(v.device) else self._emit.sync(home, v.ends)
                     back = Edge(self._emit.copy([(v.device, home)], amounts[v.device, home], "return", ended))
                 rows_bytes = self._row_bytes(rows)
-                local[home] += self._emit.kernel(home, "reduce", 3 * rows_bytes, rows * self._model.d_model, [back])
+                sums[home] += self._emit.kernel(home, "reduce", 3 * rows_bytes, rows * self._model.d_model, [back])
