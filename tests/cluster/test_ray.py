@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:subprocess .* 
               pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 """Ray drops its handles of processes that it has told to end; that they do end is tested here."""
 
+LOOPBACK = ("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")
 SMALL = ["workload.output_tokens=4", "workload.requests=2", "against=[]"]
 
 
@@ -41,10 +42,8 @@ def listening_elsewhere(stop: threading.Event, found: set[str]) -> None:
         lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
         for line in lines:
             local = line.split()[3]
-            if any(f"pid={pid}," in line for pid in pids) and not local.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")):
-                found.add(line)
             if any(f"pid={pid}," in line for pid in pids):
-                found.add("loopback")
+                found.add("loopback" if local.startswith(LOOPBACK) else line)
         stop.wait(0.5)
 
 
