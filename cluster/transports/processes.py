@@ -2,10 +2,13 @@
 
 import contextlib
 import multiprocessing
+import os
 import signal
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
 from typing import Any
 
 from actors.device import DeviceActor
@@ -45,7 +48,8 @@ class ProcessTransport:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, group), daemon=True,
                                           name=f"moelab-worker-{number}")
-                process.start()
+                with _ours_only():
+                    process.start()
                 theirs.close()
                 self._processes.append(process)
                 self._pipes.append(ours)
@@ -108,6 +112,26 @@ class ProcessTransport:
 
     def describe(self) -> dict[str, object]:
         return {"transport": self.name, "workers": len(self._processes)}
+
+
+@contextlib.contextmanager
+def _ours_only() -> Iterator[None]:
+    """Workers started within import nothing of the user's: neither the script that runs, nor the current folder.
+
+    A script without `if __name__ == "__main__"` would run again in each of them; a folder with a `moe/` of its own
+    would stand before ours on the fork server's path.
+    """
+    main, before = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
+    sys.modules["__main__"] = ModuleType("__main__")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:

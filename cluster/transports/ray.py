@@ -69,13 +69,15 @@ def cluster() -> Iterator[dict[str, object]]:
         os.environ.update(LOOPBACK, **ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
         folder = tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None)
     import ray
+    from ray.job_config import JobConfig
 
     try:
         if folder is None:
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
+            # As the job of a client Ray does not put the current folder first on its workers' path: it may hold a moe/.
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                     num_cpus=os.cpu_count(), _temp_dir=folder)
+                     num_cpus=os.cpu_count(), _temp_dir=folder, job_config=JobConfig(_client_job=True))
         yield {"private": folder is not None, "ray": ray.__version__}
     except (ConnectionError, ray.exceptions.RaySystemError) as error:
         raise TransportError(f"Ray did not start or was lost: {str(error).splitlines()[0]}") from None

@@ -152,3 +152,30 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path, workers: int) -> N
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_runs_on_worker_processes(tmp_path: Path, wanted: str) -> None:
+    settings = [*SMALL, "transport=processes", "workers=2"]
+    script = tmp_path / "mine.py"
+    script.write_text(f"import moelab\nprint(moelab.run('demo', {settings!r}).digest)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{wanted}\n"), done.stderr
+
+
+def shadowed(folder: Path) -> Path:
+    """A folder whose packages bear the names of ours, and end whoever imports them."""
+    for name in ("actors", "cluster", "emulation", "moe", "configs"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["local", "processes", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_folder_with_packages_of_our_names_is_not_imported(transport: str, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "moelab"), "run", "demo", "--transport", transport, "--out", "o"]
+    command += [word for setting in SMALL for word in ("--set", setting)]
+    done = subprocess.run(command, cwd=shadowed(tmp_path), capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "result.json").is_file()
