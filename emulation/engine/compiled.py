@@ -1,7 +1,7 @@
 """The compiled twin of `spec`: the same spans, occupancy and errors, from columns and kernels that numba compiles.
 
 State lies in arrays of int64 (`compiled_layout`): a row an operation, a hold, a take, a release, a lane, a pool.
-Kernels are compiled when they are first imported and kept beside the package: later imports only load them.
+Kernels are compiled when they are first imported and kept on disk: later imports only load them.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,18 +9,14 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from emulation.engine import compiled_layout as c
-from emulation.engine.compiled_cache import drop_stale
+from emulation.engine.compiled_loop import run_loop, settle
+from emulation.engine.compiled_retire import compact, ended_prefix
 from emulation.engine.compiled_story import tell
+from emulation.engine.compiled_submit import append
 from emulation.engine.compiled_table import Ints
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
-
-drop_stale()
-
-from emulation.engine.compiled_loop import run_loop, settle  # noqa: E402
-from emulation.engine.compiled_retire import compact, ended_prefix  # noqa: E402
-from emulation.engine.compiled_submit import append  # noqa: E402
 
 FORGET_AT_LEAST = 4096
 """Retired operations after which rows are moved: moving costs as much as what is left, so it must pay."""

@@ -1,14 +1,28 @@
 """Machine code that numba keeps on disk, dropped where it no longer fits the sources."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from numba.core.caching import FunctionCache
+
+HERE = Path(__file__).parent
 
 
-def drop_stale(here: Path = Path(__file__).parent) -> None:
+def kept_in(function: Callable[..., Any]) -> Path | None:
+    """The folder in which numba keeps a function's machine code; None where it finds none that can be written."""
+    try:
+        return Path(FunctionCache(function).cache_path)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # numba's "no locator available": a read-only checkout, and no home
+        return None
+
+
+def drop_stale(kept: Path, sources: Path = HERE) -> None:
     """Remove kept code that is older than any source of the compiled engine.
 
     numba looks only at the file of a kernel itself, not at what the kernel takes from other files.
     """
-    newest_ns = max(source.stat().st_mtime_ns for source in here.glob("compiled*.py"))
-    for index in (here / "__pycache__").glob("compiled_*.nbi"):
+    newest_ns = max(source.stat().st_mtime_ns for source in sources.glob("compiled*.py"))
+    for index in kept.glob("compiled_*.nbi"):
         if index.stat().st_mtime_ns < newest_ns:
             index.unlink(missing_ok=True)

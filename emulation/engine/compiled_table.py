@@ -16,6 +16,7 @@ from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
 
 from emulation.engine import compiled_layout as c
+from emulation.engine.compiled_cache import drop_stale, kept_in
 
 Ints = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,9 +28,12 @@ def inner(function: F) -> F:
 
 
 def kernel(signature: str) -> Callable[[F], F]:
-    """Compiled for one signature when its module is first imported, and kept on disk."""
+    """Compiled for one signature when its module is first imported, and kept on disk where anything can be."""
     def compile_now(function: F) -> F:
-        return cast(F, numba.njit(signature, cache=True, error_model="numpy")(function))
+        kept = kept_in(function)
+        if kept is not None:
+            drop_stale(kept)
+        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy")(function))
     return compile_now
 
 

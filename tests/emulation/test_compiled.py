@@ -19,9 +19,12 @@ from tests.emulation.random_plans import drive, flat, seen
 
 pytest.importorskip("numba")
 
+from numba.core.caching import _CacheLocator
+
 from emulation.engine import compiled
 from emulation.engine.compiled import CompiledEngine
-from emulation.engine.compiled_cache import drop_stale
+from emulation.engine.compiled_cache import drop_stale, kept_in
+from emulation.engine.compiled_table import kernel
 
 BOTH = (SpecEngine, CompiledEngine)
 
@@ -132,5 +135,20 @@ def test_machine_code_older_than_a_source_is_dropped(tmp_path: Path) -> None:
                         ("__pycache__/compiled_a.f.nbi", 30), ("__pycache__/compiled_b.f.nbi", 10)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
-    drop_stale(tmp_path)
+    drop_stale(kept, tmp_path)
     assert [path.name for path in kept.iterdir()] == ["compiled_b.f.nbi"]
+
+
+def test_where_no_folder_can_be_written_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError("read-only")
+
+    assert kept_in(drop_stale) is not None
+    monkeypatch.setattr(_CacheLocator, "ensure_cache_path", refuse)
+    assert kept_in(drop_stale) is None
+    compiled = kernel("int64(int64)")(twice)
+    assert compiled(21) == 42
+
+
+def twice(number: int) -> int:
+    return 2 * number
