@@ -21,11 +21,12 @@ from cluster.transports.processes import ProcessTransport
 from emulation.errors import MoelabError, PlanError, TransportError
 from emulation.plan import ALL_PARTS
 
-SMALL = ["workload.output_tokens=6", "workload.requests=3", "against=[]"]
+SMALL = ["workload.output_tokens=6", "workload.requests=3", "against=[]", "machine.name=template",
+         "machine.options.units=9"]
 
 
 def small(*settings: str) -> RunConfig:
-    """The demo, cut to a few tokens."""
+    """The demo cut to a few tokens, on a machine of ten devices."""
     return load_run("demo", [*SMALL, "transport=local", *settings])
 
 
@@ -100,7 +101,9 @@ def test_a_killed_worker_is_one_sentence() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_worker_processes_give_the_same_bytes(wanted: str, workers: int) -> None:
-    assert running.run(small("transport=processes", f"workers={workers}")).digest == wanted
+    result = running.run(small("transport=processes", f"workers={workers}"))
+    assert result.digest == wanted
+    assert result.host.workers == workers
 
 
 @pytest.mark.slow
@@ -123,7 +126,7 @@ def test_both_engines_give_the_same_bytes(wanted: str) -> None:
 
 @pytest.mark.slow
 def test_what_compare_times_on_the_record_is_what_a_run_times(wanted: str) -> None:
-    config = load_run("demo", [*SMALL[:2], "transport=local"])
+    config = load_run("demo", [*(s for s in SMALL if s != "against=[]"), "transport=local"])
     results = running.compare(config)
     assert results["expert_parallel"].digest == wanted
     alone = running.run(small("policy=tensor_parallel"))
