@@ -43,11 +43,13 @@ class Prefetched:
 
 
 class Counts:
-    """Counts of a run, by phase; and the fate of every prefetch."""
+    """Counts of a run, by phase; and the fate of every prefetch. at_home: whether a home ever held an expert."""
 
     def __init__(self, setting: Setting, ledger: Ledger) -> None:
         self._setting, self._ledger = setting, ledger
-        devices = len(setting.machine.devices)
+        devices, homes = len(setting.machine.devices), setting.machine.homes
+        copied = [home for home in homes if home in ledger.start.copies and ledger.start.copies[home].any()]
+        self.at_home = bool(copied) or bool(np.isin(ledger.start.rest, homes).any())
         self.phases = {name: Tally(runs=np.zeros(devices, np.int64)) for name in ("prefill", "decode")}
         self.load = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.int64)
         self.prefetch_issued = 0
@@ -95,6 +97,7 @@ class Counts:
         for load in loads:
             tally.loads += 1
             tally.loaded_bytes += int(self._ledger.part_bytes[load.part])
+            self.at_home |= load.device in self._setting.machine.homes
             if load.prefetch:
                 self.prefetch_issued += 1
                 self._prefetched[load.device, load.moe, load.expert, load.part] = Prefetched(load.op)

@@ -111,10 +111,11 @@ def phases(scheduler: Scheduler, journal: Journal, walker: Walker) -> dict[str, 
         work = [activated(model, journal.activities[i]) for i in which]
         time_ps = sum(step.end_ps - step.begin_ps for step in steps)
         prefill, decode = (sum(getattr(step, f"{key}_tokens") for step in steps) for key in ("prefill", "decode"))
+        found = tally.hits + tally.misses
         out[name] = schema.Phase(
             steps=len(steps), prefill_tokens=prefill, decode_tokens=decode, time_ps=time_ps,
             tokens_per_s=rate(prefill + decode, time_ps), hits=tally.hits, misses=tally.misses,
-            hit_rate=tally.hits / (tally.hits + tally.misses) if tally.hits + tally.misses else None,
+            hit_rate=tally.hits / found if found and scheduler.counts.at_home else None,
             loads=tally.loads, loaded_bytes=tally.loaded_bytes, substituted=tally.substituted, dropped=tally.dropped,
             substituted_experts=tally.substituted_experts,
             runs={device.name: int(runs) for device, runs in zip(machine.devices, tally.runs, strict=True) if runs},
@@ -172,15 +173,16 @@ def uses(scheduler: Scheduler, walker: Walker) -> tuple[list[schema.LaneUse], li
 
 
 def memory(scheduler: Scheduler, journal: Journal) -> list[schema.Memory]:
-    """Peak memory by device: experts by the ledger, dense weights and caches on homes."""
+    """Peak memory by device: experts by the ledger, dense weights and caches on homes that run attention."""
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
     kv = _kv_peaks(journal, len(machine.devices))
     out = []
     for i, device in enumerate(machine.devices):
         if not (device.memory_bytes or ledger.peak_bytes[i]):
             continue
-        experts, dense = int(ledger.peak_bytes[i]), model.dense_bytes if i in machine.homes else 0
-        cache = int(kv[i]) * model.kv_bytes_per_token
+        attends = i in machine.homes and "attention" in device.kernels
+        experts, dense = int(ledger.peak_bytes[i]), model.dense_bytes if attends else 0
+        cache = int(kv[i]) * model.kv_bytes_per_token if attends else 0
         out.append(schema.Memory(device=device.name, capacity_bytes=device.memory_bytes,
                                  budget_bytes=int(ledger.budget_bytes[i]), experts_peak_bytes=experts,
                                  dense_bytes=dense, kv_peak_bytes=cache, peak_bytes=experts + dense + cache))

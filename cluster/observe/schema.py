@@ -44,10 +44,10 @@ class Phase(Part):
 
     time_ps: the steps' own times, summed. tokens_per_s: all their tokens over that time. latency_ps: the same time by
     what the critical path spent it on; sums to time_ps. hits, misses: experts of a layer that a home held at the
-    decision, or not. runs: device -> expert runs. substituted, dropped: routed pairs; substituted_experts: routed
-    experts of a layer that another stood in for. s_mbu, s_mfu: bytes of activated weights and of caches read, and
-    flops on them, over the time and the rates of all computing devices' fastest kernels together (sparse bandwidth and
-    flops utilisation, MoE-CAP, arXiv 2412.07067).
+    decision, or not; hit_rate: None where no home ever held one. runs: device -> expert runs. substituted, dropped:
+    routed pairs; substituted_experts: routed experts of a layer that another stood in for. s_mbu, s_mfu: bytes of
+    activated weights and of caches read, and flops on them, over the time and the rates of all computing devices'
+    fastest kernels together (sparse bandwidth and flops utilisation, MoE-CAP, arXiv 2412.07067).
     """
 
     steps: int
