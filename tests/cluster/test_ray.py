@@ -1,11 +1,11 @@
 """Ray as a transport: the same bytes, loopback only, nothing left behind."""
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,22 +29,31 @@ def small(*settings: str) -> RunConfig:
     return load_run("demo", [*SMALL, *settings])
 
 
-def ray_processes() -> list[psutil.Process]:
-    """Processes of this test's Ray clusters: descendants of ours, or orphans of a raylet that we started."""
-    return [p for p in psutil.process_iter(["name", "cmdline"])
-            if any(word in " ".join(p.info["cmdline"] or []) for word in ("raylet", "gcs_server", "ray::"))]
+class Watch(threading.Thread):
+    """Notes every process below this one, and what they listen on; the host may run other clusters."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: set[psutil.Process] = set()
+        self.listening: set[str] = set()
+        self._done = threading.Event()
 
-def listening_elsewhere(stop: threading.Event, found: set[str]) -> None:
-    """Collect sockets of Ray's processes that listen on anything but loopback."""
-    while not stop.is_set():
-        pids = {p.pid for p in ray_processes()}
-        lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
-        for line in lines:
-            local = line.split()[3]
-            if any(f"pid={pid}," in line for pid in pids):
-                found.add("loopback" if local.startswith(LOOPBACK) else line)
-        stop.wait(0.5)
+    def run(self) -> None:
+        while not self._done.wait(0.3):
+            self.processes |= set(psutil.Process().children(recursive=True))
+            pids = {process.pid for process in self.processes}
+            told = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+            for line in told.splitlines():
+                if any(f"pid={pid}," in line for pid in pids):
+                    self.listening.add("loopback" if line.split()[3].startswith(LOOPBACK) else line)
+
+    def __enter__(self) -> "Watch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
 
 
 @pytest.fixture(autouse=True)
@@ -60,21 +69,14 @@ def wanted() -> str:
 
 def test_the_same_bytes_on_loopback_only_and_nothing_left(wanted: str) -> None:
     before = set(os.environ.items())
-    stop, found = threading.Event(), set[str]()
-    watcher = threading.Thread(target=listening_elsewhere, args=(stop, found))
-    watcher.start()
-    try:
+    with Watch() as watch:
         results = [running.run(small("transport=ray", f"devices_per_actor={n}")) for n in (1, 3)]
-    finally:
-        stop.set()
-        watcher.join()
     assert [result.digest for result in results] == [wanted, wanted]
     assert [result.host.workers for result in results] == [5, 2]
-    assert found == {"loopback"}
-    deadline = time.monotonic() + 15
-    while ray_processes() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert ray_processes() == []
+    assert watch.listening == {"loopback"}
+    assert len(watch.processes) > 8
+    _, alive = psutil.wait_procs(watch.processes, timeout=20)
+    assert alive == []
     assert set(os.environ.items()) == before
 
 
@@ -85,11 +87,20 @@ def test_an_error_of_ours_in_an_actor_keeps_its_sentence() -> None:
 
 
 def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Path) -> None:
-    script = "import ray, os, signal; ray.init(address='local', include_dashboard=False); os.kill(os.getpid(), 9)"
+    script = ("import ray, os, psutil; ray.init(address='local', include_dashboard=False, log_to_driver=False); "
+              "print(*(p.pid for p in psutil.Process().children(recursive=True)), flush=True); os.kill(os.getpid(), 9)")
     environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
                    "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", "/tmp"), "HOME": str(tmp_path)}
-    dirty = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
-    assert dirty.returncode == -9
-    assert running.run(small("transport=ray", "devices_per_actor=5")).digest == wanted
-    for process in ray_processes():
-        process.kill()
+    dirty = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, text=True)
+    assert dirty.stdout is not None
+    left = [psutil.Process(int(pid)) for pid in dirty.stdout.readline().split()]
+    try:
+        assert dirty.wait(60) == -9
+        assert len(left) > 2
+        assert running.run(small("transport=ray", "devices_per_actor=5")).digest == wanted
+    finally:
+        dirty.stdout.close()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

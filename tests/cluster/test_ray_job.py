@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def head() -> Iterator[dict[str, str]]:
     subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
     yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     subprocess.run([*RAY, "stop", "--force"], env=environment, check=False, capture_output=True, timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def submit(head: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
