@@ -80,8 +80,11 @@ def over_capacity() -> None:
     (lambda: ledger(resting(1, [[UNIT0]] * 3)), r"places \(1, 3\) \(layers, experts\), the model has \(2, 3\)"),
     (copied_where_it_rests, "copies expert 2 of layer 2 to 'unit0', where it rests already"),
     (lambda: ledger().load(UNIT0, 0, 1, ALL_PARTS), "loads expert 1 of layer 1 to 'unit0', which holds it already"),
+    (lambda: ledger(resting(2, [[UNIT0] * 2] * 3)).load(UNIT0, 0, 1, ALL_PARTS), "loads expert 1 of layer 1 to 'unit0"),
+    (lambda: ledger(resting(2, [[UNIT0] * 2] * 3)).load(UNIT0, 0, 1, 1), "loads expert 1 part 1 of layer 1 to 'unit0"),
     (lambda: ledger().evict(GPU, 1, 1, ALL_PARTS), "evicts expert 1 of layer 2 from 'gpu', which holds no copy of it"),
     (lambda: ledger().evict(UNIT0, 1, 1, ALL_PARTS), "evicts expert 1 of layer 2 from 'unit0', which holds no copy"),
+    (lambda: ledger(resting(2, [[UNIT0, UNIT1]] * 3)).evict(GPU, 1, 1, ALL_PARTS), "evicts expert 1 of layer 2 from"),
     (lambda: ledger().refuse_absent(GPU, 0, 1, 0), r"runs expert 1 of layer 1 on 'gpu', .* rests \(unit0\)"),
     (lambda: ledger(resting(2, [[UNIT0, UNIT1]] * 3)).refuse_absent(GPU, 0, 1, 1), "expert 1 part 1 .*unit0, unit1"),
 ])
@@ -89,6 +92,18 @@ def test_what_cannot_be_is_refused_in_one_sentence(act, says):
     with pytest.raises(PlanError, match=says) as told:
         act()
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("budget", "says"), [
+    (10**9, "1.000 GB"), (10**9 - 10**6, "999.000 MB"), (10**6, "1.000 MB"), (10**6 - 10**3, "999.000 kB"),
+    (10**3, "1.000 kB"), (999, "999 B")])
+def test_bytes_are_told_in_the_largest_unit_that_they_fill(budget, says):
+    # 3 matrices of 10^4 x 10^5 weights of 2 bytes
+    large = model(moe_layers=1, experts=1, top_k=1, d_model=10**4, d_ff=10**5)
+    with pytest.raises(PlanError) as told:
+        Ledger(gpu_and_units(1), large, resting(1, [[UNIT0]]), np.array([0, budget]))
+    assert str(told.value) == (f"'unit0' has room for {says} of experts, and with experts that rest there it holds "
+                               "6.000 GB: use fewer slots, a smaller precision or more memory")
 
 
 def test_a_failed_load_changes_nothing():

@@ -4,18 +4,21 @@ Unless a test says otherwise: a row of activations is 16 bytes, an expert 384 by
 token (half an expert 192 and 48); the GPU takes 1 ps a byte, a unit 10, a link 100.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from actors.scheduler import Scheduler
 from emulation.engine.spec import SpecEngine
 from emulation.errors import PlanError
-from emulation.ledger import Start
+from emulation.ledger import Ledger, Start
+from emulation.lowering.copies import memory_pools
 from emulation.lowering.dense import Share, shares
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.ops import PREFETCH, Lane
-from emulation.plan import BROADCAST, Plan, Served
-from emulation.view import Setting, Step, View
+from emulation.plan import BROADCAST, EXCHANGES, UNICAST, Plan, Served
+from emulation.view import DROPPED, Setting, Step, View
 from schedulers.registry import load_policy
 from tests.schedulers.rig import (
     GB,
@@ -216,9 +219,10 @@ def test_load_over_a_victim_waits_for_its_last_use():
     assert timeline(two)["copy demand e1 gpu"] == [(38400, 76800)]
 
 
-@pytest.mark.parametrize("over", [True, False])
-def test_a_prefetch_that_is_given_up_moves_to_its_end_first(over):
-    # Room for one copy: e3 is prefetched 0-38400 and given up in the same plan; e1 takes its place from 38400.
+@pytest.mark.parametrize(("over", "budget"), [(True, 384), (False, 384), (False, 2 * 384 - 1)])
+def test_a_prefetch_that_is_given_up_moves_to_its_end_first(over, budget):
+    # Room for one copy, even where only a byte lacks for two: e3 is prefetched 0-38400 and given up in the same plan;
+    # e1 takes its place from 38400.
     def plan(view: View) -> Plan:
         plan = Plan(view.layer)
         plan.load(3, to=GPU, priority=PREFETCH)
@@ -230,12 +234,23 @@ def test_a_prefetch_that_is_given_up_moves_to_its_end_first(over):
         plan.run(1, on=GPU)
         return plan
 
-    given = Setting(gpu_and_units(1), model(moe_layers=1, experts=4, top_k=1), np.array([384, 10**9]))
+    given = Setting(gpu_and_units(1), model(moe_layers=1, experts=4, top_k=1), np.array([budget, 10**9]))
     run = Scheduler(given, Scripted(rests_on_unit(), [plan]), SpecEngine)
     drive(run, [(step(0, 1), [routing([[1]])], [None])])
     assert timeline(run) == {"copy prefetch e3 gpu": [(0, 38400)], "copy demand e1 gpu": [(38400, 76800)],
                              "expert e1 gpu": [(76800, 77248)]}
-    assert run.engine.free(GPU) == 0
+    assert run.engine.free(GPU) == budget - 384
+
+
+def test_a_copy_of_the_start_may_be_evicted_before_anything_is_loaded():
+    def plan(view: View) -> Plan:
+        plan = Plan(view.layer)
+        plan.evict(0, of=GPU)
+        plan.run(1, on=UNIT0)
+        return plan
+
+    run = served(gpu_and_units(1), Scripted(rests_on_unit(copies={GPU: [(0, 0)]}), [plan]), [[[1]]])
+    assert run.engine.free(GPU) == 10**9
 
 
 def test_load_over_a_victim_of_an_earlier_step_waits_for_nothing():
@@ -319,6 +334,59 @@ def test_a_part_moves_alone_and_the_whole_expert_runs_when_both_are_there():
     assert run.ledger.used_bytes.tolist() == [0, 4 * 192, 4 * 192]
 
 
+def test_a_whole_run_waits_for_the_last_of_its_parts_whichever_it_is():
+    def plan(view: View) -> Plan:
+        plan = Plan(view.layer)
+        plan.load(0, to=GPU, part=1)
+        plan.load(0, to=GPU, part=0)
+        plan.run(0, on=GPU)
+        return plan
+
+    run = served(gpu_and_units(1), Scripted(resting(1, [[UNIT0, UNIT0]] * 4), [plan]), [[[0]]])
+    assert timeline(run) == {"copy demand e0 gpu": [(0, 19200), (19200, 38400)], "expert e0 gpu": [(38400, 38848)]}
+
+
+def test_rows_are_gathered_for_a_run_of_some_of_them_and_scattered_after_each():
+    # Two tokens lie on the one GPU: e0 for one of them, e1 for both. Gather 32 bytes a row, scatter 48; 1 ps a byte.
+    # Who was ready first goes first: e1, which gathers nothing, then e0, then e1's rows, ready at 544, and e0's.
+    machine = gpus(1)
+    gpu = replace(machine.devices[0], kernels=kernels(1000 * GB, ("expert", "gather", "scatter")))
+    of = model(moe_layers=1, experts=2, top_k=2)
+    run = scheduler(replace(machine, devices=(gpu,)), of, load_policy("expert_parallel", {}), SpecEngine)
+    drive(run, [(step(0, 2), [routing([[0, 1], [DROPPED, 1]])], [None])])
+    assert timeline(run) == {
+        "gather e0 gpu0": [(0, 32)], "expert e1 gpu0": [(32, 544)], "expert e0 gpu0": [(544, 992)],
+        "scatter e1 gpu0": [(992, 1088)], "scatter e0 gpu0": [(1088, 1136)]}
+
+
+def test_a_layer_whose_places_are_all_empty_takes_no_time():
+    run = scheduler(gpu_and_units(1), model(moe_layers=2, experts=4, top_k=1), load_policy("expert_parallel", {}),
+                    SpecEngine)
+    drive(run, [(step(0, 1), [routing([[DROPPED]]), routing([[0]])], [None, None])])
+    assert took(run) == [(0, 7728)]
+
+
+def test_a_gpu_with_a_host_of_its_own_waits_for_messages_by_itself():
+    # Two homes exchange slices; their hosts wait for the router and for the end of the step only.
+    machine = gpus(2)
+    devices = tuple(replace(gpu, issuer=Issuer(4 + i, 11)) for i, gpu in enumerate(machine.devices))
+    lanes = (*machine.lanes, Lane("host0", in_order=True), Lane("host1", in_order=True))
+    policy = load_policy("tensor_parallel", {"exchange": "unicast"})
+    run = served(replace(machine, devices=devices, lanes=lanes), policy, [[[0], [1]]], tokens=2)
+    spans = timeline(run)
+    assert len(spans["copy dispatch gpu0"]) == len(spans["copy return gpu0"]) == 1
+    assert len(spans["sync gpu0"]) == len(spans["sync gpu1"]) == 2
+
+
+def test_copies_have_what_the_resting_leave_of_a_budget():
+    of = model(moe_layers=2, experts=4, top_k=1)
+    ledger = Ledger(gpu_and_units(2), of, resting(2, [[UNIT0]] * 4), np.array([1000, 8 * 384 + 5, 7]))
+    pools, numbers = memory_pools(ledger, 3)
+    assert [(pool.name, pool.capacity) for pool in pools] == [("gpu.memory", 1000), ("unit0.memory", 5),
+                                                              ("unit1.memory", 7)]
+    assert numbers == {0: 3, 1: 4, 2: 5}
+
+
 def test_bytes_that_no_link_carries_are_refused():
     machine = gpu_and_units(2)
     cut = Machine("cut", machine.devices, tuple(link for link in machine.links if link.name != "back1"), machine.lanes)
@@ -336,9 +404,9 @@ def test_bytes_that_no_link_carries_are_refused():
 # early runs
 
 
-def precalc(on: int):
+def precalc(on: int, exchange: str = UNICAST):
     def first(view: View) -> Plan:
-        plan = Plan(view.layer)
+        plan = Plan(view.layer, exchange)
         plan.run(0, on=GPU)
         plan.run(1, on=on, layer=1, tokens=np.array([0]))
         return plan
@@ -354,11 +422,12 @@ def precalc(on: int):
     return [first, second]
 
 
-def test_an_early_run_is_combined_a_layer_later():
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_an_early_run_is_sent_its_rows_by_itself_and_combined_a_layer_later(exchange):
     # gpu   |e0 0-448|                                         |add 7680-7728|
     # unit0 |rows 0-1600|e1 of layer 1: 1600-6080|back 6080-7680|
     # Layer 1 is decided at 448 and has nothing left to run; its step ends when the early result is added.
-    policy = Scripted(rests_on_unit(2, copies={GPU: [(0, 0)]}), precalc(UNIT0), exact=False)
+    policy = Scripted(rests_on_unit(2, copies={GPU: [(0, 0)]}), precalc(UNIT0, exchange), exact=False)
     run = served(gpu_and_units(1), policy, [[[0]], [[1]]])
     assert timeline(run) == {"expert e0 gpu": [(0, 448)], "copy dispatch unit0": [(0, 1600)],
                              "expert e1 unit0": [(1600, 6080)], "copy return gpu": [(6080, 7680)],

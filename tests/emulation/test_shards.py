@@ -3,13 +3,14 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulation.shards import slice_bounds
 
 
 @given(st.integers(0, 10_000), st.integers(1, 70))
+@settings(deadline=None)
 def test_bounds_cover_each_column_once_and_evenly(extent, parts):
     bounds = slice_bounds(extent, parts)
     assert len(bounds) == parts

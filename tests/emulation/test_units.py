@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulation.errors import ConfigError
@@ -85,6 +85,7 @@ def test_a_refusal_gives_an_example_that_is_a_quantity(dimension, example):
 
 
 @given(st.fractions(min_value=0, max_value=10**6), st.sampled_from(sorted(UNITS["time"])))
+@settings(deadline=None)
 def test_a_parsed_time_scales_exactly(number, unit):
     text = f"{number.numerator} {unit}"
     assert parse(text, "time") == number.numerator * parse(f"1 {unit}", "time")
@@ -109,6 +110,7 @@ def test_bytes_over_a_bandwidth_take_the_exact_time_rounded_up():
 
 
 @given(st.integers(0, 10**15), st.integers(1, 10**16))
+@settings(deadline=None)
 def test_per_second_is_the_least_whole_time_that_suffices(amount, rate):
     ps = per_second_ps(amount, rate)
     assert ps * rate >= amount * PS_PER_S
@@ -118,6 +120,7 @@ def test_per_second_is_the_least_whole_time_that_suffices(amount, rate):
 
 @given(st.integers(0, 10**9), st.integers(0, 10**12), st.integers(1, 10**13), st.integers(0, 10**12),
        st.integers(1, 10**15))
+@settings(deadline=None)
 def test_a_roofline_is_rounded_up_once(overhead_ps, bytes_, bytes_per_s, flops, flops_per_s):
     exact_s = Fraction(overhead_ps, PS_PER_S) + max(Fraction(bytes_, bytes_per_s), Fraction(flops, flops_per_s))
     assert roofline_ps(overhead_ps, bytes_, bytes_per_s, flops, flops_per_s) == ceil_ps(exact_s)

@@ -5,7 +5,7 @@ import pytest
 
 from emulation.errors import PlanError
 from emulation.ledger import Ledger
-from emulation.plan import Plan, Served
+from emulation.plan import ALL_PARTS, Plan, Served
 from emulation.validate import Assignment, ran_early, validate
 from emulation.view import Early, View
 from tests.schedulers.rig import chiplets, gpu_and_units, model, resting, routing, setting, step
@@ -52,6 +52,7 @@ def test_named_tokens_get_their_own_weights_in_their_order():
     seen = view([[2, 0], [3, 2], [2, 1]], weights=[[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     decision = validate(seen, plan((2, UNIT0, [2, 0]), (2, UNIT1, [1]), (0, UNIT0), (3, UNIT0), (1, UNIT0)), 1, True)
     assert decision.assignments[0].weights.tolist() == [0.3, 0.1]
+    assert decision.assignments[0][:4] == (1, 2, ALL_PARTS, UNIT0)
     assert decision.assignments[1].weights.tolist() == [0.8]
 
 
@@ -114,6 +115,14 @@ def test_what_an_exact_policy_may_not_do(made, parts, says):
 def test_one_part_twice_does_not_make_a_whole():
     with pytest.raises(PlanError, match="layer 1: part 0 of expert 0 is served twice for token 0"):
         validate(view([[0]], parts=2), part_twice(), 2, True)
+
+
+def test_one_part_twice_is_found_among_the_runs_of_other_experts():
+    made = Plan(1)
+    for expert, part in ((0, 0), (1, 0), (0, 0), (1, 1)):
+        made.run(expert, UNIT0, part=part)
+    with pytest.raises(PlanError, match=r"^layer 1: part 0 of expert 0 is served twice for token 0$"):
+        validate(view([[0, 1]], parts=2), made, 2, True)
 
 
 def test_a_layer_that_is_over_is_not_run():
@@ -185,6 +194,22 @@ def test_what_is_served_early_is_not_run_again():
 def test_undeclared_or_impossible_changes_are_refused(rows, says):
     with pytest.raises(PlanError, match=says):
         lossy([[0], [1]], *rows, runs=[0, 1])
+
+
+@pytest.mark.parametrize(("rows", "says"), [
+    # Beside the tokens of the step, as numbers that a routed pair would have: 2 * 0 + 2 is expert 1 of token 0.
+    ([(2, 1, 1, 0), (1, 1, 1, 1)], "the served routing has token 2 on expert 1 for expert 0"),
+    ([(-1, 1, 1, 2), (0, 1, 1, 1)], "the served routing has token -1 on expert 1 for expert 2"),
+])
+def test_a_token_beyond_the_step_is_not_taken_for_a_pair_of_another_expert(rows, says):
+    with pytest.raises(PlanError, match=says):
+        lossy([[1], [1]], *rows, runs=[1])
+
+
+def test_where_every_pair_is_dropped_no_part_runs():
+    made = plan(served=Served(*(np.empty(0, np.int64) for _ in range(5))))
+    decision = validate(view([[0, 1]], parts=2), made, 2, False)
+    assert (decision.dropped, decision.substituted, decision.assignments) == (2, 0, [])
 
 
 def test_an_undeclared_substitution_is_refused():

@@ -1,5 +1,7 @@
 """What each policy answers, row by row, in cases small enough to do by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from emulation.errors import ConfigError
 from emulation.ledger import Ledger
 from emulation.plan import ALL_TO_ALL, EVICT, LOAD, NOBODY, RUN, UNICAST, Plan
 from emulation.view import Early, View
-from schedulers._places import most_frequent, nearest, owners
+from schedulers._places import most_frequent, nearest, owners, places
 from schedulers.registry import load_policy
 from tests.schedulers.rig import chiplets, eager_host, gpu_and_units, gpus, model, routing, setting, step
 
@@ -115,6 +117,16 @@ def test_cpu_precalc_starts_the_forecast_ahead_and_serves_it_a_layer_later():
     assert [(row.verb, row.expert, row.device) for row in plan.rows] == [(RUN, 5, 0)]
 
 
+def test_cpu_precalc_takes_what_ran_early_by_token_and_expert_in_whatever_order_it_ran():
+    asked = Asked("cpu_precalc", {"slots": 2}, machine=eager_host(), popularity=HISTORY)
+    # Tokens 0 to 7 visit 1; it ran early for 7, 0 and 6, in this order: the others go without it.
+    early = Early(np.array([7, 0, 6]), np.array([1, 1, 1]), np.array([0, 0, 0]))
+    plan = asked.ask([[1]] * 8, layer=1, early=early)
+    assert [column.tolist() for column in plan.served] == [
+        [0, 6, 7], [1, 1, 1], [1.0, 1.0, 1.0], [0, 0, 0], [1, 1, 1]]
+    assert plan.rows == []
+
+
 def test_cpu_precalc_without_a_forecast_is_cpu_static():
     asked = Asked("cpu_precalc", {"slots": 2}, machine=eager_host(), popularity=HISTORY)
     assert asked.rows([[2], [1]], layer=1) == ["run 2 cpu", "run 1 cpu"]
@@ -148,6 +160,21 @@ def test_expert_parallel_on_chiplets_loads_from_the_nearest_channels_in_turn():
         "run 2 chiplet1", "evict 2 chiplet1", "evict 0 chiplet0"]
 
 
+def test_homes_exchange_in_one_only_where_experts_rest_on_all_of_several():
+    assert Asked("expert_parallel", machine=chiplets()).ask([[1]]).exchange == UNICAST
+    assert Asked("expert_parallel", machine=gpus(1)).ask([[1]]).exchange == UNICAST
+
+
+def test_experts_are_shared_by_several_homes_or_else_by_the_units_beside_one():
+    def resting_at(machine, homes):
+        devices = tuple(replace(device, rests=True) for device in machine.devices)
+        return places(replace(machine, devices=devices, homes=homes), "any").devices
+
+    assert resting_at(gpu_and_units(2), (0,)) == (1, 2)
+    assert resting_at(gpus(3), (0, 1)) == (0, 1)
+    assert resting_at(gpus(3), (0, 1, 2)) == (0, 1, 2)
+
+
 def test_tensor_parallel_runs_each_part_on_its_unit():
     asked = Asked("tensor_parallel", machine=gpu_and_units(3))
     assert asked.start.rest[1].tolist() == [[1, 2, 3]] * 6
@@ -173,7 +200,8 @@ def test_a_machine_that_makes_no_sense_is_refused_in_one_sentence(name, machine,
 def test_one_gpu_alone_is_a_unit_of_its_own():
     assert Asked("expert_parallel", machine=gpus(1)).rows([[3]]) == ["run 3 gpu0"]
     assert Asked("resident", machine=gpus(1)).rows([[3]]) == ["run 3 gpu0"]
-    assert not Asked("resident", machine=gpus(1)).start.copies
+    start = Asked("resident", machine=gpus(1)).start
+    assert (start.copies, start.rest.tolist()) == ({}, [[[0]] * 6] * 2)
 
 
 @pytest.mark.parametrize("name", ["lru", "lru_prefetch", "cpu_static", "cpu_precalc"])

@@ -12,8 +12,8 @@ OUTSIDE = '''
 """A policy from outside."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Optional
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Policy:
     name: str = "x"
     mode: Literal["a", "b"] = "a"
     least: int | None = None
+    most: Optional[int] = None
+    table: dict = field(default_factory=dict)
     exact: ClassVar[bool] = True
 
     def start(self, setting: Setting) -> tuple[Start, object]:
@@ -72,8 +74,8 @@ def test_parameters_are_set_by_name() -> None:
 
 
 def test_a_file_outside_the_repository_is_a_policy(outside: Path) -> None:
-    policy = load_policy(str(outside), {"depth": 2, "share": 1, "mode": "b", "least": 4})
-    assert (policy.depth, policy.share, policy.mode, policy.least) == (2, 1, "b", 4)  # type: ignore[attr-defined]
+    policy = load_policy(str(outside), {"depth": 2, "share": 1, "mode": "b", "least": 4, "most": 5})
+    assert (policy.depth, policy.share, policy.mode, policy.least, policy.most) == (2, 1, "b", 4, 5)  # type: ignore[attr-defined]
 
 
 def test_two_files_of_one_name_are_two_policies(outside: Path, tmp_path: Path) -> None:
@@ -83,6 +85,7 @@ def test_two_files_of_one_name_are_two_policies(outside: Path, tmp_path: Path) -
     assert load_policy(str(other), {}).depth == 9  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="depth has no default"):
         load_policy(str(outside), {})
+    assert policy_class(str(other)).__module__ != policy_class(str(outside)).__module__
 
 
 def test_a_package_outside_the_repository_holds_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,11 +108,20 @@ def test_what_a_policy_itself_cannot_import_is_told_as_it_is(tmp_path: Path, mon
         load_policy("lacking:Policy", {})
 
 
+def test_a_class_that_is_no_dataclass_is_told_apart_from_one_that_lacks_a_method(outside: Path) -> None:
+    outside.write_text(OUTSIDE.replace("@dataclass(frozen=True)", ""))
+    with pytest.raises(ConfigError, match=r"class Policy is no dataclass: a policy is a frozen dataclass"):
+        policy_class(str(outside))
+
+
 @pytest.mark.parametrize(("name", "parameters", "says"), [
     ("lru_prefech", {}, r"unknown policy 'lru_prefech'; did you mean 'lru_prefetch'\?"),
+    ("lru_prefech", {}, r"; one of your own is written module:Class or as the path of its \.py file$"),
+    ("fractions:Fraction", {}, r"class Fraction lacks start, plan, exact: a policy is a frozen dataclass with start, "
+                               r"plan and exact \(see schedulers/contract\.py\)$"),
     ("contract", {}, "unknown policy 'contract'"),
     ("_places", {}, "unknown policy '_places'"),
-    ("nowhere/mine.py", {}, "there is no such file"),
+    ("nowhere/mine.py", {}, "^policy 'nowhere/mine.py': there is no such file$"),
     ("lru", {"slot": 3}, r"policy lru: unknown parameter 'slot'; did you mean 'slots'\?"),
     ("lru", {"exact": False}, "policy lru: unknown parameter 'exact'"),
     ("lru", {"slots": "3"}, "policy lru: parameter slots is '3'; it is a whole number"),
@@ -132,7 +144,9 @@ def test_mistakes_are_told_in_one_sentence(name: str, parameters: dict[str, obje
     ("eager", 1, "parameter eager is 1; it is true or false"),
     ("name", 5, "parameter name is 5; it is a text"),
     ("mode", "c", "parameter mode is 'c'; it is one of 'a', 'b'"),
-    ("least", "none", "parameter least is 'none'"),
+    ("least", "none", r"parameter least is 'none'; it is of type int \| None$"),
+    ("most", "none", "parameter most is 'none'"),
+    ("table", 5, "parameter table is 5; it is of type dict$"),
 ])
 def test_each_type_is_checked(outside: Path, key: str, value: object, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
