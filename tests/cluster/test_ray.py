@@ -3,9 +3,11 @@
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +106,21 @@ def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Pa
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def test_ctrl_c_ends_the_cluster_and_leaves_no_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from cluster.main import main; main()", "run", "demo", "--out",
+               str(tmp_path / "out"), "--set", "workload.output_tokens=900"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               start_new_session=True)
+    driver, seen, deadline = psutil.Process(process.pid), set[psutil.Process](), time.monotonic() + 90
+    while time.monotonic() < deadline and not any("SchedulerActor" in p.name() for p in seen if p.is_running()):
+        seen |= set(driver.children(recursive=True))
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    _, alive = psutil.wait_procs(seen, timeout=20)
+    assert alive == []
+    assert not (tmp_path / "out").exists()
