@@ -21,6 +21,14 @@ from schedulers.contract import Policy
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 
+def _pair(answer: Any, method: str, what: str) -> tuple[Any, Any]:
+    """What a policy's method returned; refuses what is no pair, such as a plan whose state was forgotten."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise PlanError(f"the policy's {method}() returned {type(answer).__name__}: it returns two things, {what} and "
+                        "the policy's next state")
+    return answer
+
+
 @dataclass(frozen=True)
 class StepTimes:
     """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
@@ -51,7 +59,7 @@ class Scheduler:
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         self.setting, self.policy = setting, policy
         machine, model = setting.machine, setting.model
-        start, self.state = policy.start(setting)
+        start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
         self.labels: list[Labels] = []
@@ -90,7 +98,7 @@ class Scheduler:
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
                     self.engine.now_ps, self.engine.backlog_ps)
         self.counts.found(view)
-        plan, self.state = self.policy.plan(view, self.state)
+        plan, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
         decision = validate(view, plan, parts, self.policy.exact, whole=not any(row.wake for row in plan.rows))
         for run in decision.assignments:
             if run.layer != layer:

@@ -157,18 +157,24 @@ def answer_all(setup: Setup, session: Session) -> None:
     pin()
     assert setup.checkpoint is not None
     assert session.transport is not None
-    work, config = setup.config.workload, setup.config
+    work = setup.config.workload
     tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
     prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
     model = load_shell(Checkpoint(setup.checkpoint))
-    executor = Executor(session, model, config.forecast.name)
+    executor = Executor(session, model, setup.config.forecast.name)
     session.transport.wait()
     for at in range(0, len(prompts), work.batch):
         batch = prompts[at:at + work.batch]
         made = executor.answer(batch, [work.output_tokens or 1] * len(batch), eos=ends(model),
-                               sampling=Sampling(config.seed + at, work.temperature) if work.temperature else None)
+                               sampling=sampling_of(setup, at))
         session.record.texts += [tokenizer.decode(tokens) for tokens in made]
     session.scheduler.finish()
+
+
+def sampling_of(setup: Setup, at: int) -> Sampling | None:
+    """How the answers of the batch that begins with prompt `at` are drawn; None for the likeliest tokens."""
+    work = setup.config.workload
+    return Sampling(setup.config.seed + at, work.temperature) if work.temperature else None
 
 
 def texts_of(setup: Setup) -> list[str]:

@@ -76,18 +76,25 @@ def _usage(error: Exception) -> tuple[str, int] | None:
     message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
     if not callable(message) or not isinstance(code, int):
         return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message(), file=sys.stderr)
+        return "a command is missing", code
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "moelab")
     return f"{message()} (see `{path} --help`)", code
 
 
 def _foreign(error: Exception) -> str | None:
-    """File and line where the error was raised, if that is a policy from outside: neither ours nor a library's."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    """The last file and line on the way to the error that are neither ours nor a library's: a policy from outside."""
     homes = (Path(__file__).resolve().parent.parent, Path(sys.prefix), Path(sys.base_prefix))
-    path = Path(last.filename)
-    inside = not path.is_absolute() or any(path.resolve().is_relative_to(home.resolve()) for home in homes)
-    return None if inside else f"{path} line {last.lineno}"
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    for filename, line in reversed(places):
+        path = Path(filename)
+        if path.is_absolute() and not any(path.resolve().is_relative_to(home.resolve()) for home in homes):
+            return f"{path} line {line}"
+    return None
 
 
 def _say(text: str, code: int) -> int:

@@ -1,10 +1,12 @@
 """Trace files: a versioned .npz of plain columns, read without pickle and checked; and what is told of one."""
 
+import dataclasses
 import json
 import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,17 @@ def read_trace(path: Path) -> Trace:
     return _checked(path, columns)
 
 
+def joined(parts: Sequence[Trace]) -> Trace:
+    """Traces of one model, one after another: steps and sequences count on."""
+    steps = np.cumsum([0, *(int(part.step.max()) + 1 for part in parts[:-1])])
+    sequences = np.cumsum([0, *(int(part.sequence.max()) + 1 for part in parts[:-1])])
+    columns = parts[0].arrays().keys() - {"layer_ids", "step", "sequence"}
+    rows: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in sorted(columns)}
+    step = np.concatenate([part.step + first for part, first in zip(parts, steps, strict=True)])
+    sequence = np.concatenate([part.sequence + first for part, first in zip(parts, sequences, strict=True)])
+    return dataclasses.replace(parts[0], **rows, step=step.astype(np.int32), sequence=sequence.astype(np.int32))
+
+
 def _columns(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -56,7 +69,9 @@ def _columns(path: Path) -> dict[str, Array]:
         raise InputError(f"there is no trace file {path}") from None
     except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError,
             SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is no trace file (an .npz of plain arrays): {first_line(error)}") from None
+        # What numpy says of other files is how to load them unsafely.
+        reason = "" if "pickle" in str(error) else f": {first_line(error)}"
+        raise InputError(f"{path} is no trace file (an .npz of plain arrays){reason}") from None
 
 
 def first_line(error: BaseException) -> str:

@@ -17,10 +17,10 @@ To = Annotated[Path, typer.Option("--out", metavar="FILE", help="The trace file 
 
 @app.command()
 def record(config: Config, out: To, settings: Settings = None) -> None:
-    """Answer an `execute` run's prompts with the plain model, and write the routing that it took."""
+    """Answer an `execute` run's prompts as the run does, with the plain model, and write the routing taken."""
     from cluster.resolve import resolve
     from emulation.errors import ConfigError
-    from workloads.traces import write_trace
+    from workloads.traces import joined, write_trace
 
     setup = resolve(read(config, settings))
     work = setup.config.workload
@@ -31,7 +31,7 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     determinism.pin()
     from transformers import AutoTokenizer
 
-    from cluster.execute import texts_of
+    from cluster.execute import ends, sampling_of, texts_of
     from emulation.trace import Trace
     from moe.checkpoint import Checkpoint
     from moe.hook import ExpertHook, LocalExperts
@@ -41,13 +41,16 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     checkpoint = Checkpoint(setup.checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
     prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
-    # The last new token is never fed back and has no routing: one more makes the decode rows complete.
-    with ExpertHook(load_shell(checkpoint), LocalExperts(checkpoint)) as hook:
-        answer, routing = recorded(hook, prompts, work.output_tokens + 1, model=setup.model.name,
-                                   num_experts=setup.model.experts)
-    write_trace(out, Trace(routing.model, routing.num_experts, routing.layer_ids, routing.experts, routing.weights,
-                           routing.step, routing.sequence, routing.position, routing.phase, routing.forecast))
-    print(f"{out}: {len(routing.step)} tokens in {answer.steps} steps")
+    model, parts = load_shell(checkpoint), []
+    with ExpertHook(model, LocalExperts(checkpoint)) as hook:
+        for at in range(0, len(prompts), work.batch):
+            _, part = recorded(hook, prompts[at:at + work.batch], work.output_tokens, model=setup.model.name,
+                               num_experts=setup.model.experts, eos=ends(model), sampling=sampling_of(setup, at))
+            parts.append(Trace(part.model, part.num_experts, part.layer_ids, part.experts, part.weights, part.step,
+                               part.sequence, part.position, part.phase, part.forecast))
+    trace = joined(parts)
+    write_trace(out, trace)
+    print(f"{out}: {len(trace.step)} tokens in {int(trace.step[-1]) + 1} steps")
 
 
 @app.command()

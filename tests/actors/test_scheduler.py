@@ -232,3 +232,21 @@ def test_chiplets_find_nothing_where_they_load_every_expert_anew():
     tally = run.counts.phases["decode"]
     assert (tally.hits, tally.misses, tally.loads) == (0, 8, 8)
     assert tally.runs.tolist() == [2, 2, 2, 2, 0, 0, 0, 0]
+
+
+class Forgetful:
+    """Returns its plan, and forgets the state that belongs beside it."""
+
+    exact = True
+
+    def start(self, setting):
+        return start(), None
+
+    def plan(self, view, state):
+        return at_rest(view)
+
+
+def test_a_policy_that_forgets_its_next_state_is_told_so():
+    run = scheduler(gpu_and_units(1), model(moe_layers=2, experts=4, top_k=1, dense=False), Forgetful(), SpecEngine)
+    with pytest.raises(PlanError, match=r"plan\(\) returned Plan: it returns two things, a Plan and the policy's next"):
+        drive(run, [(step(0, 1), [routing([[0]]), routing([[1]])], [None, None])])

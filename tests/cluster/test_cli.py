@@ -70,6 +70,7 @@ def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     (["check", "demo", "--set", "model={checkpoint: nowhere}"], 3, "there is no folder"),
     (["trace", "info", "nope"], 2, "unknown trace 'nope'"),
     (["trace", "info", "./nope.npz"], 3, "there is no trace file"),
+    (["trace", "info", str(CONFIGS / "run" / "demo.yaml")], 3, "no trace file (an .npz of plain arrays)\n"),
     (["trace", "record", "mixtral_edge", "--out", "x.npz"], 2, "recorded from real weights"),
     (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "8"], 3, "there is no file"),
     (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "0"], 2, "experts"),
@@ -117,6 +118,23 @@ def test_an_error_of_a_users_policy_is_not_told_as_ours(folder: Path, capsys: py
     assert enter(["check", "./mine.yaml", "--set", "policy=./bad.py"]) == 4
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"moelab: ZeroDivisionError was raised in {folder}/bad.py line 10, which is not part of moelab"
+
+
+@pytest.mark.parametrize("body", ["import numpy; numpy.zeroes(3)", "return numpy..zeros(3)"])
+def test_an_error_that_a_users_policy_provokes_in_a_library_is_told_as_the_policys(
+        folder: Path, body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.py").write_text(POLICY.format(body=body))
+    assert enter(["check", "./mine.yaml", "--set", "policy=./bad.py"]) == 4
+    assert f"was raised in {folder}/bad.py line 10" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["trace"]])
+def test_without_a_command_the_help_is_shown_as_it_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Usage: moelab")
+    assert "Commands:" in lines
+    assert lines[-1] == "moelab: a command is missing"
 
 
 @pytest.mark.parametrize("name", names("run"))
@@ -200,16 +218,22 @@ def test_trace_is_converted_and_described(folder: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_trace_is_recorded_from_the_embedded_model(folder: Path) -> None:
-    done = script("trace", "record", "demo", "--out", "t.npz", "--set", "workload.output_tokens=3", cwd=folder)
+@pytest.mark.parametrize("batch", ["4", "3"])
+def test_a_recorded_trace_replays_to_the_times_of_its_run(folder: Path, batch: str) -> None:
+    few = ["--set", "workload.output_tokens=3", "--set", f"workload.batch={batch}"]
+    done = script("trace", "record", "demo", "--out", "t.npz", *few, cwd=folder)
     assert done.returncode == 0, done.stderr
     told = json.loads(script("trace", "info", "./t.npz", "--json", cwd=folder).stdout)
-    assert (told["sequences"], told["decode_tokens"], told["num_experts"], told["moe_layers"]) == (4, 12, 16, 6)
+    assert (told["sequences"], told["decode_tokens"], told["num_experts"], told["moe_layers"]) == (4, 8, 16, 6)
     assert told["forecast_hit_rate"] > told["top_k"] / told["num_experts"]
-    data = {**RUN, "model": "embedded", "against": [], "forecast": "recorded",
-            "workload": {"work": "replay", "trace": "./t.npz"}}
+    ran = json.loads(script("run", "demo", "--set", "against=[]", "--transport", "local", "--json", *few,
+                            cwd=folder).stdout)
+    data = {"machine": ran["config"]["machine"], "model": "embedded", "policy": "expert_parallel",
+            "forecast": "recorded", "workload": {"work": "replay", "trace": "./t.npz"}}
     (folder / "again.yaml").write_text(yaml.safe_dump(data))
-    assert enter(["run", "./again.yaml", "--set", "engine=spec"]) == 0
+    again = json.loads(script("run", "./again.yaml", "--json", cwd=folder).stdout)
+    assert again["hashes"]["spans"] == ran["hashes"]["spans"]
+    assert again["emitted_tokens"] == ran["emitted_tokens"] == 12
 
 
 @pytest.mark.slow
