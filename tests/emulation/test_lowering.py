@@ -15,6 +15,7 @@ from emulation.errors import PlanError
 from emulation.ledger import Ledger, Start
 from emulation.lowering.copies import memory_pools
 from emulation.lowering.dense import Share, shares
+from emulation.lowering.emit import describe
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.ops import PREFETCH, Lane
 from emulation.plan import BROADCAST, EXCHANGES, UNICAST, Plan, Served
@@ -251,6 +252,7 @@ def test_a_copy_of_the_start_may_be_evicted_before_anything_is_loaded():
 
     run = served(gpu_and_units(1), Scripted(rests_on_unit(copies={GPU: [(0, 0)]}), [plan]), [[[1]]])
     assert run.engine.free(GPU) == 10**9
+    assert describe(run.setting.machine, run.labels, 0) == "place on gpu"
 
 
 def test_load_over_a_victim_of_an_earlier_step_waits_for_nothing():

@@ -22,7 +22,7 @@ OF = Model("hand-made", (Layer(ATTENTION, 7, 3, dense=Work(1000, 20, 5)),
            2, 1, 8, 8, 3, Fraction(2), Fraction(2), head=Work(500, 6, 9))
 
 
-def spans(bytes_per_s, flops_per_s, *, homes=1, host=False, ends=(False, True)):
+def spans(bytes_per_s, flops_per_s, *, homes=1, host=False, ends=(False, True), routed=None):
     """Homes without links, each with all experts; with a host, issuing is free and a synchronisation costs 11 ps."""
     kernels = {family: Kernel(0, bytes_per_s, flops_per_s) for family in FAMILIES}
     devices = tuple(Device(f"gpu{i}", "gpu", 10**9, (i,), (), kernels, Issuer(homes, 11) if host else None, rests=True)
@@ -30,8 +30,8 @@ def spans(bytes_per_s, flops_per_s, *, homes=1, host=False, ends=(False, True)):
     lanes = (*(Lane(f"sm{i}") for i in range(homes)), Lane("host", in_order=True))
     machine = Machine("hand-made", devices, (), lanes, homes=tuple(range(homes)))
     run = scheduler(machine, OF, load_policy("expert_parallel", {}), SpecEngine)
-    tokens = replace(step(0, 2, machine.homes), ends=np.array(ends))
-    drive(run, [(tokens, [routing([[0], [homes - 1]])], [None])])
+    tokens = replace(step(0, len(ends), machine.homes), ends=np.array(ends))
+    drive(run, [(tokens, [routing(routed or [[0], [homes - 1]])], [None])])
     [times] = run.steps
     return {"step": [(times.begin_ps, times.end_ps)], **timeline(run)}
 
@@ -68,6 +68,13 @@ def test_homes_work_side_by_side_and_only_where_logits_are_wanted_is_there_a_hea
     assert (found["head gpu1"], found["step"]) == ([(2326, 2832)], [(0, 2832)])
     other = spans(10**12, 10**18, homes=2, ends=(True, False))
     assert (other["head gpu0"], other["step"]) == ([(2326, 2832)], [(0, 2832)])
+
+
+def test_the_slowest_home_tells_when_the_layer_is_decided():
+    # two tokens on gpu0, one on gpu1; gpu0 as above, gpu1 as with two homes: its router ends at 1516
+    found = spans(10**12, 10**18, homes=2, ends=(False, False, True), routed=[[0], [1], [0]])
+    assert (found["router gpu0"], found["router gpu1"]) == ([(1724, 1782)], [(1462, 1516)])
+    assert (found["shared gpu0"], found["shared gpu1"]) == ([(1782, 2142)], [(1782, 2112)])
 
 
 def test_a_host_waits_for_the_router_and_for_the_head():

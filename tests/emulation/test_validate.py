@@ -173,12 +173,13 @@ def test_a_substitute_that_is_routed_too_runs_once_with_both_weights():
 def test_what_is_served_early_is_not_run_again():
     ran = Early(np.array([0, 1]), np.array([2, 2]), np.array([1, 1]))
     seen = view([[2], [3]], layer=2, early=ran)
-    made = plan((3, UNIT0), layer=2, served=serves((0, 2, 1, 2), (1, 3, 2, 3)))
+    made = plan((3, UNIT0), layer=2, served=serves((0, 2, 1, 2), (1, 3, 2, 3), weights=[0.25, 0.75]))
     made.layer = 2
     made.rows = [made.rows[0]._replace(layer=2)]
     decision = validate(seen, made, 1, False)
     assert decision.early.tolist() == [True, False]
-    assert [run.expert for run in decision.assignments] == [3]
+    [run] = decision.assignments
+    assert (run.expert, run.tokens.tolist(), run.weights.tolist()) == (3, [1], [0.75])
 
 
 @pytest.mark.parametrize(("rows", "says"), [

@@ -67,6 +67,10 @@ def test_on_demand_uses_its_slots_in_turn_and_leaves_them_empty():
         "evict 3 gpu"]
 
 
+def test_experts_beside_the_home_rest_in_blocks():
+    assert Asked("lru").start.rest.tolist() == [[[1], [1], [1], [2], [2], [2]]] * 2
+
+
 def test_lru_serves_hits_first_and_evicts_the_least_recently_used():
     asked = Asked("lru", {"slots": 3}, popularity=HISTORY)
     assert [np.flatnonzero(mask).tolist() for mask in asked.start.copies[0]] == [[0, 2, 3], [0, 1, 5]]
