@@ -1,45 +1,18 @@
 """Routing, recorded while a model answers: what `replay` and `compare` run on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from emulation.errors import InputError
-from moe.experts import DROPPED
+from emulation.trace import NO_EXPERT, Trace
 from moe.generate import Generation, Sampling, generate
 from moe.hook import ExpertHook, ExpertRunner
 from moe.predictors import next_gate
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Routing of every token met, by step and then by sequence and position.
-
-    experts, forecast uint16 [tokens, moe_layers, top_k] (65535: no expert); weights float32, same shape;
-    step int32, sequence int32, position int32, phase uint8 (0 prefill, 1 decode) [tokens]; layer_ids uint16
-    [moe_layers]. forecast[:, l] is what was guessed for layer l while layer l-1 ran, so forecast[:, 0] is empty.
-    """
-
-    model: str
-    num_experts: int
-    layer_ids: Array
-    experts: Array
-    weights: Array
-    forecast: Array
-    step: Array
-    sequence: Array
-    position: Array
-    phase: Array
-
-    def arrays(self) -> dict[str, Array]:
-        """All of it by name, as an .npz holds it."""
-        named = {key: value for key, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return {**named, "num_experts": np.array(self.num_experts, dtype=np.int64), "model": np.array(self.model)}
 
 
 class Recorder:
@@ -71,7 +44,7 @@ class Recorder:
             seen = [len(layer) for layer in experts]
             raise InputError(f"the recorder saw {count} tokens but the routing of {seen}, layer by layer")
         weights = [np.concatenate([values for _, values in calls]) for calls in self._routing.values()]
-        none = np.full_like(experts[0], DROPPED)
+        none = np.full_like(experts[0], NO_EXPERT)
         guesses = [np.concatenate(calls) if calls else none for calls in self._guesses.values()]
         step, sequence, position, phase = np.array(self._tokens, dtype=np.int32).T
         return Trace(
@@ -80,11 +53,11 @@ class Recorder:
             np.array(self.hook.layers, dtype=np.uint16),
             np.stack(experts, axis=1),
             np.stack(weights, axis=1),
-            np.stack(guesses, axis=1),
             step,
             sequence,
             position,
             phase.astype(np.uint8),
+            np.stack(guesses, axis=1),
         )
 
 

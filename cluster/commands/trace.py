@@ -32,7 +32,6 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     from transformers import AutoTokenizer
 
     from cluster.execute import ends, sampling_of, texts_of
-    from emulation.trace import Trace
     from moe.checkpoint import Checkpoint
     from moe.hook import ExpertHook, LocalExperts
     from moe.record import record as recorded
@@ -46,8 +45,7 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
         for at in range(0, len(prompts), work.batch):
             _, part = recorded(hook, prompts[at:at + work.batch], work.output_tokens, model=setup.model.name,
                                num_experts=setup.model.experts, eos=ends(model), sampling=sampling_of(setup, at))
-            parts.append(Trace(part.model, part.num_experts, part.layer_ids, part.experts, part.weights, part.step,
-                               part.sequence, part.position, part.phase, part.forecast))
+            parts.append(part)
     trace = joined(parts)
     write_trace(out, trace)
     print(f"{out}: {len(trace.step)} tokens in {int(trace.step[-1]) + 1} steps")

@@ -125,7 +125,7 @@ def test_a_trace_is_what_the_routers_decided(model_type: str, tiny: Callable[[st
     )
     assert [arrays[name].dtype for name in ("experts", "forecast", "weights")] == [np.uint16, np.uint16, np.float32]
     assert arrays["layer_ids"].tolist() == list(shape.moe_layers)
-    assert (int(arrays["num_experts"]), str(arrays["model"])) == (shape.experts, "tiny")
+    assert (trace.num_experts, trace.model) == (shape.experts, "tiny")
     assert trace.step.tolist() == [0] * 8 + [1, 1, 2, 2, 3, 3]
     assert trace.phase.tolist() == [0] * 8 + [1] * 6
     assert trace.sequence.tolist() == [0] * 3 + [1] * 5 + [0, 1] * 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emulation.trace import Trace
 from moe import determinism
 from moe.checkpoint import Checkpoint
 from moe.embedded.train.build_tokenizer import MODEL
@@ -17,7 +18,7 @@ from moe.embedded.train.evaluate import load, windows
 from moe.embedded.train.fetch_corpora import DOMAINS
 from moe.generate import Generation, Sampling
 from moe.hook import ExpertHook, LocalExperts
-from moe.record import Trace, record
+from moe.record import record
 
 MODEL_ID = "moelab-embedded"
 TRACES = Path("configs/workload/traces")
@@ -26,7 +27,7 @@ FORMAT_VERSION = 1
 
 def write(path: Path, prompts: Sequence[Sequence[int]], answer: Generation, trace: Trace) -> None:
     """One compressed .npz; weights in float16, which keeps three digits of a combine weight."""
-    columns = trace.arrays()
+    columns = {**trace.arrays(), "num_experts": np.array(trace.num_experts), "model": np.array(trace.model)}
     columns["weights"] = columns["weights"].astype(np.float16)
     texts = [[*prompt, *new] for prompt, new in zip(prompts, answer.tokens, strict=True)]
     columns["tokens"] = np.array(
