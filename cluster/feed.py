@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 from cluster.config.workload import Workload
 from cluster.observe.journal import Request
 from cluster.resolve import Setup
-from emulation.errors import InputError
-from emulation.model import Model
-from emulation.trace import StepRouting, Trace
+from emulation.trace import StepRouting
 from emulation.view import DECODE, PREFILL, Step
 from workloads.synthetic import Request as Asked
 from workloads.synthetic import Router, static_steps
-from workloads.traces import read_trace
 
 Feed = list[tuple[Step, StepRouting]]
 
@@ -30,11 +27,10 @@ def batches(work: Workload) -> list[list[Asked]]:
 def feed_of(setup: Setup) -> Feed:
     """The steps that the workload names with their routing: recorded or generated."""
     config, machine = setup.config, setup.machine
-    if setup.trace is not None:
-        trace = fitting(setup.model, read_trace(setup.trace))
+    if setup.routing is not None:
         shift = config.workload.context_tokens
         steps = ((dataclasses.replace(step, position=step.position + shift), routed)
-                 for step, routed in trace.steps(machine.homes))
+                 for step, routed in setup.routing.steps(machine.homes))
         return list(islice(steps, config.limits.steps))
     assert config.workload.generator is not None
     router = Router(setup.model, config.workload.generator.name, config.seed, config.workload.generator.skew)
@@ -50,20 +46,9 @@ def feed_of(setup: Setup) -> Feed:
     return out
 
 
-def fitting(model: Model, trace: Trace) -> Trace:
-    """The trace, if it is of a model of this shape; refuses another."""
-    layers = len(model.moe_layers)
-    if trace.num_experts != model.experts or trace.top_k != model.top_k or len(trace.layer_ids) != layers:
-        raise InputError(
-            f"the trace is of {trace.model!r} ({len(trace.layer_ids)} MoE layers, {trace.num_experts} experts, "
-            f"top-{trace.top_k}), the model {model.name!r} has {layers} MoE layers, {model.experts} experts, "
-            f"top-{model.top_k}")
-    return trace
-
-
 def popularity_of(setup: Setup) -> NDArray[np.int64] | None:
     """How often the recorded trace visits each expert: the history of a replay; other workloads have none."""
-    return fitting(setup.model, read_trace(setup.trace)).popularity() if setup.trace is not None else None
+    return setup.routing.popularity() if setup.routing is not None else None
 
 
 def requests_of(steps: list[Step]) -> list[Request]:

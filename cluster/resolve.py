@@ -1,6 +1,6 @@
 """From a run's config to what it runs: machine, model, constants with their sources, and whether it all fits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
+from emulation.trace import Trace
 from moe.shapes import ModelShape, from_config, load_shape, read_config
+from workloads.traces import read_trace
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "moe" / "embedded"
 
@@ -34,7 +36,10 @@ class PolicyTarget:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a run is made of, resolved and checked; checkpoint and trace are files, where it has them."""
+    """Everything that a run is made of, resolved and checked.
+
+    checkpoint, trace, prompts: files, where it has them. routing: what the trace holds.
+    """
 
     config: RunConfig
     hardware: Hardware
@@ -50,6 +55,7 @@ class Setup:
     checkpoint: Path | None
     trace: Path | None
     prompts: Path | None
+    routing: Trace | None
 
 
 def resolve(config: RunConfig) -> Setup:
@@ -59,16 +65,19 @@ def resolve(config: RunConfig) -> Setup:
     hardware = with_constants(load_hardware(config.machine.name, base), config.machine.constants, where)
     options = resolve_options(hardware, config.machine.options, where)
     precision = load_precision(config.precision, base)
-    shape, checkpoint = find_model(config.model, base)
+    whole, checkpoint = find_model(config.model, base)
+    shape = cut(whole, config.model.layers)
     machine = build_machine(hardware, options, precision.compute, Path(config.machine.name).stem)
     model = build_model(shape, precision)
     rows = provenance("hardware", hardware) + provenance("precision", precision)
+    trace = trace_path(config.workload.trace, base) if config.workload.trace else None
     setup = Setup(config, hardware, options, precision, shape, machine, model,
                   tuple(_target(choice, base) for choice in (config.policy, *config.against)), rows,
                   confidence([row for row in rows if row["path"].startswith("hardware.")]),
-                  approximations(hardware, precision, shape, machine, model), checkpoint,
-                  _existing(trace_path(config.workload.trace, base), "trace") if config.workload.trace else None,
-                  _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None)
+                  (*cut_sentence(whole, shape), *approximations(hardware, precision, shape, machine, model)),
+                  checkpoint, trace,
+                  _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
+                  fitting(model, read_trace(_existing(trace, "trace"))) if trace else None)
     check_capacity(setup)
     return setup
 
@@ -87,13 +96,44 @@ def find_model(choice: ModelChoice, base: Path) -> tuple[ModelShape, Path | None
     return load_shape(str(choice.name)), None
 
 
+def cut(shape: ModelShape, moe_layers: int | None) -> ModelShape:
+    """The shape without what follows so many of its MoE layers; its head stays."""
+    if moe_layers is None:
+        return shape
+    if moe_layers > len(shape.moe_layers):
+        raise ConfigError(f"model.layers is {moe_layers}, and {shape.model} has {len(shape.moe_layers)} MoE layers")
+    layers = shape.moe_layers[moe_layers - 1] + 1
+    return replace(shape, layers=layers, moe_layers=shape.moe_layers[:moe_layers], windows=shape.windows[:layers])
+
+
+def cut_sentence(whole: ModelShape, shape: ModelShape) -> tuple[str, ...]:
+    """What was cut from a model, where anything was."""
+    if shape == whole:
+        return ()
+    return (f"The model is cut to its first {len(shape.moe_layers)} of {len(whole.moe_layers)} MoE layers "
+            f"({shape.layers} of {whole.layers} layers), with embedding and head whole.",)
+
+
+def fitting(model: Model, trace: Trace) -> Trace:
+    """The trace, if it is of a model of this shape; refuses another."""
+    layers, have = len(model.moe_layers), len(trace.layer_ids)
+    if trace.num_experts != model.experts or trace.top_k != model.top_k or have != layers:
+        like = trace.num_experts == model.experts and trace.top_k == model.top_k and have < layers
+        remedy = f"; model.layers: {have} times the model's first {have}" if like else ""
+        raise InputError(
+            f"the trace is of {trace.model!r} ({have} MoE layers, {trace.num_experts} experts, top-{trace.top_k}), the "
+            f"model {model.name!r} has {layers} MoE layers, {model.experts} experts, top-{model.top_k}{remedy}")
+    return trace
+
+
 def _target(choice: PolicyChoice, base: Path) -> PolicyTarget:
     return PolicyTarget(choice.name, *policy_target(choice, base))
 
 
 def _existing(path: Path, what: str) -> Path:
     if not path.is_file():
-        raise InputError(f"workload.{what}: there is no file {path}")
+        raise InputError(f"workload.{what}: there is no file {path.absolute()} (paths in a run are relative to its "
+                         "file)")
     return path
 
 
@@ -117,10 +157,30 @@ def approximations(hardware: Hardware, precision: Precision, shape: ModelShape, 
     return tuple(out)
 
 
-def cache_tokens(config: RunConfig) -> int:
-    """The most positions that caches hold at once: known where the workload gives lengths, else what it does give."""
-    work = config.workload
-    return work.batch * (work.context_tokens + (work.prompt_tokens or 0) + (work.output_tokens or 0))
+def cache_tokens(setup: Setup) -> list[int]:
+    """The most positions that the caches of each home hold at once; sequence i lies on home i modulo their count.
+
+    A sequence keeps all of its positions from its first step to its last. A prompt of text without prompt_tokens
+    counts as none.
+    """
+    homes, work, trace = len(setup.machine.homes), setup.config.workload, setup.routing
+    if trace is None:
+        each = (work.prompt_tokens or 0) + (work.output_tokens or 0)
+        return [-(-(work.batch - home) // homes) * each for home in range(homes)]
+    numbers, step = np.unique(trace.step, return_inverse=True)
+    sequences, of = np.unique(trace.sequence, return_inverse=True)
+    last = min(setup.config.limits.steps or len(numbers), len(numbers)) - 1
+    first, end, length = (np.full(len(sequences), start, np.int64) for start in (len(numbers), -1, 0))
+    here = step <= last
+    np.minimum.at(first, of[here], step[here])
+    np.maximum.at(end, of[here], step[here])
+    np.maximum.at(length, of[here], trace.position[here].astype(np.int64) + 1 + work.context_tokens)
+    held = np.zeros((homes, len(numbers) + 1), np.int64)
+    met = end >= 0
+    np.add.at(held, (sequences[met] % homes, first[met]), length[met])
+    np.add.at(held, (sequences[met] % homes, end[met] + 1), -length[met])
+    most: list[int] = held.cumsum(axis=1).max(axis=1).tolist()
+    return most
 
 
 def budget_bytes(setup: Setup) -> NDArray[np.int64]:
@@ -132,11 +192,11 @@ def budget_bytes(setup: Setup) -> NDArray[np.int64]:
 
 
 def _dense(setup: Setup) -> dict[int, int]:
-    """Bytes of dense weights and caches on each home that runs attention; sequences are divided among homes."""
+    """Bytes of dense weights and caches on each home that runs attention."""
     machine, model = setup.machine, setup.model
-    kv = cache_tokens(setup.config) * model.kv_bytes_per_token
-    return {home: model.dense_bytes + -(-kv // len(machine.homes))
-            for home in machine.homes if "attention" in machine.devices[home].kernels}
+    return {home: model.dense_bytes + tokens * model.kv_bytes_per_token
+            for home, tokens in zip(machine.homes, cache_tokens(setup), strict=True)
+            if "attention" in machine.devices[home].kernels}
 
 
 def check_capacity(setup: Setup) -> None:

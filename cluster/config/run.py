@@ -32,11 +32,15 @@ class MachineChoice(Named):
 
 
 class ModelChoice(Named):
-    """A shipped shape or `embedded` by name, a config.json by path, or a checkpoint folder in hub layout."""
+    """A shipped shape or `embedded` by name, a config.json by path, or a checkpoint folder in hub layout.
+
+    layers: cut it behind so many of its MoE layers, as a trace of its first layers needs.
+    """
 
     name: str | None = None
     config: str | None = None
     checkpoint: str | None = None
+    layers: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one(self) -> "ModelChoice":
@@ -119,6 +123,12 @@ class RunConfig(Strict):
             given = self.model.name or self.model.config
             raise refuse(f"work: execute needs weights, and {given!r} is a shape only: use model: embedded or "
                          f"model: {{checkpoint: folder}}, or work: replay or synthetic")
+        if self.workload.work == "execute" and self.model.layers is not None:
+            raise refuse("model.layers cuts the shape of a model, and work: execute runs all of its weights: use work: "
+                         "replay or synthetic")
+        if self.workload.work == "execute" and self.forecast.name == "oracle":
+            raise refuse("forecast: oracle looks at routing that is known before the run, so it needs work: replay or "
+                         "synthetic; work: execute has forecast: next_gate")
         if self.workload.work != "execute" and self.forecast.name == "next_gate":
             raise refuse("forecast: next_gate evaluates real gates, so it needs work: execute; a trace may carry a "
                          "recorded forecast (forecast: recorded)")

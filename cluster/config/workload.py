@@ -33,8 +33,8 @@ class Workload(Strict):
 
     texts, prompts: the requests, here or in a file with one a line (execute). trace: a name of configs/workload/traces
     or a path (replay). generator (synthetic). batch: sequences at once. requests: how many there are, by default one
-    batch (or all texts). prompt_tokens: length of each prompt (execute: at most). output_tokens: of each request,
-    the first at the end of prefill.
+    batch (or all texts). A trace has its own of both, and of lengths. prompt_tokens: length of each prompt (execute:
+    at most). output_tokens: of each request, the first at the end of prefill.
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
     temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
     """
@@ -48,7 +48,7 @@ class Workload(Strict):
     requests: int | None = Field(default=None, ge=1)
     prompt_tokens: int | None = Field(default=None, ge=1)
     output_tokens: int | None = Field(default=None, ge=1)
-    context_tokens: int = Field(default=0, ge=0)
+    context_tokens: int = Field(default=0, ge=0, le=1 << 40)
     temperature: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -64,6 +64,9 @@ class Workload(Strict):
             raise refuse(f"work: {self.work} takes no {stray[0]}")
         if any(not text for text in self.texts):
             raise refuse("texts holds an empty prompt: a model needs at least one token to begin with")
+        lengths = ("batch", "requests", "prompt_tokens", "output_tokens")
+        if self.work == "replay" and (stray := [name for name in lengths if name in self.model_fields_set]):
+            raise refuse(f"work: replay takes no {stray[0]}: the trace says which sequences run together and how long")
         if self.work == "synthetic" and (self.prompt_tokens is None or self.output_tokens is None):
             raise refuse("work: synthetic needs prompt_tokens and output_tokens")
         if self.work == "execute" and self.output_tokens is None:

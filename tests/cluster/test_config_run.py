@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -126,6 +127,8 @@ def test_a_workload_by_name_can_be_changed_by_a_setting() -> None:
     (["policy.parameters.slots=[1]"], "is no single value"),
     (["precision=./\0.yaml"], "precision holds a NUL character"),
     (["model.name=null", "model.config=./\0"], "model: config holds a NUL character"),
+    (["model.layers=17"], "model.layers is 17, and olmoe-1b-7b has 16 MoE layers"),
+    (["model.layers=0"], "model.layers"),
     (["out=[1"], None),
 ])
 def test_a_wrong_setting_is_told_in_one_sentence(settings: list[str], sentence: str | None, tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ def test_weights_that_do_not_fit_are_told_in_one_sentence(tmp_path: Path) -> Non
 def test_budget_is_what_dense_weights_and_caches_leave() -> None:
     setup = resolve(load_run("mixtral_edge"))
     caches = 1024 * 32 * 2 * 2 * 8 * 128
-    assert cache_tokens(setup.config) == 1024
+    assert cache_tokens(setup) == [1024]
     assert budget_bytes(setup).tolist() == [16 * 10**9 - setup.model.dense_bytes - caches, 0, *[32 * 10**9] * 4]
 
 
@@ -172,8 +175,11 @@ def test_caches_are_divided_among_homes(tmp_path: Path) -> None:
     machine["devices"]["gpu"]["count"] = 2
     written(tmp_path, machine, "machine.yaml")
     setup = resolve(load_run(written(tmp_path, {**SMALL, "machine": "./machine.yaml"})))
-    caches = 6 * 16 * 2 * 2 * 16 * 128
-    assert budget_bytes(setup).tolist()[:2] == [24 * 10**9 - setup.model.dense_bytes - caches // 2] * 2
+    one = 6 * 16 * 2 * 2 * 16 * 128
+    free = 24 * 10**9 - setup.model.dense_bytes
+    assert budget_bytes(setup).tolist()[:2] == [free - one, free]
+    three = resolve(load_run(written(tmp_path, {**SMALL, "machine": "./machine.yaml"}), ["workload.batch=3"]))
+    assert budget_bytes(three).tolist()[:2] == [free - 2 * one, free - one]
 
 
 def test_homes_that_run_no_attention_hold_no_dense_weights(tmp_path: Path) -> None:
@@ -208,8 +214,13 @@ def test_paths_of_a_workload_are_relative_to_the_workload(tmp_path: Path) -> Non
     path = written(tmp_path, {**SMALL, "workload": "parts/load.yaml"})
     with pytest.raises(InputError, match=f"workload.trace: there is no file {tmp_path}/parts/some.npz"):
         resolve(load_run(path))
-    (tmp_path / "parts" / "some.npz").write_bytes(b"")
-    assert resolve(load_run(path)).trace == tmp_path / "parts" / "some.npz"
+    trace = tmp_path / "parts" / "some.npz"
+    np.savez(trace, experts=np.tile(np.arange(8), (2, 16, 1)), num_experts=64, step=[0, 1], sequence=[0, 0],
+             phase=[0, 1])
+    assert resolve(load_run(path)).trace == trace
+    trace.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{trace} is no trace file"):
+        resolve(load_run(path))
 
 
 def test_an_unknown_trace_is_told_with_what_there_is() -> None:
