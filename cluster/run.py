@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,15 +78,16 @@ class Host:
         record: Record | None = None
         for target in targets:
             one = OneRun(setup, target, transport, progress)
-            results[_title(target, results)] = one.execute() if setup.config.workload.work == "execute" and (
+            results[_title(target, targets, results)] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             record = record or one.session.record
         return results
 
 
-def _title(target: PolicyTarget, taken: Mapping[str, Any]) -> str:
-    """A policy's name; with its parameters where the same policy is there twice."""
-    if target.name not in taken:
+def _title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Mapping[str, Any]) -> str:
+    """A policy's name; with its parameters, if it has any, where the same policy is there twice."""
+    twice = sum(other.name == target.name for other in targets) > 1
+    if target.name not in taken and not (twice and target.parameters):
         return target.name
     return f"{target.name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"
 

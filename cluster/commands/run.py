@@ -1,6 +1,7 @@
 """`moelab run` and `moelab compare`."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
-    from cluster.config.run import RunConfig
+    from cluster.config.run import PolicyChoice, RunConfig
     from cluster.observe.result import Result
 
 Config = Annotated[str, typer.Argument(metavar="RUN", help="A run by name (`moelab list runs`) or by path.")]
@@ -18,7 +19,8 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C",
 Transport = Annotated[str | None, typer.Option("--transport", help="local, processes or ray.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the files go (default: runs/NAME).")]
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
-                                              help="Policies to set side by side (default: the run's own).")]
+                                              help="Policies to set side by side, like lru(slots=8),on_demand "
+                                                   "(default: the run's own).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
@@ -47,25 +49,40 @@ def compare(config: Config, policies: Policies = None, settings: Settings = None
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    names = [name.strip() for name in policies.split(",") if name.strip()] if policies is not None else None
     wanted = read(config, settings, transport, out)
-    if names is not None:
-        wanted = _with_policies(wanted, names)
+    if policies is not None:
+        wanted = _with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
         raise ConfigError("compare needs two policies or more: name them with --policies a,b or in the run's `against`")
     _carry_out(wanted, as_json, comparing=True)
 
 
-def _with_policies(config: "RunConfig", names: list[str]) -> "RunConfig":
-    """The run with these policies; one that the run itself names keeps its parameters."""
+def _with_policies(config: "RunConfig", asked: str) -> "RunConfig":
+    """The run with these policies, `a,b(key=value)`; one that the run itself names keeps its parameters."""
+    from emulation.errors import ConfigError
+
+    own = {choice.name: choice for choice in (*config.against, config.policy)}
+    choices = [_choice(text.strip(), own) for text in re.split(r",(?![^(]*\))", asked) if text.strip()]
+    if not choices:
+        raise ConfigError("--policies is empty: name two policies or more, with commas between them")
+    first, *others = choices
+    return config.model_copy(update={"policy": first, "against": tuple(others)}).placed(config.name, config.folder)
+
+
+def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
+    """A policy as it is written in the head of a table: its name, and parameters in parentheses."""
+    from cluster.config.load import parse_yaml, validate
     from cluster.config.run import PolicyChoice
     from emulation.errors import ConfigError
 
-    if not names:
-        raise ConfigError("--policies is empty: name two policies or more, with commas between them")
-    own = {choice.name: choice for choice in (*config.against, config.policy)}
-    first, *others = (own.get(name) or PolicyChoice(name=name) for name in names)
-    return config.model_copy(update={"policy": first, "against": tuple(others)}).placed(config.name, config.folder)
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return own.get(name) or PolicyChoice(name=name)
+    pairs = [pair.partition("=") for pair in rest.removesuffix(")").split(",")]
+    if not rest.endswith(")") or not all(key.strip() and equals for key, equals, _ in pairs):
+        raise ConfigError(f"--policies {text!r}: parameters are written like lru(slots=8)")
+    parameters = parse_yaml("".join(f"{key.strip()}: {value}\n" for key, _, value in pairs), f"--policies {text!r}")
+    return validate(PolicyChoice, {"name": name.strip(), "parameters": parameters}, f"--policies {text!r}")
 
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:

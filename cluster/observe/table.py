@@ -37,7 +37,8 @@ def bytes_text(value: float | None) -> str:
 
 
 def number_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    """Four digits, or all those before the point."""
+    return "-" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def percent_text(value: float | None) -> str:
@@ -58,8 +59,15 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+def _title(result: Result) -> str:
+    """Model, precision, and the machine with its options."""
+    precision, options = result.config.get("precision"), result.config.get("machine_options")
+    chosen = "".join(f", {key}={value}" for key, value in options.items()) if isinstance(options, dict) else ""
+    return f"{result.model}{f' at {precision}' if precision else ''} on {result.machine}{chosen}"
+
+
 def _summary(result: Result) -> Table:
-    table = _table(f"{result.model} on {result.machine}: {result.policy}", "run", "")
+    table = _table(f"{_title(result)}: {result.policy}", "run", "")
     bound = result.bound
     binds = f" ({bound.binds} binds)" if bound is not None else ""
     for name, value in (
@@ -186,7 +194,7 @@ def compare_table(results: Mapping[str, Result]) -> Table:
     if not names:
         raise ValueError("nothing to compare: name at least one result")
     first = results[names[0]]
-    table = _table(f"{first.model} on {first.machine}", "",
+    table = _table(_title(first), "",
                    *(f"{name} (fastest)" if name == winner(results) else name for name in names))
     for line in _LINES:
         values = [line.value(results[name]) for name in names]
@@ -196,6 +204,7 @@ def compare_table(results: Mapping[str, Result]) -> Table:
         best = None if line.less is None else min(known) if line.less else max(known)
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
+    table.add_row("digest", *(result.digest[:16] for result in results.values()))
     return table
 
 

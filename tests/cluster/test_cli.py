@@ -60,6 +60,9 @@ def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     (["run", "demo", "--transport", "rai"], 2, "did you mean 'ray'"),
     (["compare", "demo", "--policies", "lru"], 2, "compare needs two policies or more"),
     (["compare", "demo", "--policies", ","], 2, "--policies is empty"),
+    (["compare", "olmoe_h200", "--policies", "lru(slots),on_demand"], 2, "written like lru(slots=8)"),
+    (["compare", "olmoe_h200", "--policies", "lru(slots=8,on_demand"], 2, "written like lru(slots=8)"),
+    (["compare", "olmoe_h200", "--policies", "lru(slot=8),on_demand"], 2, "did you mean 'slots'"),
     (["list", "machine"], 2, "did you mean 'machines'"),
     (["schema", "hardwear"], 2, "did you mean 'hardware'"),
     (["check", "mixtral_edge", "--set", "machine.options.units=2"], 2, "does not fit"),
@@ -190,6 +193,16 @@ def test_compare_takes_policies_by_name(folder: Path, capsys: pytest.CaptureFixt
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["on_demand", "tensor_parallel"]
     assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "tensor_parallel"]
+
+
+def test_compare_takes_policies_with_their_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "expert_parallel(placement=round_robin, slots=3),on_demand,expert_parallel(placement=contiguous)"
+    assert enter(["compare", "./mine.yaml", "--policies", asked, "--json", *FAST]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {name: one["config"]["policy"]["parameters"] for name, one in told.items()} == {
+        "expert_parallel(placement=round_robin, slots=3)": {"placement": "round_robin", "slots": 3}, "on_demand": {},
+        "expert_parallel(placement=contiguous)": {"placement": "contiguous"}}
+    assert (folder / "runs" / "mine" / "on_demand" / "result.json").is_file()
 
 
 def test_json_of_one_run_is_its_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cluster.observe.result import Result
-from cluster.observe.table import bytes_text, compare_table, percent_text, stall_groups, time_text, winner
+from cluster.observe.table import bytes_text, compare_table, number_text, percent_text, stall_groups, time_text, winner
 from emulation.errors import MoelabError
 
 from .conftest import feed, result_of
@@ -40,7 +40,7 @@ def test_the_table_shows_what_a_reader_came_for() -> None:
     assert result.tpot is not None
     assert cells(text, "TTFT")[1:3] == [time_text(result.ttft.mean_s), time_text(result.ttft.p50_s)]
     assert cells(text, "TPOT")[-1] == "2"
-    assert cells(text, "decode")[4] == f"{result.phases['decode'].tokens_per_s:.4g}"
+    assert cells(text, "decode")[4] == number_text(result.phases["decode"].tokens_per_s)
     assert cells(text, "h2d") == ["h2d", bytes_text(result.traffic[0].bytes["demand"]),
                                   bytes_text(result.traffic[0].total_bytes)]
     gpu = result.devices[0]
@@ -119,3 +119,17 @@ def test_without_pandas_the_frame_is_refused_in_a_sentence(small: Result, monkey
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MoelabError, match="to_pandas needs pandas"):
         small.to_pandas()
+
+
+def test_numbers_are_written_out_and_never_with_an_exponent() -> None:
+    assert [number_text(value) for value in (None, 0.36251, 47.2649, 999.94, 14806.67, 107915.01)] == [
+        "-", "0.3625", "47.26", "999.9", "14,807", "107,915"]
+
+
+def test_two_runs_that_differ_in_machine_or_precision_have_different_heads(small: Result) -> None:
+    chosen = small.model_copy(update={"config": {"precision": "int4", "machine_options": {"units": 6}}})
+    head = f"{small.model} at int4 on {small.machine}, units=6"
+    assert shown(compare_table({"a": chosen, "b": chosen})).splitlines()[0].strip() == head
+    assert head in shown(chosen.table())
+    assert cells(shown(compare_table({"a": small, "b": chosen})), "digest") == [
+        "digest", small.digest[:16], chosen.digest[:16]]
