@@ -19,6 +19,7 @@ from moe.determinism import pin
 from moe.generate import Sampling, generate
 from moe.hook import ExpertHook
 from moe.predictors import next_gate
+from moe.shapes import read_config
 from moe.shell import load_shell
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def combine(decision: Decision, now: list[Share], early: list[Share], shape: tup
 
 
 def answer_all(setup: Setup, session: Session) -> None:
-    """Every prompt of the workload, batch by batch; pins the arithmetic first."""
+    """Every prompt of the workload, batch by batch, to the run's limit of steps; pins the arithmetic first."""
     from transformers import AutoTokenizer
 
     pin()
@@ -159,13 +160,17 @@ def answer_all(setup: Setup, session: Session) -> None:
     assert session.transport is not None
     work = setup.config.workload
     tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
-    prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
+    prompts = prompts_of(setup, tokenizer)
     model = load_shell(Checkpoint(setup.checkpoint))
     executor = Executor(session, model, setup.config.forecast.name)
     session.transport.wait()
     for at in range(0, len(prompts), work.batch):
-        batch = prompts[at:at + work.batch]
-        made = executor.answer(batch, [work.output_tokens or 1] * len(batch), eos=ends(model),
+        batch, most = prompts[at:at + work.batch], work.output_tokens or 1
+        if setup.config.limits.steps is not None:
+            most = min(most, setup.config.limits.steps - len(session.record.steps))
+        if most < 1:
+            break
+        made = executor.answer(batch, [most] * len(batch), eos=ends(model),
                                sampling=sampling_of(setup, at))
         session.record.texts += [tokenizer.decode(tokens) for tokens in made]
     session.scheduler.finish()
@@ -174,7 +179,22 @@ def answer_all(setup: Setup, session: Session) -> None:
 def sampling_of(setup: Setup, at: int) -> Sampling | None:
     """How the answers of the batch that begins with prompt `at` are drawn; None for the likeliest tokens."""
     work = setup.config.workload
-    return Sampling(setup.config.seed + at, work.temperature) if work.temperature else None
+    return Sampling(setup.config.seed, work.temperature, at) if work.temperature else None
+
+
+def prompts_of(setup: Setup, tokenizer: Any) -> list[list[int]]:
+    """The workload's prompts as tokens; refuses one that does not fit the model's context with its answer."""
+    work = setup.config.workload
+    assert setup.checkpoint is not None
+    prompts = [tokenizer(text, verbose=False)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
+    context, more = read_config(setup.checkpoint).get("max_position_embeddings"), work.output_tokens or 1
+    for i, prompt in enumerate(prompts):
+        if context is not None and len(prompt) + more > context:
+            raise InputError(f"prompt {i} has {len(prompt)} tokens and is to get {more} more, and the context of "
+                             f"{setup.model.name} holds {context}: set workload.prompt_tokens to {context - more} or "
+                             "less" if more < context else f"workload.output_tokens is {more}, and the context of "
+                             f"{setup.model.name} holds {context} tokens with the prompt")
+    return prompts
 
 
 def texts_of(setup: Setup) -> list[str]:
@@ -182,7 +202,11 @@ def texts_of(setup: Setup) -> list[str]:
     work = setup.config.workload
     texts = list(work.texts)
     if setup.prompts is not None:
-        lines = setup.prompts.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = setup.prompts.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InputError(f"prompts {setup.prompts} cannot be read: {reason}") from None
         texts = [line for line in lines if line.strip()]
         if not texts:
             raise InputError(f"prompts {setup.prompts} holds no line of text")

@@ -21,14 +21,18 @@ OnStep = Callable[[int, int, list[tuple[int, int]]], None]
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draw from softmax(logits / temperature); each sequence has its own stream, so the batch does not matter."""
+    """Draw from softmax(logits / temperature); each sequence has its own stream, so the batch does not matter.
+
+    first: the number of the batch's first sequence among all that are answered with this seed.
+    """
 
     seed: int
     temperature: float = 1.0
+    first: int = 0
 
     def stream(self, sequence: int) -> np.random.Generator:
         """The random numbers of one sequence."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(sequence,)))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.first + sequence,)))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     determinism.pin()
     from transformers import AutoTokenizer
 
-    from cluster.execute import ends, sampling_of, texts_of
+    from cluster.execute import ends, prompts_of, sampling_of
     from moe.checkpoint import Checkpoint
     from moe.hook import ExpertHook, LocalExperts
     from moe.record import record as recorded
@@ -39,7 +39,7 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
 
     checkpoint = Checkpoint(setup.checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
-    prompts = [tokenizer(text)["input_ids"][:work.prompt_tokens] for text in texts_of(setup)]
+    prompts = prompts_of(setup, tokenizer)
     model, parts = load_shell(checkpoint), []
     with ExpertHook(model, LocalExperts(checkpoint)) as hook:
         for at in range(0, len(prompts), work.batch):
