@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from emulation.ledger import Start
-from emulation.machine import Device, Kernel, Link, Machine
+from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.ops import Lane
 from emulation.view import Routing, Setting, Step
-from tests.emulation.bound_cases import US, Case, Scripted, model, timed
+from schedulers.registry import load_policy
+from tests.emulation.bound_cases import DENSE, US, Case, Scripted, model, timed
 
 
 def built(units: int, *, kernel_bytes_per_s: int, link_bytes_per_s: int, gather_ps: int = 0) -> Machine:
@@ -42,3 +43,18 @@ def test_bound_leaves_out(what: str, tokens: int, slots: int, unit_of: list[int]
     bound = case.collected().bound()
     assert bound.lb_ps <= end_ps, what
     assert end_ps <= near * bound.lb_ps
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("routed", [[[0]], [[0, 1]], [[0, 1], [1, 2]]])
+@pytest.mark.parametrize(("issue_ps", "sync_ps"), [(5 * US, 3 * US), (0, 0)])
+def test_bound_is_the_time_of_a_home_alone_that_its_host_or_its_kernels_keep_busy(
+        issue_ps: int, sync_ps: int, routed: list[list[int]], shared: bool) -> None:
+    kernels = {family: Kernel(US, 10**10, 10**15, issue_ps) for family in (*DENSE, "copy", "record", "wait")}
+    gpu = Device("gpu", "gpu", 10**9, (0,), (), kernels, Issuer(1, sync_ps), rests=True)
+    on = Machine("alone", (gpu,), (), (Lane("gpu", in_order=True), Lane("host", in_order=True)))
+    of, rows = model(2, 3, len(routed[0]), shared), np.arange(len(routed))
+    step = Step(0, rows, rows, np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.ones(len(rows), bool))
+    every = Routing(np.array(routed), np.full((len(rows), len(routed[0])), 0.5))
+    case = Case(Setting(on, of, np.array([10**9])), [(step, [every] * 2)])
+    assert case.collected().bound().lb_ps == timed(case, load_policy("resident", {}))
