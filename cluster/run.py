@@ -65,6 +65,17 @@ def _transport(config: RunConfig) -> Transport:
 
 
 @dataclass(frozen=True)
+class Named:
+    """Progress of one policy among several."""
+
+    name: str
+    progress: Progress
+
+    def update(self, done: int, total: int, text: str) -> None:
+        self.progress.update(done, total, f"{self.name}: {text}")
+
+
+@dataclass(frozen=True)
 class Host:
     """What runs where the scheduler lives: this process, or a scheduler actor."""
 
@@ -77,8 +88,9 @@ class Host:
         results: dict[str, Result] = {}
         record: Record | None = None
         for target in targets:
-            one = OneRun(setup, target, transport, progress)
-            results[_title(target, targets, results)] = one.execute() if setup.config.workload.work == "execute" and (
+            title = _title(target, targets, results)
+            one = OneRun(setup, target, transport, Named(title, progress))
+            results[title] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             record = record or one.session.record
         return results

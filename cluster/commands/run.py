@@ -87,18 +87,25 @@ def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     from cluster import run as running
+    from cluster.observe.files import check_writable
     from cluster.observe.timeline import Extent
 
+    folder = Path(config.out or Path("runs") / config.name)
+    check_writable(folder)
     with Bar() as bar:
         results = running.compare(config, bar) if comparing else {config.policy.name: running.run(config, bar)}
-    folder = Path(config.out or Path("runs") / config.name)
     window = config.timeline
     notes = []
+    places = {name: folder / name if comparing else folder for name in results}
     for name, result in results.items():
-        written = result.write(folder / name if comparing else folder,
-                               Extent(window.first_s, window.last_s, window.max_bytes))
+        before = _digest_in(places[name])
+        if before not in (None, result.digest):
+            notes.append(f"replaced: an earlier result of other digest, {str(before)[:16]}, in {places[name]}/")
+        written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes))
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
+    if comparing and _digest_in(folder) is not None:
+        notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if as_json:
         told = {name: json.loads(result.to_json()) for name, result in results.items()}
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
@@ -106,6 +113,15 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     _show(config, results)
     for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
         console().print(line, markup=False, highlight=False)
+
+
+def _digest_in(folder: Path) -> str | None:
+    """The digest of the result that lies in a folder, if one does."""
+    try:
+        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return str(found["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _show(config: "RunConfig", results: "dict[str, Result]") -> None:

@@ -1,9 +1,11 @@
 """Makes the result of a run that a scheduler has finished."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.scheduler import Scheduler
+from cluster.config.quantities import confidence
 from cluster.observe import figures, schema
 from cluster.observe.attribution import Walker
 from cluster.observe.digest import array_bytes, sha256, value_digest
@@ -50,19 +52,10 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
 
 
 def _confidence(constants: Sequence[schema.Constant]) -> schema.Confidence:
-    """A chain is as strong as its weakest constants: assumed, then from papers and data sheets, then measured."""
-    kinds: dict[str, int] = {}
-    for constant in constants:
-        kinds[constant.kind] = kinds.get(constant.kind, 0) + 1
-    if not kinds:
-        label = "unknown"
-    elif "assumed" in kinds:
-        label = "partly assumed"
-    elif "paper" in kinds or "data_sheet" in kinds:
-        label = "spec sheet"
-    else:
-        label = "measured"
-    return schema.Confidence(label=label, kinds=dict(sorted(kinds.items())))
+    """How far the machine can be trusted, as `moelab check` tells it; and how many constants are of which kind."""
+    rows = [{"kind": constant.kind} for constant in constants if constant.path.startswith("hardware.")]
+    label = confidence(rows)["label"] if rows else "unknown"
+    return schema.Confidence(label=label, kinds=dict(sorted(Counter(c.kind for c in constants).items())))
 
 
 def _bound(bound: Mapping[str, Any] | None, makespan_ps: int) -> schema.Bound | None:

@@ -44,3 +44,11 @@ def _remove(parts: list[Path], folders: list[Path]) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def check_writable(folder: Path) -> None:
+    """Tell before the work whether files can be written into a folder; leaves nothing."""
+    probe = ".probe"
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    write_whole(folder, {probe: lambda file: file.write(b"moelab")})
+    _remove([folder / probe], made)

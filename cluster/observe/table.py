@@ -71,6 +71,7 @@ def _summary(result: Result) -> Table:
     bound = result.bound
     binds = f" ({bound.binds} binds)" if bound is not None else ""
     for name, value in (
+            ("requests", _requests(result)),
             ("time", time_text(seconds(result.makespan_ps))),
             ("lower bound", time_text(seconds(bound.lb_ps)) + binds if bound is not None else "-"),
             ("times the bound", number_text(bound.times) if bound is not None else "-"),
@@ -81,6 +82,12 @@ def _summary(result: Result) -> Table:
             ("digest", result.digest[:16])):
         table.add_row(name, value)
     return table
+
+
+def _requests(result: Result) -> str:
+    """How many sequences were served, and the tokens in and out of all of them."""
+    asked = sum(sequence.prompt_tokens for sequence in result.sequences)
+    return f"{len(result.sequences)} ({asked:,} tokens in, {result.emitted_tokens:,} out)"
 
 
 def _exactness(result: Result) -> str:
@@ -203,6 +210,8 @@ def compare_table(results: Mapping[str, Result]) -> Table:
             continue
         best = None if line.less is None else min(known) if line.less else max(known)
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
+    table.add_row("lower bound from", *(result.bound.binds if result.bound is not None else "-" for result in results.values()))
+    table.add_row("requests", *(_requests(result) for result in results.values()))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
     table.add_row("digest", *(result.digest[:16] for result in results.values()))
     return table

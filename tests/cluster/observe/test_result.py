@@ -275,16 +275,15 @@ def test_skew_is_the_fullest_over_the_mean() -> None:
     assert (found.layers, found.mean, found.max) == ((2.0, 1.0, None), 1.5, 2.0)
 
 
-def test_the_weakest_constant_gives_the_label() -> None:
-    def label(*kinds: str) -> str:
-        return result_of(provenance=[{"path": "a", "value": "1", "kind": kind, "source": "s"} for kind in kinds]
+def test_the_label_is_that_of_check_and_of_the_machine_alone():
+    def label(path, *kinds):
+        return result_of(provenance=[{"path": path, "value": "1", "kind": kind, "source": "s"} for kind in kinds]
                          ).confidence.label
 
-    assert label("measured", "assumed", "paper") == "partly assumed"
-    assert label("measured", "data_sheet") == "spec sheet"
-    assert label("measured", "paper") == "spec sheet"
-    assert label("measured", "computed") == "measured"
-    assert label() == "unknown"
+    assert label("hardware.a", "measured", "assumed", "paper") == "assumed"
+    assert label("hardware.a", "paper", "data_sheet", "measured") == "documented"
+    assert label("hardware.a", "measured", "measured", "paper") == "measured"
+    assert label("precision.a", "measured") == label("hardware.a") == "unknown"
 
 
 def test_a_result_is_written_and_read_back(small: Result, tmp_path: Path) -> None:
