@@ -210,7 +210,7 @@ def compare_table(results: Mapping[str, Result]) -> Table:
             continue
         best = None if line.less is None else min(known) if line.less else max(known)
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
-    table.add_row("lower bound from", *(result.bound.binds if result.bound is not None else "-" for result in results.values()))
+    table.add_row("lower bound from", *(r.bound.binds if r.bound is not None else "-" for r in results.values()))
     table.add_row("requests", *(_requests(result) for result in results.values()))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
     table.add_row("digest", *(result.digest[:16] for result in results.values()))
