@@ -380,6 +380,25 @@ def test_a_gpu_with_a_host_of_its_own_waits_for_messages_by_itself():
     assert len(spans["sync gpu0"]) == len(spans["sync gpu1"]) == 2
 
 
+def test_a_load_over_a_victim_is_as_urgent_as_it_was_said():
+    def plan(view: View) -> Plan:
+        plan = Plan(view.layer)
+        plan.load(1, to=GPU, over=0, priority=PREFETCH)
+        plan.run(2, on=UNIT0)
+        return plan
+
+    run = served(gpu_and_units(1), Scripted(rests_on_unit(copies={GPU: [(0, 0)]}), [plan]), [[[2]]])
+    assert [int(row) for batch in run.batches for row in batch.ops.priority].count(PREFETCH) == 1
+
+
+def test_a_sum_adds_each_number_of_each_row():
+    # 8 numbers a row, 10 ps each; the GPU reads 48 bytes in 48 ps
+    machine = gpu_and_units(1)
+    gpu = replace(machine.devices[0], kernels={"reduce": Kernel(0, 1000 * GB, 10**11)})
+    run = served(replace(machine, devices=(gpu, machine.devices[1])), load_policy("expert_parallel", {}), [[[0]]])
+    assert timeline(run)["reduce gpu"] == [(7680, 7760)]
+
+
 def test_copies_have_what_the_resting_leave_of_a_budget():
     of = model(moe_layers=2, experts=4, top_k=1)
     ledger = Ledger(gpu_and_units(2), of, resting(2, [[UNIT0]] * 4), np.array([1000, 8 * 384 + 5, 7]))

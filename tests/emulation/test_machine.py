@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from emulation.lowering.emit import CAUSES, KINDS, Emitter, describe, device_name
-from emulation.machine import Device, Link, Machine
+from emulation.machine import Device, Kernel, Link, Machine
 from emulation.ops import PREFETCH, Edge, Lane
 from tests.schedulers.rig import chiplets, gpu_and_units, gpus
 
@@ -59,9 +59,19 @@ def test_only_what_may_be_overtaken_has_a_quantum():
     emit.copy([(0, 2)], 64, "prefetch", [Edge(0)], priority=PREFETCH, expert=5)
     emit.copy([(1, 2), (0, 2)], 64, "prefetch", [], priority=1)
     ops, labels = emit.finish()
-    assert ops.quantum_ps.tolist() == [0, 3200, 3200]
+    assert (ops.quantum_ps.tolist(), ops.priority.tolist()) == ([0, 3200, 3200], [0, PREFETCH, 1])
+    assert ops.length_ps.tolist() == [7150] * 3
     assert (labels.device.tolist(), labels.expert.tolist(), labels.bytes.tolist()) == ([2] * 3, [-1, 5, -1], [64] * 3)
     assert (labels.step.tolist(), labels.layer.tolist()) == ([-1] * 3, [-1] * 3)
+
+
+def test_a_kernel_is_told_with_its_device_and_what_it_reads():
+    emit = Emitter(replace(LINE, devices=(Device("a", "gpu", 0, (0,), (), {"norm": Kernel(5, 10**12, 10**12)}),)))
+    assert emit.kernel(0, "norm", 7, 3, [Edge(0)], expert=2) == [Edge(0)]
+    assert emit.kernel(0, "head", 7, 3, [Edge(0)]) == [Edge(0)]
+    ops, labels = emit.finish()
+    assert [column.tolist() for column in labels] == [[KINDS.index("norm")], [0], [0], [-1], [-1], [2], [7]]
+    assert ops.hold_ps.tolist() == [12]
 
 
 def test_an_operation_is_no_more_than_it_was_told():

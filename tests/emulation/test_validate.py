@@ -1,5 +1,7 @@
 """What the scheduler refuses in a plan, and the story it tells; and what a declared change is counted as."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,9 @@ def test_a_plan_that_serves_each_pair_once_passes_with_its_tokens_and_weights():
     decision = validate(seen, plan((2, UNIT0), (0, UNIT0), (1, UNIT1)), 1, True)
     assert [(run.expert, run.device, run.tokens.tolist(), run.weights.tolist()) for run in decision.assignments] == [
         (2, UNIT0, [0, 1], [0.75, 0.5]), (0, UNIT0, [0], [0.25]), (1, UNIT1, [1], [0.125])]
+    assert decision.early.dtype == np.bool_
     assert not decision.early.any()
+    assert decision.plan.rows[0].expert == 2
     assert (decision.substituted, decision.dropped, decision.substituted_experts) == (0, 0, 0)
 
 
@@ -140,6 +144,14 @@ def _late() -> Plan:
 def test_a_device_that_computes_nothing_runs_nothing():
     with pytest.raises(PlanError, match="runs expert 0 on 'ddr0', which computes no experts: load it"):
         validate(view([[0]], machine=chiplets()), plan((0, 4)), 1, True)
+
+
+def test_a_device_that_computes_other_things_runs_no_expert():
+    machine = gpu_and_units(1)
+    machine = replace(machine, devices=tuple(replace(device, kernels={}) for device in machine.devices))
+    with pytest.raises(PlanError, match="runs expert 0 on 'unit0', which computes no experts: load it"):
+        validate(replace(view([[0]]), setting=setting(machine, model(moe_layers=3, experts=4, top_k=1, dense=True))),
+                 plan((0, UNIT0)), 1, True)
 
 
 # declared changes

@@ -41,6 +41,16 @@ def test_a_home_alone_is_refused(name: str) -> None:
                                    "and machine 'gpus' has none")
 
 
+def test_a_memory_that_computes_nothing_holds_experts_and_runs_none() -> None:
+    machine = gpu_and_units(2)
+    units = tuple(dataclasses.replace(unit, lanes=()) for unit in machine.devices[1:])
+    memory = dataclasses.replace(machine, devices=(machine.devices[0], *units))
+    start, _ = load_policy("lru", {}).start(setting(memory, model(moe_layers=1, experts=4, top_k=1)))
+    assert start.rest.tolist() == [[[1], [1], [2], [2]]]
+    asked = "cpu_static needs a device beside the home on which experts rest and run, "
+    assert told("cpu_static", memory) == asked + "and machine 'gpu-and-units' has none"
+
+
 def test_resident_needs_somewhere_to_copy_from_where_none_can_rest_at_home() -> None:
     machine = nowhere(gpu_and_units(1))
     assert told("resident", machine) == ("resident needs a device beside the home on which experts rest, "
