@@ -7,6 +7,8 @@ from cluster.commands.run import Config, Json, Settings, read
 from cluster.commands.show import console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cluster.resolve import Setup
 
 MARK = "*"
@@ -17,15 +19,18 @@ def check(config: Config, settings: Settings = None, as_json: Json = False) -> N
     from cluster.resolve import resolve
 
     setup = resolve(read(config, settings))
-    start_policies(setup)
+    placed = start_policies(setup)
     if as_json:
         print(json.dumps(facts(setup), indent=2, sort_keys=True))
         return
-    _print(setup)
+    _print(setup, placed)
 
 
-def start_policies(setup: "Setup") -> None:
-    """Load each policy and let it place the experts; refuses what does not exist or does not fit."""
+def start_policies(setup: "Setup") -> dict[str, list[int]]:
+    """Load each policy and let it place the experts; refuses what does not exist or does not fit.
+
+    Policy -> bytes of experts on each device at the start.
+    """
     from cluster.feed import popularity_of
     from cluster.resolve import budget_bytes
     from emulation.ledger import Ledger
@@ -34,9 +39,11 @@ def start_policies(setup: "Setup") -> None:
 
     budget = budget_bytes(setup)
     setting = Setting(setup.machine, setup.model, budget, popularity_of(setup))
+    placed: dict[str, list[int]] = {}
     for policy in setup.policies:
         start, _ = load_policy(policy.target, policy.parameters).start(setting)
-        Ledger(setup.machine, setup.model, start, budget)
+        placed[policy.name] = Ledger(setup.machine, setup.model, start, budget).used_bytes.tolist()
+    return placed
 
 
 def facts(setup: "Setup") -> dict[str, Any]:
@@ -54,7 +61,7 @@ def facts(setup: "Setup") -> dict[str, Any]:
         "provenance": setup.provenance, "approximations": list(setup.approximations)}
 
 
-def _print(setup: "Setup") -> None:
+def _print(setup: "Setup", placed: dict[str, list[int]]) -> None:
     import yaml
     from rich.markup import escape
     from rich.table import Table
@@ -72,6 +79,7 @@ def _print(setup: "Setup") -> None:
     for policy in told["policies"]:
         screen.print(f"policy {policy['name']}: {policy['class']} {policy['parameters'] or ''}", markup=False,
                      highlight=False)
+    screen.print(_memory(setup, placed))
     table = Table("", "constant", "value", "range", "kind", "source", title="Constants")
     for row in setup.provenance:
         span = " to ".join(row["range"]) if row["range"] else ""
@@ -83,3 +91,21 @@ def _print(setup: "Setup") -> None:
     for sentence in setup.approximations:
         screen.print(f"approximation: {sentence}", markup=False, highlight=False)
     screen.print(f"{setup.config.name}: sound", highlight=False)
+
+
+def _memory(setup: "Setup", placed: dict[str, list[int]]) -> "Table":
+    """What lies on each device at the start, against what it holds; caches at their fullest."""
+    from rich.table import Table
+
+    from cluster.resolve import budget_bytes
+
+    table = Table("device", "capacity", "dense and caches", *(f"experts: {name}" for name in placed), title="Memory")
+    for i, (device, room) in enumerate(zip(setup.machine.devices, budget_bytes(setup).tolist(), strict=True)):
+        if device.memory_bytes:
+            table.add_row(device.name, _gb(device.memory_bytes), _gb(device.memory_bytes - room),
+                          *(_gb(used[i]) for used in placed.values()))
+    return table
+
+
+def _gb(bytes_: int) -> str:
+    return f"{bytes_ / 1e9:.3f} GB"

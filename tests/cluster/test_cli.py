@@ -311,3 +311,11 @@ def test_an_interrupt_ends_with_130_and_no_traceback(folder: Path) -> None:
         assert process.wait(timeout=30) == 130
         assert process.stderr is not None
         assert process.stderr.read() == "moelab: interrupted\n"
+
+
+def test_check_tells_what_lies_on_each_device() -> None:
+    told = script("check", "mixtral_edge", "--set", "against=[]").stdout
+    # 32 layers x 8 experts of 352,321,536 B over four DIMMs.
+    (row,) = [line for line in told.splitlines() if "ndp3" in line and "hardware" not in line]
+    assert "32.000 GB" in row
+    assert f"{32 * 8 * 352_321_536 / 4 / 1e9:.3f} GB" in row
