@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from actors.counts import Counts
 from emulation.engine.contract import Describe, Engine
 from emulation.errors import PlanError
-from emulation.ledger import Ledger
+from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
-from emulation.validate import Assignment, Decision, check_fragment, ran_early, validate
+from emulation.validate import Assignment, Decision, as_plan, check_fragment, ran_early, validate
 from emulation.view import PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
 
@@ -59,6 +59,9 @@ class Scheduler:
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         self.setting, self.policy = setting, policy
         machine, model = setting.machine, setting.model
+        constant(setting.budget_bytes)
+        if setting.popularity is not None:
+            constant(setting.popularity)
         start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
@@ -85,6 +88,8 @@ class Scheduler:
         if not_before_ps > self.engine.now_ps:
             self.engine.advance(not_before_ps)
         self.emit.step = step.number
+        for column in (step.sequence, step.position, step.phase, step.home, step.ends):
+            constant(column)
         self._step, self._share, self._moe = step, shares(step), 0
         self._begin_ps = self.engine.now_ps
         self._hidden = {home: [] for home in self._share}
@@ -94,11 +99,16 @@ class Scheduler:
         """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it."""
         layer = self._layers[self._moe]
         parts = self.ledger.start.parts
+        for seen in (routing, forecast):
+            if seen is not None:
+                constant(seen.experts)
+                constant(seen.weights)
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
                     self.engine.now_ps, self.engine.backlog_ps)
         self.counts.found(view)
-        plan, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
+        answer, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
+        plan = as_plan(layer, answer)
         decision = validate(view, plan, parts, self.policy.exact, whole=not any(row.wake for row in plan.rows))
         for run in decision.assignments:
             if run.layer != layer:
@@ -139,7 +149,8 @@ class Scheduler:
             ended = self.engine.run(list(woken))
             self._decision = ended[0]
             now = replace(view, now_ps=self.engine.now_ps, ended=tuple(woken.pop(op) for op in ended))
-            fragment, self.state = wake(now, self.state)
+            answer, self.state = _pair(wake(now, self.state), "wake", "a Plan")
+            fragment = as_plan(view.layer, answer)
             check_fragment(view, fragment)
             decision = validate(view, replace(fragment, served=plan.served), parts, self.policy.exact, whole=False)
             woken |= self._issue(now, fragment, decision, sums)

@@ -5,6 +5,7 @@ coming or here; for a policy `held` is enough, since a shard whose load was issu
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +40,15 @@ class Ledger:
     """Where shards rest and where copies of them are. Layers are numbers among MoE layers."""
 
     def __init__(self, machine: Machine, model: Model, start: Start, budget_bytes: Ints) -> None:
-        self.machine, self.model, self.start, self.budget_bytes = machine, model, start, budget_bytes
+        start = _checked(machine, model, start)
+        self.machine, self.model, self.start = machine, model, start
+        self.budget_bytes = constant(budget_bytes.copy())
         self.part_bytes = np.array([model.expert_work(model.columns(p, start.parts)).weight_bytes
                                     for p in range(start.parts)], np.int64)
         self.used_bytes = np.zeros(len(machine.devices), np.int64)
         self.peak_bytes = self.used_bytes.copy()
         self._issued = 0
         self._since: dict[int, Ints] = {}
-        expected = (len(model.moe_layers), model.experts)
-        if start.rest.shape[:2] != expected:
-            raise PlanError(f"the policy places {start.rest.shape[:2]} (layers, experts), the model has {expected}")
         for device in np.unique(start.rest):
             if not machine.devices[device].rests:
                 able = ", ".join(machine.devices[d].name for d in machine.stores)
@@ -143,3 +143,34 @@ def _size(bytes_: int) -> str:
         if bytes_ >= scale:
             return f"{bytes_ / scale:.3f} {unit}"
     return f"{bytes_} B"
+
+
+def _checked(machine: Machine, model: Model, start: Any) -> Start:
+    """A policy's start, if its arrays are what they must be; copies of them that cannot be changed any more."""
+    shape = (len(model.moe_layers), model.experts)
+    if not isinstance(start, Start):
+        raise PlanError(f"the policy's start() returned {type(start).__name__}: it returns a Start and its state")
+    rest: Any = start.rest
+    if not isinstance(rest, np.ndarray) or rest.dtype.kind not in "ui" or rest.ndim != 3:
+        told = f"{rest.dtype} {list(rest.shape)}" if isinstance(rest, np.ndarray) else type(rest).__name__
+        raise PlanError(f"the policy's rest is {told}: it is device numbers [moe_layers, experts, parts]")
+    if rest.shape[:2] != shape:
+        raise PlanError(f"the policy places {rest.shape[:2]} (layers, experts), the model has {shape}")
+    if not 1 <= rest.shape[2] <= model.d_ff:
+        raise PlanError(f"the policy cuts each expert into {rest.shape[2]} parts; it has {model.d_ff} columns to share")
+    for device in (*np.unique(rest).tolist(), *start.copies):
+        if not 0 <= device < len(machine.devices):
+            raise PlanError(f"the policy places experts on device {device}, but the machine has {len(machine.devices)}")
+    copies: dict[int, Any] = start.copies
+    for device, whole in copies.items():
+        if not isinstance(whole, np.ndarray) or whole.dtype != np.bool_ or whole.shape != shape:
+            told = f"{whole.dtype} {list(whole.shape)}" if isinstance(whole, np.ndarray) else type(whole).__name__
+            raise PlanError(f"the policy's copies on {machine.devices[device].name!r} are {told}: they are a mask of "
+                            f"experts, bool {list(shape)}")
+    return Start(constant(rest.astype(np.int64)), {d: constant(mask.copy()) for d, mask in copies.items()})
+
+
+def constant(array: Any) -> Any:
+    """The array, now without leave to write: what a policy sees is not its to change."""
+    array.flags.writeable = False
+    return array

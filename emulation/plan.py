@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.errors import PlanError
 from emulation.ops import DEMAND
 
 Ints = NDArray[np.int64]
@@ -78,21 +79,21 @@ class Plan:
         """
         tokens_index = ALL_TOKENS
         if tokens is not None:
-            self.token_sets.append(np.asarray(tokens, np.int64))
+            self.token_sets.append(_rows_of(tokens, expert))
             tokens_index = len(self.token_sets) - 1
-        self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), part, int(on), NOBODY, DEMAND,
-                             tokens_index, wake))
+        self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), int(part), int(on), NOBODY,
+                             DEMAND, tokens_index, wake))
 
     def load(self, expert: int, to: int, *, part: int = ALL_PARTS, layer: int | None = None, over: int = NOBODY,
              priority: int = DEMAND, wake: bool = False) -> None:
         """Copy an expert (or one part) from where it rests; with `over`, into the place of that expert of the layer."""
-        self.rows.append(Row(LOAD, self.layer if layer is None else layer, int(expert), part, int(to), int(over),
-                             priority, ALL_TOKENS, wake))
+        self.rows.append(Row(LOAD, self.layer if layer is None else layer, int(expert), int(part), int(to), int(over),
+                             int(priority), ALL_TOKENS, wake))
 
     def evict(self, expert: int, of: int, *, part: int = ALL_PARTS, layer: int | None = None) -> None:
         """Drop a copy after its last use."""
-        self.rows.append(Row(EVICT, self.layer if layer is None else layer, int(expert), part, int(of), NOBODY, DEMAND,
-                             ALL_TOKENS))
+        self.rows.append(Row(EVICT, self.layer if layer is None else layer, int(expert), int(part), int(of), NOBODY,
+                             DEMAND, ALL_TOKENS))
 
     def add(self, fragment: "Plan") -> None:
         """Put a fragment's rows behind these."""
@@ -100,3 +101,11 @@ class Plan:
         self.token_sets += fragment.token_sets
         self.rows += [row if row.tokens == ALL_TOKENS else row._replace(tokens=row.tokens + shift)
                       for row in fragment.rows]
+
+
+def _rows_of(tokens: Ints, expert: int) -> Ints:
+    rows = np.asarray(tokens)
+    if rows.ndim != 1 or (rows.dtype.kind not in "ui" and rows.size):
+        raise PlanError(f"a run of expert {expert} names tokens {rows.dtype} {list(rows.shape)}: they are whole row "
+                        "numbers in one dimension")
+    return rows.astype(np.int64)

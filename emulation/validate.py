@@ -13,6 +13,8 @@ from emulation.view import Early, Pairs, View
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+HIGHEST = 2**31
+"""The largest priority, either way."""
 
 
 class Assignment(NamedTuple):
@@ -71,6 +73,18 @@ def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = T
     return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
 
 
+def as_plan(layer: int, answer: object) -> Plan:
+    """What a policy returned for a layer, if it is a plan made of rows."""
+    if not isinstance(answer, Plan):
+        raise PlanError(f"the policy answers layer {layer} with {type(answer).__name__}: it returns a Plan and its "
+                        "next state")
+    for row in answer.rows:
+        if not isinstance(row, Row):
+            raise PlanError(f"the plan for layer {layer} holds a {type(row).__name__} among its rows: write it with "
+                            "run, load and evict")
+    return answer
+
+
 def check_fragment(view: View, fragment: Plan) -> None:
     """Refuse a fragment that does more than go on with its layer's plan."""
     if fragment.served is not None or any(row.verb == RUN and row.layer != view.layer for row in fragment.rows):
@@ -98,6 +112,8 @@ def _check_row(view: View, row: Row, parts: int, layers: tuple[int, ...]) -> Non
     """What the row names exists, and what it runs can be run there and is not over."""
     model, devices = view.setting.model, view.setting.machine.devices
     plan = f"the plan for layer {view.layer}"
+    if abs(row.priority) > HIGHEST:
+        raise PlanError(f"{plan} gives priority {row.priority} to expert {row.expert}: {HIGHEST} is the most there is")
     if row.layer not in layers:
         raise PlanError(f"{plan} names layer {row.layer}, which has no experts")
     if not 0 <= row.device < len(devices):

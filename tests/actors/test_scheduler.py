@@ -120,7 +120,7 @@ def test_loads_over_capacity_are_refused_in_the_order_of_the_plan():
         return plan
 
     run = run_of([plan], layers=1, budget=384 * 4)
-    run.setting.budget_bytes[GPU] = 384
+    run.ledger.budget_bytes = np.where(np.arange(len(run.ledger.budget_bytes)) == GPU, 384, run.ledger.budget_bytes)
     with pytest.raises(PlanError, match="room for 384 B of experts, and with the load of expert 1 of layer 0 it"):
         drive(run, [(step(0, 1), [routing([[2]])], [None])])
 
