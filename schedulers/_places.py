@@ -86,10 +86,6 @@ class Places(NamedTuple):
     devices: tuple[int, ...]
     stores: tuple[tuple[int, ...], ...]
 
-    def loads(self, i: int) -> bool:
-        """Whether the i-th device must load what it runs."""
-        return self.stores[i] != (self.devices[i],)
-
 
 def places(machine: Machine, policy: str) -> Places:
     """Who shares the experts: several homes where they rest; else units where they rest; else homes that load them."""

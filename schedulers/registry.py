@@ -103,8 +103,6 @@ def _fits(value: object, wanted: Any) -> bool:
     if get_args(wanted):
         return any(_fits(value, choice) for choice in get_args(wanted)) if _is_union(wanted) else isinstance(
             value, get_origin(wanted))
-    if wanted is None:
-        return value is None
     if wanted in (int, float):
         return isinstance(value, (int, wanted)) and not isinstance(value, bool)
     return not inspect.isclass(wanted) or isinstance(value, wanted)

@@ -65,20 +65,18 @@ class Copies:
         bytes_ = int(self._ledger.part_bytes[part])
         return (self._pool_of[device], bytes_, bytes_)
 
-    def load(self, key: Key, after: Sequence[Edge], cause: str, priority: int, over: int | None) -> Edge:
+    def load(self, key: Key, cause: str, priority: int, over: int | None) -> Edge:
         """Copy one part from where it rests, into free memory or into the place of the same part of expert `over`."""
         device, moe, expert, part = key
         source = int(self._ledger.start.rest[moe, expert, part])
         bytes_ = int(self._ledger.part_bytes[part])
-        waits = list(after)
         if over is None:
-            waits += self._room(device)
-            op = self._emit.copy([(source, device)], bytes_, cause, waits, priority=priority, expert=expert,
-                                 takes=[self._take(device, part)])
+            op = self._emit.copy([(source, device)], bytes_, cause, self._room(device), priority=priority,
+                                 expert=expert, takes=[self._take(device, part)])
             copy = Copy(self._emit.ops.take_handle(op))
         else:
             copy = self._copies.pop((device, moe, over, part))
-            op = self._emit.copy([(source, device)], bytes_, cause, [*waits, *copy.ready, *copy.uses],
+            op = self._emit.copy([(source, device)], bytes_, cause, [*copy.ready, *copy.uses],
                                  priority=priority, expert=expert)
             copy = Copy(copy.handle)
         copy.ready = [Edge(op)]

@@ -132,7 +132,7 @@ class Experts:
         for part in self._parts(row):
             if part in missing:
                 self._ledger.load(row.device, moe, row.expert, part)
-                edge = self._copies.load((row.device, moe, row.expert, part), (), cause, row.priority,
+                edge = self._copies.load((row.device, moe, row.expert, part), cause, row.priority,
                                          over if part in gone else None)
                 self._loads.append(Load(row.device, moe, row.expert, part, edge.op, row.priority > DEMAND))
                 last = edge.op
