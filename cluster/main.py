@@ -1,5 +1,7 @@
 """The command line: `moelab`. Commands import what they need when they run, so that help and lists come at once."""
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -14,10 +16,11 @@ from emulation.errors import MoelabError, PlanError
 INTERNAL = 70
 INTERRUPTED = 130
 BROKEN_PIPE = 1
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault; 2 a config, option or name is wrong; 3 a trace, "
-              "checkpoint or model file is wrong; 4 a policy's plan was refused; 5 deadlock; 6 an actor or connection "
-              f"failed; {INTERNAL} a fault of moelab's; {INTERRUPTED} interrupted.")
+EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault, or something could not be written; 2 a config, option or "
+              "name is wrong; 3 a trace, checkpoint or model file is wrong; 4 a policy's plan was refused; 5 "
+              f"deadlock; 6 an actor or connection failed; {INTERNAL} a fault of moelab's; {INTERRUPTED} interrupted.")
 
 app = typer.Typer(name="moelab", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False, epilog=EXIT_CODES,
@@ -39,6 +42,8 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show the tracebac
 def enter(arguments: Sequence[str]) -> int:
     """Carry out one command line and return its exit code; errors become one sentence on stderr."""
     debug = "--debug" in arguments
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     command = typer.main.get_command(app)
     try:
         code = command.main([a for a in arguments if a != "--debug"], prog_name="moelab", standalone_mode=False)
@@ -52,16 +57,21 @@ def enter(arguments: Sequence[str]) -> int:
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
-    except SystemExit:  # typer's own, for a reader that has gone
-        return BROKEN_PIPE
+    except SystemExit as stop:
+        foreign = _foreign(stop)
+        if foreign is not None:
+            return _say(f"{foreign} ended the program, which is not part of moelab", PlanError.exit_code)
+        return BROKEN_PIPE  # typer's own, for a reader that has gone
     except BrokenPipeError:
-        # Whoever read us has gone; what Python still holds for them must not be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 (the last stop: told as ours, with its traceback)
         usage = _usage(error)
         if usage is not None:
             return _say(*usage)
+        if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
+            _drop_output()
+            return _say(f"standard output cannot be written: {error.strerror}", BROKEN_PIPE)
         traceback.print_exc()
         foreign = _foreign(error)
         if foreign is not None:
@@ -69,6 +79,11 @@ def enter(arguments: Sequence[str]) -> int:
                         PlanError.exit_code)
         return _say(f"this is a fault of moelab's, not of your config: {type(error).__name__}; please report it with "
                     "the text above, the config and the output of `moelab doctor`", INTERNAL)
+
+
+def _drop_output() -> None:
+    """What Python still holds for standard output goes nowhere: it must not be flushed at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: Exception) -> tuple[str, int] | None:
@@ -84,7 +99,7 @@ def _usage(error: Exception) -> tuple[str, int] | None:
     return f"{message()} (see `{path} --help`)", code
 
 
-def _foreign(error: Exception) -> str | None:
+def _foreign(error: BaseException) -> str | None:
     """The last file and line on the way to the error that are neither ours nor a library's: a policy from outside."""
     homes = (Path(__file__).resolve().parent.parent, Path(sys.prefix), Path(sys.base_prefix))
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
@@ -103,7 +118,9 @@ def _say(text: str, code: int) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. Where the terminal knows fewer characters than we write, it gets question marks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(enter(sys.argv[1:]))
 
 

@@ -1,6 +1,7 @@
 """`moelab check`: is this run sound, what does it resolve to, and where are its constants from?"""
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cluster.commands.run import Config, Json, Settings, read
@@ -31,18 +32,18 @@ def start_policies(setup: "Setup") -> dict[str, list[int]]:
 
     Policy -> bytes of experts on each device at the start.
     """
+    from actors.scheduler import Scheduler
     from cluster.feed import popularity_of
     from cluster.resolve import budget_bytes
-    from emulation.ledger import Ledger
+    from emulation.engine.choose import make_engine
     from emulation.view import Setting
     from schedulers.registry import load_policy
 
-    budget = budget_bytes(setup)
-    setting = Setting(setup.machine, setup.model, budget, popularity_of(setup))
+    setting = Setting(setup.machine, setup.model, budget_bytes(setup), popularity_of(setup))
     placed: dict[str, list[int]] = {}
     for policy in setup.policies:
-        start, _ = load_policy(policy.target, policy.parameters).start(setting)
-        placed[policy.name] = Ledger(setup.machine, setup.model, start, budget).used_bytes.tolist()
+        started = Scheduler(setting, load_policy(policy.target, policy.parameters), partial(make_engine, "spec"))
+        placed[policy.name] = started.ledger.used_bytes.tolist()
     return placed
 
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,10 @@ def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object
     done = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in writers:
+            at = folder / name
+            if at.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         for name, writer in writers.items():
             at = folder / name
             with parts[name].open("wb") as file:

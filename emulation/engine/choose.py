@@ -26,8 +26,11 @@ def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
 def warm() -> None:
     """Compile the compiled engine's kernels, or load them: set-up calls this, so that no first run pays for it."""
     try:
-        import numba  # noqa: F401
+        import numba
     except ImportError as missing:
         raise ConfigError(f"engine 'compiled' needs numba ({missing}): install moelab[compiled], "
                           "or choose engine 'spec', which gives the same spans slowly") from missing
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise ConfigError("engine 'compiled' needs numba's compiler, which NUMBA_DISABLE_JIT turns off: unset it, or "
+                          "choose engine 'spec', which gives the same spans slowly")
     import emulation.engine.compiled  # noqa: F401

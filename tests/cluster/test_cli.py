@@ -319,3 +319,39 @@ def test_check_tells_what_lies_on_each_device() -> None:
     (row,) = [line for line in told.splitlines() if "ndp3" in line and "hardware" not in line]
     assert "32.000 GB" in row
     assert f"{32 * 8 * 352_321_536 / 4 / 1e9:.3f} GB" in row
+
+
+@pytest.mark.parametrize("command", [["list"], ["trace", "info", "embedded-code"]])
+def test_output_that_cannot_be_written_is_told(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(SCRIPT), *command], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1, "moelab: standard output cannot be written: No space left on device\n")
+    closed = subprocess.run(["sh", "-c", '"$0" "$@" >&-', str(SCRIPT), *command], stderr=subprocess.PIPE, text=True,
+                            timeout=60)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_check_refuses_a_policy_that_starts_with_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.py").write_text(POLICY.format(body="return None"))
+    assert enter(["check", "./mine.yaml", "--set", "policy=./bad.py"]) == 4
+    assert "start() returned NoneType" in capsys.readouterr().err
+    (folder / "bad.py").write_text(POLICY.format(body="raise SystemExit"))
+    assert enter(["check", "./mine.yaml", "--set", "policy=./bad.py"]) == 4
+    assert f"{folder}/bad.py line 10 ended the program" in capsys.readouterr().err
+
+
+def test_a_folder_where_a_result_belongs_leaves_nothing_written(
+        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "o" / "result.json").mkdir(parents=True)
+    assert enter(["run", "./mine.yaml", *FAST, "--set", "against=[]", "--out", "o"]) == 1
+    assert "cannot write o/result.json: Is a directory; nothing was written" in capsys.readouterr().err
+    assert [path.name for path in (folder / "o").iterdir()] == ["result.json"]
+
+
+def test_a_terminal_that_knows_ascii_only_is_enough(folder: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = script("run", "./mine.yaml", *FAST, "--out", "\u00fc", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert (folder / "\u00fc" / "tensor_parallel" / "result.json").is_file()

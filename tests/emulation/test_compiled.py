@@ -128,6 +128,12 @@ def test_a_missing_numba_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     make_engine("spec", [])
 
 
+def test_a_compiler_that_is_turned_off_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    with pytest.raises(ConfigError, match="NUMBA_DISABLE_JIT turns off: unset it, or choose engine 'spec'"):
+        make_engine("compiled", [])
+
+
 def test_machine_code_older_than_a_source_is_dropped(tmp_path: Path) -> None:
     kept = tmp_path / "__pycache__"
     kept.mkdir()
