@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from emulation.engine.contract import Engine
 from emulation.ops import END, START, Edge, Lane, OpBuilder, Pool
+
+# A shell that runs the tests in its background ignores Ctrl-C, and every child would inherit that; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
