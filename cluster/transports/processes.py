@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
@@ -119,14 +120,17 @@ def _ours_only() -> Iterator[None]:
     """Workers started within import nothing of the user's: neither the script that runs, nor the current folder.
 
     A script without `if __name__ == "__main__"` would run again in each of them; a folder with a `moe/` of its own
-    would stand before ours on the fork server's path.
+    would stand before ours on the fork server's path. Nor do they hear Ctrl-C, from their first moment on.
     """
     main, before = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
     sys.modules["__main__"] = ModuleType("__main__")
     os.environ["PYTHONSAFEPATH"] = "1"
+    resource_tracker.ensure_running()  # the fork server starts it otherwise, and it unblocks SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = main
         if before is None:
             del os.environ["PYTHONSAFEPATH"]

@@ -182,3 +182,21 @@ def test_a_folder_with_packages_of_our_names_is_not_imported(transport: str, tmp
     done = subprocess.run(command, cwd=shadowed(tmp_path), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "result.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.5])
+def test_ctrl_c_while_the_fork_server_starts_is_one_line(wait_s: float, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "moelab"), "run", "demo", "--transport", "processes"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    group, deadline = psutil.Process(process.pid), time.monotonic() + 60
+    while not any("forkserver" in " ".join(child.cmdline()) for child in group.children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    children = group.children(recursive=True)
+    time.sleep(wait_s)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "moelab: interrupted\n")
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
