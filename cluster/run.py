@@ -136,6 +136,9 @@ class OneRun:
 
     def execute(self) -> Result:
         """Let the model answer, its experts computed by the devices."""
+        from moe.lean import import_torch
+
+        import_torch()
         from cluster.execute import answer_all
 
         assert self.setup.checkpoint is not None

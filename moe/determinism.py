@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from emulation.errors import ConfigError
+from moe.lean import import_torch
 
 MKL_MODE = "AVX2,STRICT"
 ENVIRONMENT = {
@@ -29,6 +30,7 @@ def pin() -> bool:
     a process that multiplied before is refused, as its bits would differ from its neighbours'.
     """
     os.environ.update(ENVIRONMENT)
+    import_torch()
     import torch
 
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ torch._dynamo with marks that do nothing, and torch.distributed counts as absent
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,17 @@ from typing import Any
 
 _DYNAMO = "torch._dynamo"
 _INDEXING = "torch._dynamo._trace_wrapped_higher_order_op"
+
+
+def import_torch() -> None:
+    """Import torch with Ctrl-C held back until it is there: interrupted in its native start it aborts the process."""
+    if "torch" in sys.modules:
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        importlib.import_module("torch")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def import_transformers() -> None:

@@ -1,7 +1,9 @@
 """What a host imports to run a model, and what it leaves as it was."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +29,12 @@ def test_transformers_that_is_there_already_is_left_alone() -> None:
     code += "print(sys.modules['torch._dynamo'] is d)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "True"
+
+
+def test_ctrl_c_waits_until_torch_is_there(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n")
+    script = ("import sys\nfrom moe.lean import import_torch\n"
+              "try:\n    import_torch()\nexcept KeyboardInterrupt:\n    print(sys.modules['torch'].whole)\n")
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True\n", done.stderr
