@@ -138,12 +138,12 @@ class OneRun:
         """Let the model answer, its experts computed by the devices."""
         from moe.lean import import_torch
 
-        import_torch()
-        from cluster.execute import answer_all
-
         assert self.setup.checkpoint is not None
         self.transport.open(device_specs(self.scheduler.ledger, str(self.setup.checkpoint)))
         self.session.transport = self.transport
+        import_torch()  # while the devices start
+        from cluster.execute import answer_all
+
         answer_all(self.setup, self.session)
         return self._result()
 
