@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, Trace
 from emulation.view import DECODE, PREFILL
+from workloads.columns import checked
 
 Array = NDArray[Any]
 FORMAT_VERSION = 1
@@ -24,9 +25,10 @@ REQUIRED = ("experts", "step", "sequence", "phase")
 
 def write_trace(path: Path, trace: Trace) -> None:
     """Write a trace file; it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".trace.")
         with os.fdopen(handle, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, format_version=np.int64(FORMAT_VERSION),
                                 num_experts=np.int64(trace.num_experts), model=np.array(trace.model), **trace.arrays())
@@ -34,7 +36,8 @@ def write_trace(path: Path, trace: Trace) -> None:
     except OSError as error:
         raise InputError(f"trace {path} could not be written: {error.strerror}") from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def read_trace(path: Path) -> Trace:
@@ -44,10 +47,10 @@ def read_trace(path: Path) -> Trace:
     if missing:
         raise InputError(f"trace {path} has no column {missing[0]!r} (needed: {', '.join(REQUIRED)})"
                          + ("; `moelab trace convert` adds steps to plain routing" if "experts" in columns else ""))
-    version = int(columns.get("format_version", np.int64(FORMAT_VERSION)))
-    if version != FORMAT_VERSION:
+    version = columns.get("format_version", np.array(FORMAT_VERSION))
+    if version.shape != () or version != FORMAT_VERSION:
         raise InputError(f"trace {path} has format_version {version}; this moelab reads {FORMAT_VERSION}")
-    return _checked(path, columns)
+    return checked(f"trace {path}", columns)
 
 
 def joined(parts: Sequence[Trace]) -> Trace:
@@ -79,63 +82,6 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _checked(path: Path, columns: dict[str, Array]) -> Trace:
-    experts = columns["experts"]
-    if experts.ndim != 3 or experts.dtype.kind not in "ui" or not experts.size:
-        raise InputError(f"trace {path}: experts is {experts.dtype} {list(experts.shape)}; it must be integers "
-                         "[tokens, layers, top_k] with at least one token")
-    tokens, layers, _ = experts.shape
-    wide = experts.astype(np.int64)
-    wide[(wide == NO_EXPERT) | (wide < 0)] = NO_EXPERT
-    named = wide[wide != NO_EXPERT]
-    count = int(columns.get("num_experts", np.int64(named.max() + 1 if named.size else 1)))
-    if named.size and named.max() >= count:
-        raise InputError(f"trace {path} routes to expert {int(named.max())}, but has num_experts {count}")
-    for name in ("step", "sequence", "phase", "position"):
-        if name in columns and (columns[name].shape != (tokens,) or columns[name].dtype.kind not in "ui"):
-            raise InputError(f"trace {path}: {name} is {columns[name].dtype} {list(columns[name].shape)}; it must be "
-                             f"integers [{tokens}], one for each token of experts")
-    step, phase = columns["step"].astype(np.int64), columns["phase"]
-    if (np.diff(step) < 0).any():
-        raise InputError(f"trace {path}: step goes back at token {int(np.argmax(np.diff(step) < 0)) + 1}; "
-                         "tokens are listed by step")
-    if not np.isin(phase, (PREFILL, DECODE)).all():
-        raise InputError(f"trace {path}: phase holds {int(phase[~np.isin(phase, (0, 1))][0])}; "
-                         "it is 0 (prefill) or 1 (decode)")
-    weights, forecast = columns.get("weights"), columns.get("forecast")
-    for name, column in (("weights", weights), ("forecast", forecast)):
-        if column is not None and column.shape != experts.shape:
-            raise InputError(f"trace {path}: {name} has shape {list(column.shape)}, experts {list(experts.shape)}")
-    if weights is not None and not np.isfinite(weights.astype(np.float64)).all():
-        raise InputError(f"trace {path}: weights hold a value that is no number")
-    layer_ids = columns.get("layer_ids", np.arange(layers))
-    if layer_ids.shape != (layers,) or (np.diff(layer_ids.astype(np.int64)) <= 0).any():
-        raise InputError(f"trace {path}: layer_ids is {layer_ids.tolist()[:8]}; it names {layers} layers, ascending")
-    position = columns.get("position", _positions(columns["sequence"]))
-    if weights is None:
-        weights = np.full(experts.shape, 1.0 / experts.shape[2], np.float32)
-    return Trace(str(columns.get("model", np.array("unknown"))), count, layer_ids.astype(np.uint16),
-                 wide.astype(np.uint16), weights.astype(np.float32), step.astype(np.int32),
-                 columns["sequence"].astype(np.int32), position.astype(np.int32), phase.astype(np.uint8),
-                 None if forecast is None else _wide(forecast),
-                 columns["tokens"].astype(np.int32) if "tokens" in columns else None)
-
-
-def _wide(column: Array) -> Array:
-    wide = column.astype(np.int64)
-    wide[wide < 0] = NO_EXPERT
-    return wide.astype(np.uint16)
-
-
-def _positions(sequence: Array) -> Array:
-    """The place of each token in its sequence, counted from the trace's first."""
-    order = np.argsort(sequence, kind="stable")
-    _, start, counts = np.unique(sequence[order], return_index=True, return_counts=True)
-    position = np.empty(len(sequence), np.int64)
-    position[order] = np.arange(len(sequence)) - np.repeat(start, counts)
-    return position
-
-
 def info(trace: Trace) -> dict[str, object]:
     """What a trace holds, and how skewed and local its routing is.
 
@@ -164,40 +110,36 @@ def info(trace: Trace) -> dict[str, object]:
     }
 
 
-def with_steps(experts: Array, model: str, num_experts: int, batch: int) -> Trace:
+def with_steps(experts: Array, model: str, num_experts: int, batch: int, where: str = "the routing") -> Trace:
     """Plain routing [tokens, layers, top_k] as decode steps of `batch` sequences, each a run of consecutive tokens."""
-    tokens = len(experts)
+    tokens = len(experts) if experts.ndim else 0
     steps = tokens // batch
     if batch < 1 or steps < 1:
         raise InputError(f"{tokens} tokens do not make a decode step of {batch} sequences")
     rows = np.arange(steps * batch).reshape(batch, steps).T.ravel()
     step, sequence = np.repeat(np.arange(steps), batch), np.tile(np.arange(batch), steps)
-    picked = _wide(experts[rows])
-    return Trace(model, num_experts, np.arange(experts.shape[1], dtype=np.uint16), picked,
-                 np.full(picked.shape, 1.0 / picked.shape[2], np.float32), step.astype(np.int32),
-                 sequence.astype(np.int32), step.astype(np.int32), np.full(len(step), DECODE, np.uint8))
+    return checked(where, {"experts": experts[rows], "num_experts": np.array(num_experts), "model": np.array(model),
+                           "step": step, "sequence": sequence, "position": step, "phase": np.full(len(step), DECODE)})
 
 
 def convert(source: Path, *, model: str, num_experts: int, batch: int) -> Trace:
     """A trace from another tool's file: an .npz or .npy of experts, or HD-MoE's JSON (token -> layer -> experts)."""
-    if source.suffix == ".npz":
-        columns = _columns(source)
-        if all(name in columns for name in REQUIRED):
-            return read_trace(source)
-        if "experts" not in columns or columns["experts"].ndim != 3:
-            raise InputError(f"{source} has no array 'experts' [tokens, layers, top_k]")
-        return with_steps(columns["experts"], model, num_experts, batch)
     try:
-        if source.suffix == ".npy":
-            return with_steps(np.load(source, allow_pickle=False), model, num_experts, batch)
-        rows = json.loads(source.read_text(encoding="utf-8"))
-        rows = list(rows.values()) if isinstance(rows, dict) else rows
-        experts = np.array([list(row.values()) if isinstance(row, dict) else row for row in rows])
+        if source.suffix == ".npz":
+            columns = _columns(source)
+            if all(name in columns for name in REQUIRED):
+                return read_trace(source)
+            if "experts" not in columns:
+                raise InputError(f"{source} has no array 'experts' [tokens, layers, top_k]")
+            experts = columns["experts"]
+        elif source.suffix == ".npy":
+            experts = np.load(source, allow_pickle=False)
+        else:
+            rows = json.loads(source.read_text(encoding="utf-8"))
+            rows = list(rows.values()) if isinstance(rows, dict) else rows
+            experts = np.array([list(row.values()) if isinstance(row, dict) else row for row in rows])
     except FileNotFoundError:
         raise InputError(f"there is no file {source}") from None
-    except (ValueError, TypeError, OSError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, OSError, EOFError, AttributeError, RecursionError) as error:
         raise InputError(f"{source} is no routing that moelab can read: {first_line(error)}") from None
-    if experts.ndim != 3 or experts.dtype.kind not in "ui":
-        raise InputError(f"{source} holds {experts.dtype} {list(experts.shape)}; expected expert ids "
-                         "[tokens, layers, top_k]")
-    return with_steps(experts, model, num_experts, batch)
+    return with_steps(experts, model, num_experts, batch, str(source))

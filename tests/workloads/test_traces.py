@@ -103,7 +103,22 @@ def test_hd_moe_json_is_read(tmp_path: Path) -> None:
     (lambda c: c.update(step=c["step"][::-1]), "step goes back at token"),
     (lambda c: c.update(phase=c["phase"] + 2), "0 (prefill) or 1 (decode)"),
     (lambda c: c.update(weights=c["weights"] * np.nan), "no number"),
-    (lambda c: c.update(forecast=c["forecast"][:1]), "forecast has shape"),
+    (lambda c: c.update(forecast=c["forecast"][:1]), "forecast is uint16 ["),
+    (lambda c: c.update(forecast=c["forecast"] * 0 + 4), "forecasts expert 4, but has num_experts 4"),
+    (lambda c: c.update(forecast=c["forecast"] * 1.0), "it must be integers ["),
+    (lambda c: c.update(format_version=np.array("x")), "format_version x"),
+    (lambda c: c.update(num_experts=np.array([4, 4])), "num_experts is int64 [2]; it must be integers []"),
+    (lambda c: c.update(num_experts=np.int64(2**40)), "num_experts holds 1099511627776; it is 1 to 65535"),
+    (lambda c: c.update(experts=c["experts"] * 0), "token 0 visits expert 0 twice in layer 0"),
+    (lambda c: c.update(weights=np.full(c["experts"].shape, "x")), "it must be numbers"),
+    (lambda c: c.update(weights=np.full(c["experts"].shape, 1e300)), "no number"),
+    (lambda c: c.update(sequence=c["sequence"].astype(np.int64) - 9), "sequence holds -9; it is 0 to 2147483647"),
+    (lambda c: c.update(position=c["position"].astype(np.int64) + 2**40), "position holds 1099511627776"),
+    (lambda c: c.update(step=c["step"].astype(np.int64) + 2**40), "step holds 1099511627776"),
+    (lambda c: c.update(layer_ids=np.array([1, 70000])), "layer_ids holds 70000"),
+    (lambda c: c.update(tokens=np.array(["a"] * len(c["step"]))), "tokens is <U1"),
+    (lambda c: c.update(step=c["step"] * 0, sequence=np.arange(len(c["step"])) % 2),
+     "the tokens of sequence 0 do not stand together in step 0"),
     (lambda c: c.update(layer_ids=np.array([1, 0])), "names 2 layers, ascending"),
 ])
 def test_a_wrong_column_is_one_sentence(tmp_path: Path, change: Any, told: str) -> None:
@@ -114,6 +129,32 @@ def test_a_wrong_column_is_one_sentence(tmp_path: Path, change: Any, told: str) 
         read_trace(tmp_path / "bad.npz")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("experts", "told"), [
+    (np.full((4, 2, 2), 70000), "routes to expert 70000, but has num_experts 8"),
+    (np.zeros((4, 2, 2)), "experts is float64 [4, 2, 2]; it must be integers"),
+    (np.zeros((4, 2), np.int64), "experts is int64 [4, 2]; it must be integers"),
+    (np.int64(3), "0 tokens do not make a decode step"),
+    (np.zeros((4, 2, 2), np.int64), "token 0 visits expert 0 twice"),
+])
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_routing_that_is_none_is_not_converted(experts: Any, told: str, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"r.{suffix}"
+    if suffix == "npy":
+        np.save(file, experts)
+    else:
+        np.savez(file, experts=experts)
+    with pytest.raises(InputError) as caught:
+        convert(file, model="m", num_experts=8, batch=1)
+    assert told in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="could not be written: File exists"):
+        write_trace(tmp_path / "file" / "t.npz", small())
+    write_trace(tmp_path / ("n" * 250 + ".npz"), small())
 
 
 def test_pickled_columns_are_refused(tmp_path: Path) -> None:
