@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from cluster.commands import check, doctor, listing, run, schema, trace
-from emulation.errors import MoelabError, PlanError
+from emulation.errors import InputError, MoelabError, PlanError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -72,6 +72,10 @@ def enter(arguments: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
             _drop_output()
             return _say(f"standard output cannot be written: {error.strerror}", BROKEN_PIPE)
+        if isinstance(error, OSError) and error.filename is not None and _foreign(error) is None:
+            if debug:
+                traceback.print_exc()
+            return _say(f"{error.filename} cannot be used: {error.strerror}", InputError.exit_code)
         traceback.print_exc()
         foreign = _foreign(error)
         if foreign is not None:

@@ -56,6 +56,8 @@ def policy_class(name: str) -> type[Any]:
 
 
 def _from_module(where: str, name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in where.split(".")):
+        raise ConfigError(f"policy {name!r}: {where!r} is no name of a module: write it package.module:Class")
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:

@@ -355,3 +355,14 @@ def test_a_terminal_that_knows_ascii_only_is_enough(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
     assert (folder / "\u00fc" / "tensor_parallel" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("setting", ["model={{config: {}}}", "model={{checkpoint: {}}}", "policy=./{}.py",
+                                     "workload={{work: replay, trace: ./{}.npz}}"])
+def test_a_path_that_no_file_can_have_is_told(
+        setting: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del folder
+    assert enter(["check", "./mine.yaml", "--set", setting.format("n" * 300)]) in (2, 3)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "n" * 300 in err

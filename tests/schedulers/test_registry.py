@@ -152,3 +152,9 @@ def test_mistakes_are_told_in_one_sentence(name: str, parameters: dict[str, obje
 def test_each_type_is_checked(outside: Path, key: str, value: object, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_policy(str(outside), {"depth": 1, key: value})
+
+
+@pytest.mark.parametrize("name", [".:Policy", ":Policy", "..x:Policy", "a b:Policy", "1:Policy"])
+def test_a_module_that_cannot_be_named_is_told(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a module: write it"):
+        policy_class(name)
