@@ -11,6 +11,8 @@ from moe.families import Family, family
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
 GATED_MATRICES = 3
+LARGEST_COUNT = 10**7
+"""More than any field of a config.json counts: layers, widths, experts, words."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,16 @@ class _Fields:
             value = default
         if value is None:
             raise InputError(f"the config.json of {self.model} lacks {name!r}, which its family needs")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_COUNT:
             raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a count")
         return value
+
+    def items(self, name: str) -> list[Any]:
+        """A list, empty where there is none."""
+        value = self.config.get(name)
+        if not isinstance(value, list | None):
+            raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a list")
+        return value or []
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.config.get(name)
@@ -180,19 +189,18 @@ class _Fields:
 
 def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
     config = fields.config
-    if "mlp_layer_types" in config:
-        return tuple(i for i, kind in enumerate(config["mlp_layer_types"]) if kind == "sparse")
+    if config.get("mlp_layer_types") is not None:
+        return tuple(i for i, kind in enumerate(fields.items("mlp_layer_types")[:layers]) if kind == "sparse")
     freq = config.get("moe_layer_freq")
     if isinstance(freq, list):
-        return tuple(i for i, routed in enumerate(freq) if routed)
+        return tuple(i for i, routed in enumerate(freq[:layers]) if routed)
     step = fields.count("decoder_sparse_step", 1)
     first = max(fields.count("first_k_dense_replace", 0), fields.count("moe_layer_start_index", 0))
-    last = config.get("moe_layer_end_index")
-    last = layers - 1 if last in (None, -1) else int(last)
+    last = layers - 1 if config.get("moe_layer_end_index") in (None, -1) else fields.count("moe_layer_end_index")
     every, interval = fields.count("moe_layer_freq", 1), fields.count("moe_layer_interval", 1)
     if not (step and every and interval):
         raise InputError(f"the MoE layer step of {fields.model} is 0: at least 1 is needed")
-    dense = set(config.get("mlp_only_layers") or ())
+    dense = fields.items("mlp_only_layers")
     return tuple(
         i
         for i in range(first, min(last, layers - 1) + 1)
@@ -203,7 +211,7 @@ def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
 def _windows(fields: _Fields, layers: int) -> tuple[int | None, ...]:
     config = fields.config
     window = config.get("sliding_window") if fields.flag("use_sliding_window", True) else None
-    kinds = config.get("layer_types") or ["sliding_attention"] * layers
+    kinds = fields.items("layer_types") or ["sliding_attention"] * layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds[:layers])
 
 

@@ -145,3 +145,16 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps([1]))
     with pytest.raises(InputError, match="holds a list"):
         load_shape(tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value", "told"), [
+    ("mlp_only_layers", -1, "'mlp_only_layers' in the config.json of it is -1, not a list"),
+    ("mlp_layer_types", 3, "'mlp_layer_types' in the config.json of it is 3, not a list"),
+    ("layer_types", {}, "'layer_types' in the config.json of it is {}, not a list"),
+    ("moe_layer_end_index", "x", "'moe_layer_end_index' in the config.json of it is 'x', not a count"),
+    ("num_hidden_layers", 10**30, "is 10{30}, not a count"),
+])
+def test_a_field_of_another_type_is_refused_by_name(field: str, value: object, told: str) -> None:
+    config = {**read_config(CONFIGS / "deepseek-v2-lite.json"), "sliding_window": 4, field: value}
+    with pytest.raises(InputError, match=told):
+        from_config(config, "it")
