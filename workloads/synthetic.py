@@ -61,7 +61,8 @@ class Router:
         ranks, self._draws = root.spawn(2)
         self._model = model
         chance = popularities(kind, len(model.moe_layers), model.experts, ranks, skew)
-        self._log_chance = np.log(chance)
+        with np.errstate(divide="ignore"):  # a steep skew leaves the last ranks no chance that a float can hold
+            self._log_chance = np.log(chance)
 
     def route(self, step: Step) -> StepRouting:
         """The routing of a step; the same for the same step number, whatever came before."""

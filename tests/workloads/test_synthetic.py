@@ -46,6 +46,13 @@ def test_a_token_visits_different_experts() -> None:
     assert (experts[:, :, 0] != experts[:, :, 1]).all()
 
 
+def test_the_steepest_skew_sends_every_token_to_the_same_experts() -> None:
+    step = next(static_steps([Request(50, 1)]))
+    experts = np.sort(Router(MODEL, "zipf", seed=0, skew=1e6).route(step).experts, axis=2)
+    assert (experts == experts[:1]).all()
+    assert (experts[:, :, 0] != experts[:, :, 1]).all()
+
+
 def test_zipf_loads_fall_with_rank_and_balanced_ones_do_not() -> None:
     steps = list(static_steps([Request(4000, 1)]))
     skewed = synthetic_trace(MODEL, Router(MODEL, "zipf", seed=1, skew=1.0), steps).popularity()
