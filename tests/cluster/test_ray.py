@@ -32,17 +32,18 @@ def small(*settings: str) -> RunConfig:
 
 
 class Watch(threading.Thread):
-    """Notes every process below this one, and what they listen on; the host may run other clusters."""
+    """Notes every process that comes to be below this one, and what they listen on; the host may run other clusters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.processes: set[psutil.Process] = set()
+        self._before = set(psutil.Process().children(recursive=True))  # a fork server of another test's
         self.listening: set[str] = set()
         self._done = threading.Event()
 
     def run(self) -> None:
         while not self._done.wait(0.3):
-            self.processes |= set(psutil.Process().children(recursive=True))
+            self.processes |= set(psutil.Process().children(recursive=True)) - self._before
             pids = {process.pid for process in self.processes}
             told = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
             for line in told.splitlines():
