@@ -1,10 +1,7 @@
-"""What a run is fed, from its config: steps with their routing, the history that a policy may know, its requests."""
+"""What a run is fed, from its config: steps with their routing, its requests."""
 
 import dataclasses
 from itertools import islice
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cluster.config.workload import Workload
 from cluster.observe.journal import Request
@@ -44,11 +41,6 @@ def feed_of(setup: Setup) -> Feed:
             out.append((moved, router.route(moved)))
         sequences += len(batch)
     return out
-
-
-def popularity_of(setup: Setup) -> NDArray[np.int64] | None:
-    """How often the recorded trace visits each expert: the history of a replay; other workloads have none."""
-    return setup.routing.popularity() if setup.routing is not None else None
 
 
 def requests_of(steps: list[Step]) -> list[Request]:

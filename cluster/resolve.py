@@ -1,6 +1,8 @@
 """From a run's config to what it runs: machine, model, constants with their sources, and whether it all fits."""
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
 from emulation.trace import Trace
+from emulation.view import Setting
 from moe.shapes import ModelShape, from_config, load_shape, read_config
 from workloads.traces import read_trace
 
@@ -56,6 +59,33 @@ class Setup:
     trace: Path | None
     prompts: Path | None
     routing: Trace | None
+
+    @cached_property
+    def setting(self) -> Setting:
+        """What every policy is told at the start; its history is how often the trace visits each expert."""
+        budget, history = budget_bytes(self), self.routing.popularity() if self.routing is not None else None
+        for shared in (budget, history):
+            if shared is not None:
+                shared.flags.writeable = False
+        return Setting(self.machine, self.model, budget, history)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that a run reads: its trace, its prompts, its checkpoint."""
+        files = {"trace": self.trace, "prompts": self.prompts}
+        hashes = {name: _sha256([path]) for name, path in files.items() if path is not None}
+        if self.checkpoint is not None:
+            weights = sorted(self.checkpoint.glob("*.safetensors"))
+            hashes["checkpoint"] = _sha256([self.checkpoint / "config.json", *weights])
+        return hashes
+
+
+def _sha256(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def resolve(config: RunConfig) -> Setup:
@@ -208,15 +238,16 @@ def check_capacity(setup: Setup) -> None:
     for home, needed in dense.items():
         device = machine.devices[home]
         if needed > device.memory_bytes:
-            raise ConfigError(f"{named}: weights outside the experts and caches take {_gb(needed)} on {device.name}, "
-                              f"which holds {_gb(device.memory_bytes)}; {remedy}")
+            raise ConfigError(f"{named}: weights outside the experts and caches take {gigabytes(needed)} on "
+                              f"{device.name}, which holds {gigabytes(device.memory_bytes)}; {remedy}")
     room = sum(machine.devices[store].memory_bytes - dense.get(store, 0) for store in machine.stores)
     experts = len(model.moe_layers) * model.experts * model.expert_work(model.d_ff).weight_bytes
     if experts > room:
         stores = ", ".join(machine.devices[store].name for store in machine.stores)
-        raise ConfigError(f"{named}: its experts take {_gb(experts)} and the devices where experts rest ({stores}) "
-                          f"have room for {_gb(room)}; {remedy}")
+        raise ConfigError(f"{named}: its experts take {gigabytes(experts)} and the devices where experts rest "
+                          f"({stores}) have room for {gigabytes(room)}; {remedy}")
 
 
-def _gb(bytes_: int) -> str:
-    return f"{bytes_ / 1e9:.2f} GB"
+def gigabytes(bytes_: int, digits: int = 2) -> str:
+    """A size as it is told."""
+    return f"{bytes_ / 1e9:.{digits}f} GB"

@@ -1,25 +1,22 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
-import hashlib
 import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import feed_of, popularity_of, requests_of
+from cluster.feed import feed_of, requests_of
 from cluster.observe.build import build_result
 from cluster.observe.journal import Journal
 from cluster.observe.result import Result
-from cluster.resolve import PolicyTarget, Setup, budget_bytes, resolve
+from cluster.resolve import PolicyTarget, Setup, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
-from emulation.view import Setting
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -110,9 +107,8 @@ class OneRun:
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress) -> None:
         self.setup, self.target, self.transport = setup, target, transport
         self.policy = load_policy(target.target, target.parameters)
-        config, model, machine = setup.config, setup.model, setup.machine
-        setting = Setting(machine, model, budget_bytes(setup), popularity_of(setup))
-        self.scheduler = Scheduler(setting, self.policy,
+        config, model = setup.config, setup.model
+        self.scheduler = Scheduler(setup.setting, self.policy,
                                    lambda lanes, pools, describe: make_engine(config.engine, lanes, pools, describe))
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -154,7 +150,7 @@ class OneRun:
         constants = [{key: row.get(key) for key in ("path", "value", "kind", "source", "range")}
                      for row in setup.provenance]
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
-                            policy=self.target.name, provenance=constants, hashes=input_hashes(setup),
+                            policy=self.target.name, provenance=constants, hashes=setup.hashes,
                             requests=requests_of(record.steps), approximations=setup.approximations,
                             bound=self.session.bound(),
                             text=text or None, host={**self.transport.describe(), "versions": versions()})
@@ -169,24 +165,6 @@ def canonical_config(setup: Setup, target: PolicyTarget) -> dict[str, Any]:
     config = setup.config.model_dump(mode="json", exclude=HOST_KEYS)
     return {**config, "policy": {"name": target.name, "parameters": target.parameters},
             "machine_options": dict(sorted(setup.options.items()))}
-
-
-def input_hashes(setup: Setup) -> dict[str, str]:
-    """SHA-256 of the files that a run reads: its trace, its checkpoint."""
-    files = {"trace": setup.trace, "prompts": setup.prompts}
-    hashes = {name: _sha256([path]) for name, path in files.items() if path is not None}
-    if setup.checkpoint is not None:
-        weights = sorted(setup.checkpoint.glob("*.safetensors"))
-        hashes["checkpoint"] = _sha256([setup.checkpoint / "config.json", *weights])
-    return hashes
-
-
-def _sha256(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

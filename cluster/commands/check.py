@@ -33,16 +33,12 @@ def start_policies(setup: "Setup") -> dict[str, list[int]]:
     Policy -> bytes of experts on each device at the start.
     """
     from actors.scheduler import Scheduler
-    from cluster.feed import popularity_of
-    from cluster.resolve import budget_bytes
     from emulation.engine.choose import make_engine
-    from emulation.view import Setting
     from schedulers.registry import load_policy
 
-    setting = Setting(setup.machine, setup.model, budget_bytes(setup), popularity_of(setup))
     placed: dict[str, list[int]] = {}
     for policy in setup.policies:
-        started = Scheduler(setting, load_policy(policy.target, policy.parameters), partial(make_engine, "spec"))
+        started = Scheduler(setup.setting, load_policy(policy.target, policy.parameters), partial(make_engine, "spec"))
         placed[policy.name] = started.ledger.used_bytes.tolist()
     return placed
 
@@ -98,15 +94,11 @@ def _memory(setup: "Setup", placed: dict[str, list[int]]) -> "Table":
     """What lies on each device at the start, against what it holds; caches at their fullest."""
     from rich.table import Table
 
-    from cluster.resolve import budget_bytes
+    from cluster.resolve import gigabytes
 
     table = Table("device", "capacity", "dense and caches", *(f"experts: {name}" for name in placed), title="Memory")
-    for i, (device, room) in enumerate(zip(setup.machine.devices, budget_bytes(setup).tolist(), strict=True)):
+    for i, (device, room) in enumerate(zip(setup.machine.devices, setup.setting.budget_bytes.tolist(), strict=True)):
         if device.memory_bytes:
-            table.add_row(device.name, _gb(device.memory_bytes), _gb(device.memory_bytes - room),
-                          *(_gb(used[i]) for used in placed.values()))
+            table.add_row(device.name, gigabytes(device.memory_bytes, 3), gigabytes(device.memory_bytes - room, 3),
+                          *(gigabytes(used[i], 3) for used in placed.values()))
     return table
-
-
-def _gb(bytes_: int) -> str:
-    return f"{bytes_ / 1e9:.3f} GB"

@@ -240,3 +240,13 @@ def test_a_runs_parameters_go_before_the_policy_files(tmp_path: Path) -> None:
     written(tmp_path, {"title": "mine", "policy": "schedulers.lru:Policy", "parameters": {"slots": 4}}, "p.yaml")
     assert policy_target(PolicyChoice(name="p.yaml"), tmp_path)[1] == {"slots": 4}
     assert policy_target(PolicyChoice(name="p.yaml", parameters={"slots": 9}), tmp_path)[1] == {"slots": 9}
+
+
+def test_what_all_policies_of_a_run_are_told_is_made_once_and_is_nobodys_to_change() -> None:
+    setup = resolve(load_run("demo", ["workload={work: replay, trace: embedded-german}"]))
+    assert setup.setting is setup.setting
+    assert setup.setting.popularity is not None
+    with pytest.raises(ValueError, match="read-only"):
+        setup.setting.popularity[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        setup.setting.budget_bytes[0] = 1
