@@ -44,6 +44,13 @@ install() {
     "$py" -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt "$@"
 }
 
+# A link leads to the environment of another checkout: it is used as it is, and never cleared or changed from here.
+if [ -L .venv ]; then
+    "$py" -c "$fits" >/dev/null 2>&1 || die ".venv is a link to $(readlink .venv), which holds no Python that runs:" \
+        "run make setup where it belongs, or remove the link"
+    exit 0
+fi
+
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! "$py" -c "$fits" >/dev/null 2>&1; then
     began=$(date +%s)
     # Scripts in an environment carry its path: one that was made elsewhere is made anew.
