@@ -1,9 +1,8 @@
 """A device actor: holds shards of experts and computes what it is sent, on real weights where there are any."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.messages import DeviceSpec, Floats, Move, Reply, Run, Work
 from emulation.errors import PlanError
@@ -12,6 +11,7 @@ from emulation.shards import slice_bounds
 
 if TYPE_CHECKING:
     import moe.checkpoint
+    import moe.experts
 
 
 class DeviceActor:
@@ -22,6 +22,7 @@ class DeviceActor:
         self._held = {(int(m), int(e), int(p)) for m, e, p in spec.held.tolist()}
         self._checkpoint: moe.checkpoint.Checkpoint | None = None
         self._bounds: tuple[tuple[int, int], ...] = ()
+        self._slices: dict[tuple[int, int, int], moe.experts.ExpertSlice] = {}
         if spec.folder is not None:
             from moe.checkpoint import Checkpoint
 
@@ -30,8 +31,7 @@ class DeviceActor:
 
     def work(self, work: Work) -> Reply:
         """Do the runs and note the moves in the plan's order; refuses to run what is not here."""
-        out: list[Floats] = []
-        runs = 0
+        runs: list[Run] = []
         for item in work.items:
             if isinstance(item, Move):
                 change = self._held.add if item.comes else self._held.discard
@@ -41,21 +41,30 @@ class DeviceActor:
                 if (item.moe, item.expert, part) not in self._held:
                     raise PlanError(f"device {self.spec.name!r} is sent expert {item.expert} part {part} of MoE layer "
                                     f"{item.moe}, which it does not hold")
-            runs += 1
-            if self._checkpoint is not None and work.x is not None:
-                out.append(self._ffn(item, work.x[item.rows]))
-        return Reply(np.concatenate(out) if out else None, runs)
+            runs.append(item)
+        if self._checkpoint is None or work.x is None or not runs:
+            return Reply(None, len(runs))
+        return Reply(self._compute(runs, work.x), len(runs))
 
-    def _ffn(self, run: Run, x: Floats) -> Floats:
+    def _compute(self, runs: list[Run], x: Floats) -> Floats:
+        """The runs' weighted shares, one below the other."""
         import torch
 
         from moe.experts import partial_ffn
 
-        assert self._checkpoint is not None
-        layer = self._checkpoint.shape.moe_layers[run.moe]
-        lo, hi = (0, self._checkpoint.shape.expert_ff) if run.part == ALL_PARTS else self._bounds[run.part]
-        with torch.no_grad():
-            share = partial_ffn(self._checkpoint.slice(layer, run.expert, lo, hi), torch.from_numpy(x))
-            scaled = share * torch.from_numpy(run.weights)[:, None]
-        result: NDArray[Any] = scaled.numpy()
+        with torch.inference_mode():
+            shares = [partial_ffn(self._slice(run), torch.from_numpy(x[run.rows])) for run in runs]
+            scales = torch.from_numpy(np.concatenate([run.weights for run in runs]))
+            scaled = torch.cat(shares).mul_(scales[:, None])
+        result: Floats = scaled.numpy()
         return result
+
+    def _slice(self, run: Run) -> "moe.experts.ExpertSlice":
+        """What a run multiplies: views, made once and kept, since making them costs more than a small product."""
+        part = self._slices.get(run[:3])
+        if part is None:
+            assert self._checkpoint is not None
+            lo, hi = (0, self._checkpoint.shape.expert_ff) if run.part == ALL_PARTS else self._bounds[run.part]
+            part = self._checkpoint.slice(self._checkpoint.shape.moe_layers[run.moe], run.expert, lo, hi)
+            self._slices[run[:3]] = part
+        return part

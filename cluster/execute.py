@@ -138,17 +138,23 @@ def combine(decision: Decision, now: list[Share], early: list[Share], shape: tup
     With whole experts this is the order in which transformers adds them, wherever they ran.
     """
     out = np.zeros(shape, np.float32)
+    shares = [*now, *_scaled(decision, early)] if early else now
+    for share in sorted(shares, key=lambda share: (share.run.expert, share.run.part)):
+        out[share.run.tokens] += share.rows
+    return out
+
+
+def _scaled(decision: Decision, early: list[Share]) -> list[Share]:
+    """Shares that ran before their layer came: the tokens that it serves by them, times the weights it gives them."""
     wanted = {(int(e), int(t)): float(w) for e, t, w in
               zip(decision.served.expert[decision.early], decision.served.token[decision.early],
                   decision.served.weight[decision.early], strict=True)}
-    shares = [*now]
+    shares = []
     for share in early:
         keep = [i for i, token in enumerate(share.run.tokens.tolist()) if (share.run.expert, token) in wanted]
         scale = np.array([wanted[share.run.expert, int(share.run.tokens[i])] for i in keep], np.float32)
         shares.append(Share(share.run._replace(tokens=share.run.tokens[keep]), share.rows[keep] * scale[:, None]))
-    for share in sorted(shares, key=lambda share: (share.run.expert, share.run.part)):
-        out[share.run.tokens] += share.rows
-    return out
+    return shares
 
 
 def answer_all(setup: Setup, session: Session) -> None:

@@ -103,7 +103,7 @@ def _needed(decision: Decision) -> dict[int, Ints]:
     tokens: dict[int, list[Ints]] = {}
     for run in decision.assignments:
         tokens.setdefault(run.device, []).append(run.tokens)
-    return {device: np.unique(np.concatenate(lists)) for device, lists in tokens.items()}
+    return {device: np.flatnonzero(np.bincount(np.concatenate(lists))) for device, lists in tokens.items()}
 
 
 class Session:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from emulation.errors import InputError
-from moe.experts import Activation, ExpertSlice
+from moe.experts import Activation, ExpertSlice, over
 from moe.families import Family, family
 from moe.mapped import MappedFile
 from moe.shapes import ModelShape, from_config, read_config
@@ -20,7 +20,7 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 class Checkpoint:
     """Config and mapped tensors of one model folder; every process that opens it shares the same pages.
 
-    Slices are views made on demand and kept by nobody: nothing is copied, so any number of units in any number of
+    Slices are views made on demand: nothing is copied, so any number of units in any number of
     processes holds the file once. (Measured: tests/moe/test_memory.py.)
     """
 
@@ -74,13 +74,11 @@ class Checkpoint:
 
         if keys.layout == "separate":
             gate, up, down = get(keys.gate, f, d)[lo:hi], get(keys.up, f, d)[lo:hi], get(keys.down, d, f)[:, lo:hi]
-            return ExpertSlice(expert, lo, hi, gate, up, down, None, None, None, self.activation)
+            return self._unbiased(expert, lo, hi, gate, up, down)
         if keys.layout == "fused":
             both = get(keys.gate, count, 2 * f, d)[expert]
             down = get(keys.down, count, d, f)[expert][:, lo:hi]
-            return ExpertSlice(
-                expert, lo, hi, both[lo:hi], both[f + lo : f + hi], down, None, None, None, self.activation
-            )
+            return self._unbiased(expert, lo, hi, both[lo:hi], both[f + lo : f + hi], down)
         both = get(keys.gate, count, d, 2 * f)[expert].T
         down = get(keys.down, count, f, d)[expert].T[:, lo:hi]
         gate_bias = up_bias = down_bias = None
@@ -100,6 +98,12 @@ class Checkpoint:
             down_bias,
             self.activation,
         )
+
+    def _unbiased(
+        self, expert: int, lo: int, hi: int, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor
+    ) -> ExpertSlice:
+        both = over(gate, up) if self.activation.limit is None else None
+        return ExpertSlice(expert, lo, hi, gate, up, down, None, None, None, self.activation, both)
 
     def _checked(self, name: str, dims: tuple[int, ...]) -> torch.Tensor:
         tensor = self.tensor(name)

@@ -52,17 +52,24 @@ class Activation:
         the number of tokens; only the clamped form has runs over all tokens, ragged where w is no multiple of 32.
         """
         if self.limit is None:
-            gate, up = torch.cat((gate, up), dim=-1).chunk(2, dim=-1)
-            return _FUNCTIONS[self.name](gate) * up
+            return self.of_product(torch.cat((gate, up), dim=-1))
         gate, up = torch.stack((gate, up), dim=-1).unbind(-1)
         gate = gate.clamp(min=None, max=self.limit)
         up = up.clamp(min=-self.limit, max=self.limit)
         return (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
 
+    def of_product(self, product: torch.Tensor) -> torch.Tensor:
+        """Of gate and up side by side [n, 2w], as one product gives them; for the form without a limit."""
+        gate, up = product.chunk(2, dim=-1)
+        return _FUNCTIONS[self.name](gate) * up
+
 
 @dataclass(frozen=True)
 class ExpertSlice:
-    """Columns [lo, hi) of one expert: gate and up [w, d], down [d, w], in the checkpoint's dtype and strides."""
+    """Columns [lo, hi) of one expert: gate and up [w, d], down [d, w], in the checkpoint's dtype and strides.
+
+    both: gate and up as one view [2, w, d], where they lie in one file and are widened at use (see `over`).
+    """
 
     expert: int
     lo: int
@@ -74,6 +81,19 @@ class ExpertSlice:
     up_bias: torch.Tensor | None
     down_bias: torch.Tensor | None
     activation: Activation
+    both: torch.Tensor | None = None
+
+
+def over(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor | None:
+    """Gate over up as one view [2, w, d], or None where widening would not copy or they lie in two files.
+
+    One product instead of two: a column of a product does not depend on those beside it (moe.determinism).
+    """
+    step = up.storage_offset() - gate.storage_offset()
+    together = gate.untyped_storage().data_ptr() == up.untyped_storage().data_ptr() and gate.stride() == up.stride()
+    if gate.dtype == torch.float32 or not together or step <= 0:
+        return None
+    return gate.as_strided((2, *gate.shape), (step, *gate.stride()))
 
 
 SliceOf = Callable[[int], ExpertSlice | None]
@@ -82,6 +102,9 @@ SliceOf = Callable[[int], ExpertSlice | None]
 def partial_ffn(part: ExpertSlice, x: torch.Tensor) -> torch.Tensor:
     """This slice's share of the expert's output for tokens x [n, d], fp32 [n, d]; the shares of all slices add up."""
     x = x.to(torch.float32).contiguous()
+    if part.both is not None:
+        both = part.both.to(torch.float32, memory_format=torch.contiguous_format)
+        return part.activation.of_product(x @ both.view(-1, x.shape[1]).T) @ part.down.to(torch.float32).T
     gate = _plus(x @ part.gate.to(torch.float32).T, part.gate_bias)
     up = _plus(x @ part.up.to(torch.float32).T, part.up_bias)
     return _plus(part.activation(gate, up) @ part.down.to(torch.float32).T, part.down_bias)

@@ -43,7 +43,7 @@ class Generation:
     steps: int
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],

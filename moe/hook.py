@@ -56,7 +56,8 @@ class ExpertHook:
 
     def __init__(self, model: nn.Module, runner: ExpertRunner) -> None:
         self.model, self.runner = model, runner
-        self.mask: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+        self._all_live = False
         self.calls = 0
         self.model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
         self.family = family(self.model_type)
@@ -67,6 +68,16 @@ class ExpertHook:
         self.blocks = {layer: _parent(model, module) for layer, module in self._experts.items()}
         self.routers = {layer: block.get_submodule(self.family.router) for layer, block in self.blocks.items()}
         self._configs: dict[int, object] = {}
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """The live tokens of the next forward pass; None for all of them."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: torch.Tensor | None) -> None:
+        self._mask = mask
+        self._all_live = mask is not None and bool(mask.all())
 
     def attach(self) -> "ExpertHook":
         """Put the runner in place."""
@@ -111,6 +122,8 @@ class ExpertHook:
                 f"the mask names {self.mask.numel()} tokens and layer {layer} got {hidden.shape[0]}:"
                 " set it before each forward pass"
             )
+        if self._all_live:
+            return self.runner(layer, hidden, experts, weights).to(hidden.dtype)
         out = torch.zeros_like(hidden)
         live = self.mask.reshape(-1).nonzero().squeeze(-1)
         if live.numel():

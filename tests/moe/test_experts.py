@@ -2,6 +2,7 @@ import hashlib
 import multiprocessing
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from emulation.errors import InputError
 from emulation.shards import slice_bounds
 from moe import determinism
 from moe.checkpoint import SINGLE, Checkpoint
-from moe.experts import DROPPED, Activation, ExpertSlice, partial_ffn, reduce_units, routed, unit_partial
+from moe.experts import DROPPED, Activation, ExpertSlice, over, partial_ffn, reduce_units, routed, unit_partial
 
 SILU = Activation()
 
@@ -194,3 +195,21 @@ def _multiply_then_pin() -> None:
     left, right = torch.randn(64, 64), torch.randn(64, 64)
     (left @ right).sum()
     determinism.pin()
+
+
+def test_gate_and_up_of_one_file_are_one_view_and_one_product(tiny: Callable[[str], Path], pinned: bool) -> None:
+    checkpoint = Checkpoint(tiny("qwen3_moe"))
+    ff = checkpoint.shape.expert_ff
+    for lo, hi in ((0, ff), (0, ff // 2), (ff // 2, ff)):
+        part = checkpoint.slice(checkpoint.shape.moe_layers[0], 1, lo, hi)
+        narrow = [matrix.bfloat16() for matrix in (part.gate, part.up, part.down)]
+        assert over(part.gate.float(), part.up.float()) is None
+        assert over(narrow[0], narrow[1]) is None  # of two files
+        lying = torch.stack(narrow[:2])
+        both = over(lying[0], lying[1])
+        assert both is not None
+        assert torch.equal(both, lying)
+        apart = ExpertSlice(1, lo, hi, *narrow, None, None, None, part.activation)
+        tokens = torch.randn(5, checkpoint.shape.d_model, generator=torch.Generator().manual_seed(4))
+        one, two = partial_ffn(replace(apart, both=both), tokens), partial_ffn(apart, tokens)
+        assert torch.equal(one, two) if pinned else torch.allclose(one, two, rtol=1e-5, atol=1e-6)
