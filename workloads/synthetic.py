@@ -1,4 +1,4 @@
-"""Generated workloads: a fixed batch of requests and seeded routing."""
+"""Generated workloads: a fixed batch of requests, and their generated routing as a trace."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.errors import ConfigError, unknown
+from emulation.errors import ConfigError
 from emulation.model import Model
-from emulation.trace import StepRouting, Trace
+from emulation.trace import Trace
 from emulation.view import DECODE, PREFILL, Step
+from workloads.routing.router import Router as Router
 
 Ints = NDArray[np.int64]
-
-POPULARITIES = ("balanced", "zipf")
 
 
 @dataclass(frozen=True)
@@ -39,42 +38,6 @@ def static_steps(requests: Sequence[Request], homes: Sequence[int] = (0,)) -> It
         at = np.array([requests[i].prompt_tokens + number - 1 for i in live], np.int64)
         yield Step(number, live, at, np.full(len(live), DECODE, np.int64), home[live % len(home)],
                    np.ones(len(live), np.bool_))
-
-
-def popularities(kind: str, layers: int, experts: int, seed: np.random.SeedSequence,
-                 skew: float) -> NDArray[np.float64]:
-    """Chance of each expert, [layers, experts]; `zipf` gives rank r the weight r**-skew, ranks drawn by layer."""
-    if kind not in POPULARITIES:
-        raise ConfigError(unknown("popularity", kind, POPULARITIES))
-    if kind == "balanced":
-        return np.full((layers, experts), 1.0 / experts)
-    weight = np.arange(1, experts + 1, dtype=np.float64) ** -skew
-    weight /= weight.sum()
-    return np.stack([weight[np.random.default_rng(child).permutation(experts)] for child in seed.spawn(layers)])
-
-
-class Router:
-    """Seeded routing for any step: top_k different experts a token, drawn by popularity (Gumbel top-k)."""
-
-    def __init__(self, model: Model, kind: str, seed: int, skew: float = 1.0) -> None:
-        root = np.random.SeedSequence(seed)
-        ranks, self._draws = root.spawn(2)
-        self._model = model
-        chance = popularities(kind, len(model.moe_layers), model.experts, ranks, skew)
-        with np.errstate(divide="ignore"):  # a steep skew leaves the last ranks no chance that a float can hold
-            self._log_chance = np.log(chance)
-
-    def route(self, step: Step) -> StepRouting:
-        """The routing of a step; the same for the same step number, whatever came before."""
-        model, tokens = self._model, len(step)
-        key = np.random.SeedSequence(self._draws.entropy, spawn_key=(*self._draws.spawn_key, step.number))
-        rng = np.random.default_rng(key)
-        experts = np.empty((tokens, len(model.moe_layers), model.top_k), np.uint16)
-        for moe in range(len(model.moe_layers)):
-            score = self._log_chance[moe] + rng.gumbel(size=(tokens, model.experts))
-            experts[:, moe] = np.argsort(-score, axis=1, kind="stable")[:, :model.top_k]
-        weights = np.full(experts.shape, 1.0 / model.top_k, np.float32)
-        return StepRouting(experts, weights)
 
 
 def synthetic_trace(model: Model, router: Router, steps: Sequence[Step]) -> Trace:

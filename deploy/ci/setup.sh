@@ -66,12 +66,12 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ] || ! "$py" -c "$fits" 
     say "installed in $(($(date +%s) - began)) s"
 fi
 
-# The compiled engine keeps its machine code beside its source; a change of the source asks for it again.
+# What numba compiles keeps its machine code beside its source; a change of the source asks for it again.
 if [ -f emulation/engine/choose.py ]; then
-    engine=$(cat emulation/engine/*.py | cksum)
+    engine=$(cat emulation/engine/*.py workloads/routing/*.py | cksum)
     if [ "$(cat .venv/.warmed 2>/dev/null || true)" != "$engine" ]; then
         began=$(date +%s)
-        "$py" -c 'from emulation.engine.choose import warm; warm()'
+        "$py" -c 'from emulation.engine.choose import warm; warm(); import workloads.routing.compiled_draw'
         echo "$engine" >.venv/.warmed
         say "engine compiled in $(($(date +%s) - began)) s"
     fi

@@ -32,7 +32,7 @@ def test_an_empty_batch_is_refused() -> None:
         list(static_steps([]))
 
 
-def test_routing_depends_on_seed_and_step_alone() -> None:
+def test_routing_depends_on_seed_sequence_and_position_alone() -> None:
     steps = list(static_steps([Request(5, 4)]))
     router = Router(MODEL, "zipf", seed=3)
     later = router.route(steps[2])
@@ -62,6 +62,6 @@ def test_zipf_loads_fall_with_rank_and_balanced_ones_do_not() -> None:
     assert len({int(row.argmax()) for row in skewed}) > 1
 
 
-def test_an_unknown_popularity_gets_a_suggestion() -> None:
+def test_an_unknown_generator_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'zipf'"):
         Router(MODEL, "zipff", seed=0)

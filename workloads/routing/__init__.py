@@ -1,0 +1,1 @@
+"""Generated routing: which experts each token visits, drawn from a seed."""

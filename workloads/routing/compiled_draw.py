@@ -1,0 +1,128 @@
+"""The draws of workloads.routing.draw, compiled: the same ids, without the interpreter and without its lock."""
+
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.engine.compiled_cache import drop_stale, kept_in
+from workloads.routing.chances import Ids
+from workloads.routing.draw import FIRST, GOLDEN, HALF, LOW, SECOND, TRIES, Ints, Source
+
+ZERO, NEXT = np.uint64(0), np.uint64(1)
+S27, S30, S31 = np.uint64(27), np.uint64(30), np.uint64(31)
+
+
+def draw(source: Source, out: Ids, sequence: Ints, position: Ints, group: Ints) -> None:
+    """As workloads.routing.draw.draw; other threads run meanwhile."""
+    table = source.tables
+    _draw(out, sequence, position, group, np.uint64(source.root), source.keys, table.chance, table.order, table.height,
+          table.under, table.over, source.members, np.uint64(source.share))
+
+
+@numba.njit(error_model="numpy")
+def _mix(value: Any) -> Any:
+    value = (value ^ (value >> S30)) * FIRST
+    value = (value ^ (value >> S27)) * SECOND
+    return value ^ (value >> S31)
+
+
+@numba.njit(error_model="numpy")
+def _prefer(own: Any, state: Any, experts: Any) -> None:
+    filled, counter = 0, state
+    while filled < len(own):
+        counter += GOLDEN
+        expert = ((_mix(counter) >> HALF) * experts) >> HALF
+        fresh = True
+        for i in range(filled):
+            if own[i] == expert:
+                fresh = False
+        if fresh:
+            own[filled] = expert
+            filled += 1
+
+
+@numba.njit(error_model="numpy")
+def _from_the_rest(word: Any, own: Any, grouped: Any, share: Any, chance: Any, order: Any, seen: Any,
+                   mark: Any) -> Any:
+    left = ZERO
+    if grouped and (word & LOW) < share:
+        for i in range(len(own)):
+            if seen[own[i]] != mark:
+                left += NEXT
+        if left > ZERO:
+            index = ((word >> HALF) * left) >> HALF
+            for i in range(len(own)):
+                if seen[own[i]] != mark:
+                    if index == ZERO:
+                        return np.int64(own[i])
+                    index -= NEXT
+    total, first = ZERO, np.int64(-1)
+    for i in range(len(order)):
+        if seen[order[i]] != mark:
+            total += chance[order[i]]
+            if first < 0:
+                first = np.int64(order[i])
+    if total == ZERO:
+        return first
+    index = _mix(word) % total
+    for i in range(len(order)):
+        if seen[order[i]] != mark:
+            if index < chance[order[i]]:
+                return np.int64(order[i])
+            index -= chance[order[i]]
+    return first
+
+
+def _compiled(function: Any) -> Any:
+    kept = kept_in(function)
+    if kept is not None:
+        drop_stale(kept, Path(__file__).parent)
+    return numba.njit("void(u2[:,:,::1], i8[::1], i8[::1], i8[::1], u8, u8[::1], u8[:,::1], u2[:,::1], u8[:,::1], "
+                      "u2[:,::1], u2[:,::1], i8, u8)", cache=kept is not None, error_model="numpy",
+                      nogil=True)(function)
+
+
+@_compiled
+def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any, keys: Any, chance: Any, order: Any,
+          height: Any, under: Any, over: Any, members: Any, share: Any) -> None:
+    layers, tokens, top_k = out.shape
+    experts = np.uint64(chance.shape[1])
+    token_key = np.empty(tokens, np.uint64)
+    for token in range(tokens):
+        key = _mix(root + np.uint64(sequence[token]) * GOLDEN)
+        token_key[token] = _mix(key + np.uint64(position[token]) * GOLDEN)
+    seen = np.zeros(chance.shape[1], np.int64)
+    own = np.zeros(members, np.uint16)
+    mark, stride = 0, np.uint64(top_k) * GOLDEN
+    for layer in range(layers):
+        whose = np.int64(-1)
+        for token in range(tokens):
+            mark += 1
+            state = _mix(token_key[token] + keys[layer])
+            grouped = group[token] >= 0
+            if grouped and group[token] != whose:
+                whose = group[token]
+                _prefer(own, _mix(_mix(keys[layer] + np.uint64(whose) * GOLDEN) ^ GOLDEN), experts)
+            for place in range(top_k):
+                counter = state + np.uint64(place + 1) * GOLDEN
+                expert = np.int64(-1)
+                for _ in range(TRIES):
+                    word = _mix(counter)
+                    counter += stride
+                    if grouped and (word & LOW) < share:
+                        guess = np.int64(own[((word >> HALF) * np.uint64(members)) >> HALF])
+                    else:
+                        fine = (word >> HALF) * experts
+                        column = fine >> HALF
+                        guess = np.int64(under[layer, column] if (fine & LOW) < height[layer, column]
+                                         else over[layer, column])
+                    if seen[guess] != mark:
+                        expert = guess
+                        break
+                if expert < 0:
+                    expert = _from_the_rest(_mix(counter), own, grouped, share, chance[layer], order[layer], seen, mark)
+                seen[expert] = mark
+                out[layer, token, place] = expert
