@@ -1,27 +1,154 @@
 """What a run is fed, from its config: steps with their routing, its requests."""
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.config.serving import BatcherChoice
+from cluster.config.serving import Serving as ServingConfig
 from cluster.config.workload import Workload
-from cluster.observe.journal import Request
+from cluster.observe.journal import Asked
+from cluster.observe.requests import Service
 from cluster.resolve import Setup
 from emulation.trace import StepRouting
+from emulation.units import PS_PER_S, parse
 from emulation.view import DECODE, PREFILL, Step
-from workloads.synthetic import Request as Asked
-from workloads.synthetic import Router, static_steps
+from schedulers._load import Registry
+from workloads import batchers
+from workloads.batchers.contract import Batcher
+from workloads.serving import Serving
+from workloads.synthetic import Request, Router, static_steps
+from workloads.walk import Walk
 
-Feed = list[tuple[Step, StepRouting]]
+Clock = Callable[[], int]
 
 
-def batches(work: Workload) -> list[list[Asked]]:
+class Fed(NamedTuple):
+    """A step with its routing, and an instant before which it cannot start."""
+
+    step: Step
+    routed: StepRouting
+    not_before_ps: int = 0
+
+
+class Feed(Protocol):
+    """Where steps come from, one after the other. done of total: how far it is. kept: replay may keep what it gave.
+
+    `next` is asked when the step before is decided; it calls the clock, which tells the time at that step's end, only
+    if the next step depends on it. Who times several steps at once must time them up to there before it answers.
+    """
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def kept(self) -> bool: ...
+
+    def next(self, clock: Clock) -> Fed | None:
+        """The next step; None behind the last."""
+
+
+class Listed:
+    """Steps that are known before the run."""
+
+    kept = True
+
+    def __init__(self, steps: Iterable[tuple[Step, StepRouting]], total: int) -> None:
+        self._steps, self.total, self.done = iter(steps), total, 0
+
+    def next(self, clock: Clock) -> Fed | None:
+        found = next(self._steps, None)
+        self.done += 1
+        return None if found is None else Fed(*found)
+
+
+class Routes(Protocol):
+    """What routes any step."""
+
+    def route(self, step: Step) -> StepRouting:
+        """Its routing."""
+
+
+class Served:
+    """Steps that a batcher makes of requests as they come."""
+
+    kept = False
+
+    def __init__(self, serving: Serving, router: Routes, most_steps: int | None) -> None:
+        self.serving, self._router, self._most = serving, router, most_steps
+        self.total = len(serving.requests)
+
+    @property
+    def done(self) -> int:
+        return self.serving.done
+
+    def next(self, clock: Clock) -> Fed | None:
+        if self._most is not None and self.serving.steps == self._most:
+            return None
+        found = self.serving.next(clock)
+        return None if found is None else Fed(found[0], self._router.route(found[0]), found[1])
+
+    def asked(self) -> Asked:
+        """The requests, for the result."""
+        of = self.serving.requests
+        return Asked(np.arange(len(of)), of.arrival_ps, of.prompt_tokens, of.output_tokens)
+
+    def service(self, asked: ServingConfig, block_bytes: int) -> Service:
+        """How they were served, for the result."""
+        serving, slo = self.serving, asked.slo
+        ttft_ps, tpot_ps = (None if slo is None or text is None else int(parse(text, "time") * PS_PER_S)
+                            for text in ((None, None) if slo is None else (slo.ttft, slo.tpot)))
+        return Service(asked.batcher.name, serving.block_tokens, block_bytes, serving.cache.capacity,
+                       serving.cache.peak, serving.preemptions, serving.recomputed_tokens, serving.cache.kept_tokens,
+                       ttft_ps, tpot_ps)
+
+
+BATCHERS = Registry("batcher", "workloads.batchers", Path(batchers.__file__).parent, "Batcher", ("batch",), ("clock",),
+                    ("contract",))
+
+
+def load_batcher(choice: BatcherChoice, base: Path) -> Batcher:
+    """The batcher that a workload names; a path is relative to the run's file."""
+    name = str((base / choice.name).absolute()) if choice.name.endswith(".py") else choice.name
+    made: Batcher = BATCHERS.load(name, choice.parameters)
+    return made
+
+
+def serve(setup: Setup, capacity_blocks: NDArray[np.int64]) -> Served:
+    """The served workload of a run, from its first step."""
+    config, asked, requests = setup.config, setup.config.workload.serving, setup.requests
+    assert asked is not None
+    assert requests is not None
+    serving = Serving(requests, load_batcher(asked.batcher, config.folder), setup.machine.homes,
+                      max_batch=asked.max_batch, token_budget=asked.token_budget,
+                      block_tokens=asked.kv.block_tokens, capacity_blocks=capacity_blocks)
+    router = Walk(setup.routing, len(requests), config.seed) if setup.routing is not None else router_of(setup)
+    return Served(serving, router, config.limits.steps)
+
+
+def router_of(setup: Setup) -> Router:
+    """The generator that the workload names."""
+    generator = setup.config.workload.generator
+    assert generator is not None
+    return Router(setup.model, generator.name, setup.config.seed, generator.skew)
+
+
+def static_batches(work: Workload) -> list[list[Request]]:
     """The requests of a generated workload, batch by batch."""
     count = work.requests or work.batch
-    one = Asked(work.prompt_tokens or 1, work.output_tokens or 1)
+    one = Request(work.prompt_tokens or 1, work.output_tokens or 1)
     return [[one] * min(work.batch, count - at) for at in range(0, count, work.batch)]
 
 
-def feed_of(setup: Setup) -> Feed:
+def feed_of(setup: Setup) -> list[tuple[Step, StepRouting]]:
     """The steps that the workload names with their routing: recorded or generated."""
     config, machine = setup.config, setup.machine
     if setup.routing is not None:
@@ -29,11 +156,10 @@ def feed_of(setup: Setup) -> Feed:
         steps = ((dataclasses.replace(step, position=step.position + shift), routed)
                  for step, routed in setup.routing.steps(machine.homes))
         return list(islice(steps, config.limits.steps))
-    assert config.workload.generator is not None
-    router = Router(setup.model, config.workload.generator.name, config.seed, config.workload.generator.skew)
-    out: Feed = []
+    router = router_of(setup)
+    out: list[tuple[Step, StepRouting]] = []
     sequences = 0
-    for batch in batches(config.workload):
+    for batch in static_batches(config.workload):
         for step in static_steps(batch, machine.homes):
             if config.limits.steps is not None and len(out) == config.limits.steps:
                 return out
@@ -43,11 +169,12 @@ def feed_of(setup: Setup) -> Feed:
     return out
 
 
-def requests_of(steps: list[Step]) -> list[Request]:
-    """The sequences that a run served: prompt tokens as prefilled, output tokens as it made them."""
-    made: dict[int, list[int]] = {}
-    for step in steps:
-        for sequence, phase in zip(step.sequence.tolist(), step.phase.tolist(), strict=True):
-            made.setdefault(sequence, [0, 0])[phase] += 1
-    return [Request(sequence, 0, counts[PREFILL], counts[DECODE] + (1 if counts[PREFILL] else 0))
-            for sequence, counts in sorted(made.items())]
+def asked_of(steps: list[Step]) -> Asked:
+    """The sequences of static batches: prompt tokens as prefilled, output tokens as made."""
+    if not steps:
+        none = np.zeros(0, np.int64)
+        return Asked(none, none, none, none)
+    sequence, phase = (np.concatenate([getattr(step, key) for step in steps]) for key in ("sequence", "phase"))
+    names, who = np.unique(sequence, return_inverse=True)
+    prompt, made = (np.bincount(who[phase == key], minlength=len(names)) for key in (PREFILL, DECODE))
+    return Asked(names, np.zeros(len(names), np.int64), prompt, made + (prompt > 0))

@@ -17,12 +17,15 @@ from cluster.config.precision import Precision
 from cluster.config.quantities import confidence, provenance
 from cluster.config.reading import policy_target, with_constants
 from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
+from cluster.config.serving import Length
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
 from emulation.trace import Trace
+from emulation.units import parse
 from emulation.view import Setting
 from moe.shapes import ModelShape, from_config, load_shape, read_config
+from workloads.requests import Arrivals, Lengths, Prefixes, Requests, draw
 from workloads.traces import read_trace
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "moe" / "embedded"
@@ -41,7 +44,7 @@ class PolicyTarget:
 class Setup:
     """Everything that a run is made of, resolved and checked.
 
-    checkpoint, trace, prompts: files, where it has them. routing: what the trace holds.
+    checkpoint, trace, prompts: files, where it has them. routing: what the trace holds. requests: of a served workload.
     """
 
     config: RunConfig
@@ -59,6 +62,13 @@ class Setup:
     trace: Path | None
     prompts: Path | None
     routing: Trace | None
+    requests: Requests | None = None
+
+    @property
+    def kv_capacity_bytes(self) -> int | None:
+        """Memory for caches on each home of a served workload, as its config says; None where it says nothing."""
+        serving = self.config.workload.serving
+        return None if serving is None or serving.kv.capacity is None else int(parse(serving.kv.capacity, "bytes"))
 
     @cached_property
     def setting(self) -> Setting:
@@ -107,7 +117,8 @@ def resolve(config: RunConfig) -> Setup:
                   (*cut_sentence(whole, shape), *approximations(hardware, precision, shape, machine, model)),
                   checkpoint, trace,
                   _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
-                  fitting(model, read_trace(_existing(trace, "trace"))) if trace else None)
+                  fitting(model, read_trace(_existing(trace, "trace"))) if trace else None,
+                  requests_of(config))
     check_capacity(setup)
     return setup
 
@@ -154,6 +165,24 @@ def fitting(model: Model, trace: Trace) -> Trace:
             f"the trace is of {trace.model!r} ({have} MoE layers, {trace.num_experts} experts, top-{trace.top_k}), the "
             f"model {model.name!r} has {layers} MoE layers, {model.experts} experts, top-{model.top_k}{remedy}")
     return trace
+
+
+def requests_of(config: RunConfig) -> Requests | None:
+    """The requests of a served workload, drawn from the run's seed; None of static batches."""
+    asked = config.workload.serving
+    if asked is None:
+        return None
+    arrivals = asked.arrivals
+    prefixes = None if asked.prefixes is None else Prefixes(asked.prefixes.groups, asked.prefixes.tokens)
+    assert asked.requests is not None
+    return draw(asked.requests, Arrivals() if arrivals is None else Arrivals(
+        arrivals.name, arrivals.rate_per_s or 1.0, arrivals.cv or 1.0), _lengths(asked.prompt_tokens),
+        _lengths(asked.output_tokens), prefixes, config.seed)
+
+
+def _lengths(length: Length | None) -> Lengths:
+    assert length is not None
+    return Lengths(length.mean, length.cv, length.min, length.max)
 
 
 def _target(choice: PolicyChoice, base: Path) -> PolicyTarget:
@@ -224,9 +253,28 @@ def budget_bytes(setup: Setup) -> NDArray[np.int64]:
 def _dense(setup: Setup) -> dict[int, int]:
     """Bytes of dense weights and caches on each home that runs attention."""
     machine, model = setup.machine, setup.model
-    return {home: model.dense_bytes + tokens * model.kv_bytes_per_token
-            for home, tokens in zip(machine.homes, cache_tokens(setup), strict=True)
+    return {home: model.dense_bytes + bytes_
+            for home, bytes_ in zip(machine.homes, cache_bytes(setup), strict=True)
             if "attention" in machine.devices[home].kernels}
+
+
+def cache_bytes(setup: Setup) -> list[int]:
+    """Memory that the caches of each home need at least: all of a static batch; of served requests the largest one's,
+    or what the workload sets aside."""
+    requests, serving = setup.requests, setup.config.workload.serving
+    if requests is None or serving is None:
+        return [tokens * setup.model.kv_bytes_per_token for tokens in cache_tokens(setup)]
+    if setup.kv_capacity_bytes is not None:
+        return [setup.kv_capacity_bytes] * len(setup.machine.homes)
+    blocks = -(-(requests.prompt_tokens + requests.output_tokens - 1) // serving.kv.block_tokens)
+    homes = len(setup.machine.homes)
+    return [int(blocks[home::homes].max(initial=0)) * kv_block_bytes(setup) for home in range(homes)]
+
+
+def kv_block_bytes(setup: Setup) -> int:
+    """Bytes of a KV block of a served workload."""
+    serving = setup.config.workload.serving
+    return 0 if serving is None else serving.kv.block_tokens * setup.model.kv_bytes_per_token
 
 
 def check_capacity(setup: Setup) -> None:

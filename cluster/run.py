@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import feed_of, requests_of
+from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.journal import Journal
+from cluster.observe.requests import Service
 from cluster.observe.result import Result
-from cluster.resolve import PolicyTarget, Setup, resolve
+from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
@@ -89,7 +94,8 @@ class Host:
             one = OneRun(setup, target, transport, Named(title, progress))
             results[title] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
-            record = record or one.session.record
+            if setup.requests is None:  # served requests meet other steps under another policy
+                record = record or one.session.record
         return results
 
 
@@ -107,13 +113,17 @@ class OneRun:
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress) -> None:
         self.setup, self.target, self.transport = setup, target, transport
         self.policy = load_policy(target.target, target.parameters)
-        config, model = setup.config, setup.model
-        self.scheduler = Scheduler(setup.setting, self.policy,
+        config, model, setting = setup.config, setup.model, setup.setting
+        self.kv_blocks: NDArray[np.int64] | None = None
+        if setup.requests is not None:
+            setting, self.kv_blocks = division(setup, self.policy)
+        self.scheduler = Scheduler(setting, self.policy,
                                    lambda lanes, pools, describe: make_engine(config.engine, lanes, pools, describe))
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
         self.journal = Journal()
-        self.session = Session(self.scheduler, self.forecaster, self.journal, progress)
+        self.session = Session(self.scheduler, self.forecaster, self.journal, progress, setup.setting.budget_bytes)
+        self.served: Served | None = None
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
@@ -123,12 +133,21 @@ class OneRun:
             self.session.transport = self.transport
         if record is not None and self.forecaster.kind == "next_gate":
             self.forecaster.kind = "recorded"
-        steps = record.feed() if record is not None else feed_of(self.setup)
-        self.session.replay(iter(steps), len(steps))
+        self.session.replay(self._feed(record))
         if record is not None:
             mine = self.session.record
             mine.prompts, mine.answers, mine.texts = record.prompts, record.answers, record.texts
         return self._result()
+
+    def _feed(self, record: Record | None) -> Feed:
+        """The steps to time: those of a record, of served requests, or static batches."""
+        if record is not None:
+            return Listed(zip(record.steps, record.routed, strict=True), len(record.steps))
+        if self.kv_blocks is not None:
+            self.served = serve(self.setup, self.kv_blocks)
+            return self.served
+        steps = feed_of(self.setup)
+        return Listed(steps, len(steps))
 
     def execute(self) -> Result:
         """Let the model answer, its experts computed by the devices."""
@@ -151,9 +170,20 @@ class OneRun:
                      for row in setup.provenance]
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
                             policy=self.target.name, provenance=constants, hashes=setup.hashes,
-                            requests=requests_of(record.steps), approximations=setup.approximations,
-                            bound=self.session.bound(),
-                            text=text or None, host={**self.transport.describe(), "versions": versions()})
+                            requests=asked_of(record.steps) if self.served is None else self.served.asked(),
+                            approximations=setup.approximations, bound=self._bound(), text=text or None,
+                            service=self._service(), host={**self.transport.describe(), "versions": versions()})
+
+    def _bound(self) -> dict[str, object]:
+        """The lower bound; of served requests it is one for any schedule of experts, in these steps."""
+        found = self.session.bound()
+        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+
+    def _service(self) -> Service | None:
+        serving = self.setup.config.workload.serving
+        if self.served is None or serving is None:
+            return None
+        return self.served.service(serving, kv_block_bytes(self.setup))
 
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against"}

@@ -1,6 +1,6 @@
 """One run from its first step to its last: feeds the scheduler, and in `execute` the devices and the model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
+from cluster.feed import Feed
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
 from emulation.bound import BoundInput
@@ -44,10 +45,6 @@ class Record:
     prompts: list[list[int]] = field(default_factory=list)
     answers: list[list[int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-
-    def feed(self) -> list[tuple[Step, StepRouting]]:
-        """The record as something to replay."""
-        return list(zip(self.steps, self.routed, strict=True))
 
     def trace(self, model: str, num_experts: int, layer_ids: Sequence[int]) -> Trace:
         """The record as a trace."""
@@ -110,24 +107,30 @@ class Session:
     """Drives a scheduler through a workload whose routing is known: recorded or generated."""
 
     def __init__(self, scheduler: Scheduler, forecaster: Forecaster, journal: Journal,
-                 progress: Progress | None = None) -> None:
+                 progress: Progress | None = None, room_bytes: Ints | None = None) -> None:
+        """room_bytes [devices]: room for experts that the bound supposes; by default the scheduler's."""
         self.scheduler, self.forecaster, self.journal = scheduler, forecaster, journal
         self.transport: Transport | None = None
         self.progress = progress or Silent()
         setting = scheduler.setting
-        self.served_work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
-        self.true_work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
+        room = setting.budget_bytes if room_bytes is None else room_bytes
+        self.served_work = BoundInput(setting.machine, setting.model, room)
+        self.true_work = BoundInput(setting.machine, setting.model, room)
         self.record = Record()
         model = scheduler.setting.model
         self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
 
-    def begin(self, step: Step) -> None:
-        """Start a step, and note it."""
-        self.scheduler.begin(step)
+    def begin(self, step: Step, not_before_ps: int = 0) -> None:
+        """Start a step, not before its requests are there, and note it."""
+        self.scheduler.begin(step, not_before_ps)
         self.journal.begin(step)
-        self.served_work.add_step(step)
+        self.served_work.add_step(step, not_before_ps)
         if not self.scheduler.policy.exact:
-            self.true_work.add_step(step)
+            self.true_work.add_step(step, not_before_ps)
+
+    def clock(self) -> int:
+        """The engine's time: when the next step would start."""
+        return self.scheduler.engine.now_ps
 
     def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
         """Decide a layer, note it, and learn from its true routing."""
@@ -149,10 +152,11 @@ class Session:
                                    "relaxation_ps": done.relaxation_ps}
         return told if self.scheduler.policy.exact else {**told, "true_routing_ps": self.true_work.bound().lb_ps}
 
-    def replay(self, feed: Iterator[tuple[Step, StepRouting]], total: int) -> None:
+    def replay(self, feed: Feed) -> None:
         """Time every step of a feed; devices get one message a step."""
-        for done, (step, routed) in enumerate(feed):
-            self.begin(step)
+        while (fed := feed.next(self.clock)) is not None:
+            step, routed = fed.step, fed.routed
+            self.begin(step, fed.not_before_ps)
             guesses = np.full_like(routed.experts, NO_EXPERT)
             batch: dict[int, Work] = {}
             for moe in range(routed.experts.shape[1]):
@@ -167,9 +171,10 @@ class Session:
             if self.transport is not None:
                 self.transport.exchange(batch)
             self.scheduler.end()
-            self.record.steps.append(step)
-            self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
-            self.progress.update(done + 1, total, f"step {step.number}")
+            if feed.kept:
+                self.record.steps.append(step)
+                self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
+            self.progress.update(feed.done, feed.total, f"step {step.number}")
         self.scheduler.finish()
 
 

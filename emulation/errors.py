@@ -3,7 +3,7 @@
     MoelabError                exit code 1
     |- ConfigError             2   a config, option or name is wrong
     |- InputError              3   a trace, checkpoint or model file is wrong
-    |- PlanError               4   a policy returned a plan that the scheduler refuses
+    |- PlanError               4   a policy (or a batcher) returned what is refused
     |  `- CycleError               a plan whose operations wait for each other
     |- DeadlockError           5   nothing is in flight and the decision op cannot start
     `- TransportError          6   an actor, a process or a connection failed

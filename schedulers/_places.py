@@ -110,6 +110,12 @@ def nearest(machine: Machine, device: int) -> tuple[int, ...]:
     return tuple(s for s, n in hops.items() if n == min(hops.values()))
 
 
+def staged(setting: Setting, shared: Places, parts: int, slots: int) -> dict[int, int]:
+    """What the slots of those devices take that must load their shares, in bytes; the largest part fills each."""
+    part = setting.model.expert_work(setting.model.columns(0, parts)).weight_bytes
+    return {d: slots * part for d, stores in zip(shared.devices, shared.stores, strict=True) if stores != (d,)}
+
+
 class Slots:
     """Writes the loads of one plan into a few slots of each device, used in turn; what is in them goes at its end."""
 

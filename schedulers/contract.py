@@ -14,6 +14,8 @@ class Policy(Protocol):
     """A policy. Its parameters are the fields of its dataclass; a config sets them by name.
 
     exact: whether it serves exactly the routing that it is given.
+    A policy that holds more on a device than at its start may have `staged(setting) -> {device: bytes}`, the most that
+    it ever adds: where caches share a memory with experts, they get what that leaves.
     """
 
     exact: ClassVar[bool]

@@ -8,7 +8,7 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, ALL_TO_ALL, UNICAST, Plan
 from emulation.view import Setting, View
-from schedulers._places import Slots, at_least, owners, places, spread
+from schedulers._places import Slots, at_least, owners, places, spread, staged
 from schedulers.contract import State
 
 
@@ -37,6 +37,10 @@ class Policy:
             own = np.flatnonzero(owner == unit)
             rest[own] = np.resize(stores, len(own))
         return Start(spread(setting, np.arange(experts), rest.tolist())), np.asarray(shared.devices)[owner]
+
+    def staged(self, setting: Setting) -> dict[int, int]:
+        shared = places(setting.machine, "expert_parallel")
+        return staged(setting, shared, 1, self.slots)
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         machine = view.setting.machine

@@ -28,6 +28,9 @@ class Policy:
         only_home(setting, "on_demand")
         return Start(rest_beside(setting, "on_demand")), None
 
+    def staged(self, setting: Setting) -> dict[int, int]:
+        return {setting.machine.homes[0]: self.slots * setting.model.expert_work(setting.model.d_ff).weight_bytes}
+
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         home = view.setting.machine.homes[0]
         plan = Plan(view.layer)

@@ -9,7 +9,7 @@ from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.plan import Plan
 from emulation.view import Setting, View
-from schedulers._places import Slots, at_least, places
+from schedulers._places import Slots, at_least, places, staged
 from schedulers.contract import State
 
 
@@ -38,6 +38,10 @@ class Policy:
         for part, stores in enumerate(shared.stores):
             rest[:, :, part] = np.resize(stores, model.experts)
         return Start(rest), np.array(shared.devices)
+
+    def staged(self, setting: Setting) -> dict[int, int]:
+        shared = places(setting.machine, "tensor_parallel")
+        return staged(setting, shared, len(shared.devices), self.slots)
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer, exchange=self.exchange)

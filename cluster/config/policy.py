@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from cluster.config.quantities import Strict
-from cluster.config.workload import Value
+from cluster.config.quantities import Strict, Value
 
 
 class PolicyFile(Strict):

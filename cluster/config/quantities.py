@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from emulation.errors import ConfigError, unknown
@@ -19,6 +19,16 @@ SI_UNITS = {"time": "s", "bytes": "B", "bandwidth": "B/s", "compute": "FLOP/s", 
 def refuse(text: str) -> PydanticCustomError:
     """An error whose text is shown as it stands, after the place in the file."""
     return PydanticCustomError("refused", "{text}", {"text": text})
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float | bool | None):
+        raise refuse(f"{value!r} is no single value: text, a number, true, false or null")
+    return value
+
+
+Value = Annotated[str | int | float | bool | None, BeforeValidator(_scalar)]
+"""A parameter's value; what uses it checks its type."""
 
 
 class Strict(BaseModel):

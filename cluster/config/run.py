@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from cluster.config.quantities import Strict, refuse
-from cluster.config.workload import Value, Workload
+from cluster.config.quantities import Strict, Value, refuse
+from cluster.config.workload import Workload
 
 EMBEDDED = "embedded"
 """The name of the small trained model that ships with moelab."""

@@ -1,20 +1,11 @@
 """The schema of a workload: what the model is asked, or which routing stands in for it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from cluster.config.quantities import Strict, refuse
-
-
-def _scalar(value: object) -> object:
-    if not isinstance(value, str | int | float | bool | None):
-        raise refuse(f"{value!r} is no single value: text, a number, true, false or null")
-    return value
-
-
-Value = Annotated[str | int | float | bool | None, BeforeValidator(_scalar)]
-"""A parameter's value; what uses it checks its type."""
+from cluster.config.serving import Serving
 
 
 class Generator(Strict):
@@ -37,6 +28,8 @@ class Workload(Strict):
     at most). output_tokens: of each request, the first at the end of prefill.
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
     temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
+    serving: requests that arrive over time and are batched continuously, in place of static batches (synthetic; replay,
+    where each request then walks along a sequence of the trace).
     """
 
     work: Literal["execute", "replay", "synthetic"]
@@ -50,6 +43,7 @@ class Workload(Strict):
     output_tokens: int | None = Field(default=None, ge=1)
     context_tokens: int = Field(default=0, ge=0, le=1 << 40)
     temperature: float = Field(default=0.0, ge=0)
+    serving: Serving | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Workload":
@@ -67,7 +61,13 @@ class Workload(Strict):
         lengths = ("batch", "requests", "prompt_tokens", "output_tokens")
         if self.work == "replay" and (stray := [name for name in lengths if name in self.model_fields_set]):
             raise refuse(f"work: replay takes no {stray[0]}: the trace says which sequences run together and how long")
-        if self.work == "synthetic" and (self.prompt_tokens is None or self.output_tokens is None):
+        if self.serving is not None:
+            if self.work == "execute":
+                raise refuse("serving belongs to synthetic and replay: execute answers its texts in static batches")
+            if stray := [name for name in (*lengths, "context_tokens") if name in self.model_fields_set]:
+                raise refuse(f"{stray[0]} belongs to static batches: serving has its own requests, prompt_tokens, "
+                             "output_tokens and max_batch")
+        elif self.work == "synthetic" and (self.prompt_tokens is None or self.output_tokens is None):
             raise refuse("work: synthetic needs prompt_tokens and output_tokens")
         if self.work == "execute" and self.output_tokens is None:
             raise refuse("work: execute needs output_tokens")

@@ -10,27 +10,30 @@ from cluster.observe import figures, schema
 from cluster.observe.attribution import Walker
 from cluster.observe.digest import array_bytes, sha256, value_digest
 from cluster.observe.flight import Flight, read_flight
-from cluster.observe.journal import Journal, Request
+from cluster.observe.journal import Asked, Journal
+from cluster.observe.requests import Service
+from cluster.observe.requests import figures as request_figures
 from cluster.observe.result import Result
 
 
 def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str, Any], policy: str,
-                 provenance: Sequence[Mapping[str, Any]], hashes: Mapping[str, str], requests: Sequence[Request],
+                 provenance: Sequence[Mapping[str, Any]], hashes: Mapping[str, str], requests: Asked,
                  approximations: Sequence[str] = (), bound: Mapping[str, Any] | None = None,
-                 text: Sequence[Mapping[str, Any]] | None = None, host: Mapping[str, Any] | None = None) -> Result:
+                 text: Sequence[Mapping[str, Any]] | None = None, host: Mapping[str, Any] | None = None,
+                 service: Service | None = None) -> Result:
     """The result of a finished run.
 
     config: canonical and resolved, JSON values only. provenance: rows with path, value, kind, source and range.
     hashes: of inputs (trace, checkpoint). bound: lb_ps, binds and whatever else it found. text: rows with sequence,
-    token_ids, text. host: keys of `schema.Host`.
+    token_ids, text. host: keys of `schema.Host`. service: of requests that were batched continuously.
     """
     setting, flight = scheduler.setting, read_flight(scheduler)
     walker = Walker(flight)
     constants = tuple(schema.Constant.model_validate(dict(row), strict=False) for row in provenance)
-    served, waits = figures.sequences(scheduler, journal, requests)
     lanes, devices = figures.uses(scheduler, walker)
     makespan_ps = max((step.end_ps for step in scheduler.steps), default=0)
-    emitted = sum(sequence.emitted_tokens for sequence in served)
+    found = request_figures(scheduler, journal, requests, service, makespan_ps)
+    emitted = sum(found.requests.emitted_tokens)
     result = Result(
         machine=setting.machine.name, model=setting.model.name, policy=policy, exact=scheduler.policy.exact,
         config=dict(config), provenance=constants, confidence=_confidence(constants),
@@ -39,12 +42,12 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
                 "budget": value_digest(setting.budget_bytes), "history": value_digest(setting.popularity),
                 "routing": journal.digest, "spans": _spans_digest(flight)},
         makespan_ps=makespan_ps, horizon_ps=flight.horizon_ps, emitted_tokens=emitted,
-        output_tokens_per_s=figures.rate(emitted, makespan_ps), ttft=waits["ttft"],
-        tpot=waits["tpot"], itl=waits["itl"],
-        phases=figures.phases(scheduler, journal, walker), sequences=tuple(served),
+        output_tokens_per_s=figures.rate(emitted, makespan_ps), ttft=found.ttft, tpot=found.tpot, itl=found.itl,
+        phases=figures.phases(scheduler, journal, walker), requests=found.requests, serving=found.serving,
         prefetch=schema.Prefetch(**scheduler.counts.prefetch(flight.end_ps)),
         traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load), lanes=tuple(lanes),
-        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal)), bound=_bound(bound, makespan_ps),
+        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service)),
+        bound=_bound(bound, makespan_ps),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
         host=schema.Host(**(host or {})))
     result._flight = flight

@@ -1,9 +1,6 @@
 """Figures of a run, computed from what the scheduler and the journal kept. Exact where whole numbers allow it."""
 
-import math
-from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +8,14 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.observe import schema
 from cluster.observe.attribution import LABELS, Walker, lane_use, step_latency
-from cluster.observe.journal import Activity, Journal, Request
+from cluster.observe.journal import Activity, Journal
+from cluster.observe.requests import Service
 from emulation.lowering.dense import shares
 from emulation.lowering.emit import CAUSES
 from emulation.model import Model
 from emulation.units import PS_PER_S
-from emulation.view import PREFILL
 
 Ints = NDArray[np.int64]
-
-
-def quantiles(values_ps: Sequence[int] | Sequence[Fraction]) -> schema.Quantiles | None:
-    """Mean and nearest-rank P50, P90 and P99; None of nothing."""
-    if not values_ps:
-        return None
-    ordered: list[Fraction] = sorted(Fraction(value) for value in values_ps)
-    n = len(ordered)
-    ranked = [ordered[-(-n * percent // 100) - 1] for percent in (50, 90, 99)]
-    whole = all(isinstance(value, int) for value in values_ps)
-    p50_s, p90_s, p99_s = (float(value / PS_PER_S) for value in ranked)
-    return schema.Quantiles(count=n, mean_s=math.fsum(ordered) / n / PS_PER_S, p50_s=p50_s, p90_s=p90_s, p99_s=p99_s,
-                            exact_ps=(int(ranked[0]), int(ranked[1]), int(ranked[2])) if whole else None)
 
 
 def rate(amount: int, time_ps: int) -> float | None:
@@ -39,61 +23,29 @@ def rate(amount: int, time_ps: int) -> float | None:
     return float(Fraction(amount * PS_PER_S, time_ps)) if time_ps else None
 
 
-def token_times(scheduler: Scheduler, journal: Journal) -> tuple[dict[int, list[int]], set[int]]:
-    """Instants at which each sequence got a token (ends of steps that wanted its logits); sequences with a prefill."""
-    out: dict[int, list[int]] = {}
-    prefilled: set[int] = set()
-    for activity, times in zip(journal.activities, scheduler.steps, strict=True):
-        step = activity.step
-        for sequence in step.sequence[step.ends].tolist():
-            out.setdefault(sequence, []).append(times.end_ps)
-        prefilled.update(step.sequence[step.phase == PREFILL].tolist())
-    return out, prefilled
+class Dense:
+    """What the dense part of a model amounts to in a step, summed over its layers once."""
 
+    def __init__(self, model: Model) -> None:
+        parts = [part for layer in model.layers for part in (layer.attention, layer.router, layer.dense, layer.shared)]
+        self._weight_bytes = sum(part.weight_bytes for part in parts)
+        self._token_flops = sum(part.token_flops for part in parts)
+        self._kv_bytes = model.kv_bytes_per_token
+        self._context_flops = sum(layer.context_flops for layer in model.layers)
+        self._head = model.head
+        self._expert = model.expert_work(model.d_ff)
 
-def sequences(scheduler: Scheduler, journal: Journal, requests: Sequence[Request]) -> tuple[
-        list[schema.Sequence], dict[str, schema.Quantiles | None]]:
-    """Requests as served, and the quantiles of TTFT, TPOT and ITL.
-
-    TTFT: from arrival to the end of the step that ended the prefill. TPOT: (last - first) / (tokens - 1). ITL: every
-    gap between two tokens of a sequence.
-    """
-    times, prefilled = token_times(scheduler, journal)
-    served = []
-    first_ps: list[int] = []
-    per_token_ps: list[Fraction] = []
-    gaps_ps: list[int] = []
-    for request in requests:
-        at_ps = times.get(request.sequence, [])
-        prompted = bool(at_ps) and request.sequence in prefilled
-        served.append(schema.Sequence(
-            sequence=request.sequence, arrival_ps=request.arrival_ps, prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens, emitted_tokens=len(at_ps),
-            first_ps=at_ps[0] if prompted else None, last_ps=at_ps[-1] if at_ps else None))
-        if prompted:
-            first_ps.append(at_ps[0] - request.arrival_ps)
-        if len(at_ps) > 1:
-            per_token_ps.append(Fraction(at_ps[-1] - at_ps[0], len(at_ps) - 1))
-            gaps_ps += [b - a for a, b in pairwise(at_ps)]
-    return served, {"ttft": quantiles(first_ps), "tpot": quantiles(per_token_ps), "itl": quantiles(gaps_ps)}
-
-
-def activated(model: Model, activity: Activity) -> tuple[int, int]:
-    """(bytes, flops) that a step's activated weights, its caches and its tokens amount to."""
-    expert = model.expert_work(model.d_ff)
-    bytes_ = activity.shards * expert.weight_bytes
-    flops = activity.pairs * expert.token_flops
-    for share in shares(activity.step).values():
-        for layer in model.layers:
-            for part in (layer.attention, layer.router, layer.dense, layer.shared):
-                bytes_ += part.weight_bytes
-                flops += part.flops_for(share.tokens)
-            bytes_ += share.kept * layer.kv_bytes
-            flops += share.attended * layer.context_flops
-        if share.ends:
-            bytes_ += model.head.weight_bytes
-            flops += model.head.flops_for(share.ends)
-    return bytes_, flops
+    def activated(self, activity: Activity) -> tuple[int, int]:
+        """(bytes, flops) that a step's activated weights, its caches and its tokens amount to."""
+        bytes_ = activity.shards * self._expert.weight_bytes
+        flops = activity.pairs * self._expert.token_flops
+        for share in shares(activity.step).values():
+            bytes_ += self._weight_bytes + share.kept * self._kv_bytes
+            flops += share.tokens * self._token_flops + share.attended * self._context_flops
+            if share.ends:
+                bytes_ += self._head.weight_bytes
+                flops += self._head.flops_for(share.ends)
+        return bytes_, flops
 
 
 def phases(scheduler: Scheduler, journal: Journal, walker: Walker) -> dict[str, schema.Phase]:
@@ -104,11 +56,11 @@ def phases(scheduler: Scheduler, journal: Journal, walker: Walker) -> dict[str, 
     flops_per_s = sum(max(kernel.flops_per_s for kernel in each) for each in kernels)
     latency = step_latency(walker, np.array([s.end_op for s in scheduler.steps], np.int64),
                            np.array([s.begin_ps for s in scheduler.steps], np.int64))
-    out = {}
+    out, dense = {}, Dense(model)
     for name, tally in scheduler.counts.phases.items():
         which = [i for i, step in enumerate(scheduler.steps) if bool(step.prefill_tokens) == (name == "prefill")]
         steps = [scheduler.steps[i] for i in which]
-        work = [activated(model, journal.activities[i]) for i in which]
+        work = [dense.activated(journal.activities[i]) for i in which]
         time_ps = sum(step.end_ps - step.begin_ps for step in steps)
         prefill, decode = (sum(getattr(step, f"{key}_tokens") for step in steps) for key in ("prefill", "decode"))
         found = tally.hits + tally.misses
@@ -172,40 +124,46 @@ def uses(scheduler: Scheduler, walker: Walker) -> tuple[list[schema.LaneUse], li
     return lanes, devices
 
 
-def memory(scheduler: Scheduler, journal: Journal) -> list[schema.Memory]:
+def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> list[schema.Memory]:
     """Peak memory by device: experts by the ledger, dense weights and caches on homes that run attention."""
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
-    kv = _kv_peaks(journal, len(machine.devices))
+    cache = np.zeros(len(machine.devices), np.int64)
+    if service is None:
+        cache += kv_peaks(journal, len(machine.devices)) * model.kv_bytes_per_token
+    else:
+        cache[list(machine.homes)] = service.kv_peak_blocks * service.block_bytes
     out = []
     for i, device in enumerate(machine.devices):
         if not (device.memory_bytes or ledger.peak_bytes[i]):
             continue
         attends = i in machine.homes and "attention" in device.kernels
         experts, dense = int(ledger.peak_bytes[i]), model.dense_bytes if attends else 0
-        cache = int(kv[i]) * model.kv_bytes_per_token if attends else 0
+        kept = int(cache[i]) if attends else 0
         out.append(schema.Memory(device=device.name, capacity_bytes=device.memory_bytes,
                                  budget_bytes=int(ledger.budget_bytes[i]), experts_peak_bytes=experts,
-                                 dense_bytes=dense, kv_peak_bytes=cache, peak_bytes=experts + dense + cache))
+                                 dense_bytes=dense, kv_peak_bytes=kept, peak_bytes=experts + dense + kept))
     return out
 
 
-def _kv_peaks(journal: Journal, devices: int) -> Ints:
+def kv_peaks(journal: Journal, devices: int) -> Ints:
     """Most positions cached at once on each device; a sequence keeps its own until its last step."""
-    last = {}
-    for i, activity in enumerate(journal.activities):
-        last.update(dict.fromkeys(activity.step.sequence.tolist(), i))
-    now, peak = np.zeros(devices, np.int64), np.zeros(devices, np.int64)
-    kept: dict[int, tuple[int, int]] = {}
-    for i, activity in enumerate(journal.activities):
-        step = activity.step
-        rows = zip(step.sequence.tolist(), step.position.tolist(), step.home.tolist(), strict=True)
-        for sequence, position, home in rows:
-            before = kept.get(sequence, (0, home))[0]
-            longest = max(before, position + 1)
-            now[home] += longest - before
-            kept[sequence] = (longest, home)
-        peak = np.maximum(peak, now)
-        for sequence in [s for s in dict.fromkeys(step.sequence.tolist()) if last[s] == i]:
-            positions, home = kept.pop(sequence)
-            now[home] -= positions
-    return peak
+    steps = [activity.step for activity in journal.activities]
+    if not steps:
+        return np.zeros(devices, np.int64)
+    number = np.repeat(np.arange(len(steps)), [len(step) for step in steps])
+    sequence, position, home = (np.concatenate([getattr(step, key) for step in steps])
+                                for key in ("sequence", "position", "home"))
+    order = np.lexsort((number, sequence))
+    number, sequence, position, home = (column[order] for column in (number, sequence, position, home))
+    names, first = np.unique(sequence, return_index=True)
+    # kept so far: the running maximum within a sequence, by lifting each sequence above the one before
+    lift = np.repeat(np.arange(len(names)) * (int(position.max()) + 1), np.diff(np.r_[first, len(sequence)]))
+    kept = np.maximum.accumulate(position + lift) - lift + 1
+    grown = np.diff(kept, prepend=0)
+    grown[first] = kept[first]
+    held = np.zeros((devices, len(steps) + 1), np.int64)
+    np.add.at(held, (home, number), grown)
+    last = np.r_[first[1:], len(sequence)] - 1
+    np.subtract.at(held, (home[last], number[last] + 1), kept[last])
+    peaks: Ints = held.cumsum(axis=1).max(axis=1)
+    return peaks

@@ -4,20 +4,24 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.observe.digest import array_bytes
 from emulation.validate import Decision
 from emulation.view import Routing, Step
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
-class Request:
-    """One sequence that a run serves: when it arrived, its prompt's tokens and the tokens asked for."""
+class Asked:
+    """What a run is asked to serve, [requests], ascending in `sequence`: when each request came, its prompt's tokens
+    and the tokens asked for."""
 
-    sequence: int
-    arrival_ps: int
-    prompt_tokens: int
-    output_tokens: int
+    sequence: Ints
+    arrival_ps: Ints
+    prompt_tokens: Ints
+    output_tokens: Ints
 
 
 @dataclass

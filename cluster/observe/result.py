@@ -27,7 +27,8 @@ class Result(schema.Part):
 
     exact: the policy serves the routing as routed. hashes: SHA-256 of machine, model, budgets, routing and tokens,
     spans, and of the inputs that the run names. makespan_ps: when the last step ended; horizon_ps: the last operation.
-    output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no sequence has one.
+    output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no request has one. serving:
+    None of static batches.
     """
 
     schema_version: int = schema.SCHEMA_VERSION
@@ -48,7 +49,8 @@ class Result(schema.Part):
     tpot: schema.Quantiles | None
     itl: schema.Quantiles | None
     phases: dict[str, schema.Phase]
-    sequences: tuple[schema.Sequence, ...]
+    requests: schema.Requests
+    serving: schema.Serving | None
     prefetch: schema.Prefetch
     traffic: tuple[schema.Traffic, ...]
     skew: schema.Skew

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Part(BaseModel):
@@ -69,16 +69,56 @@ class Phase(Part):
     s_mfu: float | None
 
 
-class Sequence(Part):
-    """One request as served. first_ps: the end of the step that ended its prefill; None where none ran or ended."""
+class Requests(Part):
+    """The requests as served, one a place in each column.
 
-    sequence: int
-    arrival_ps: int
-    prompt_tokens: int
-    output_tokens: int
-    emitted_tokens: int
-    first_ps: int | None
-    last_ps: int | None
+    arrival_ps: when it came. started_ps: the begin of the first step that computed any of it. first_ps: the end of the
+    step that ended its prefill; None where none ran or ended. last_ps: the end of the step of its last token.
+    preemptions: how often it lost its cache and computed it anew.
+    """
+
+    sequence: tuple[int, ...]
+    arrival_ps: tuple[int, ...]
+    prompt_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+    emitted_tokens: tuple[int, ...]
+    started_ps: tuple[int | None, ...]
+    first_ps: tuple[int | None, ...]
+    last_ps: tuple[int | None, ...]
+    preemptions: tuple[int, ...]
+
+
+class Slo(Part):
+    """Goodput: requests that finished with TTFT and TPOT of at most these, as a share of all and a second of makespan.
+
+    ttft_share: those whose TTFT is met; tpot_share: those that finished with their TPOT met (one token has none).
+    """
+
+    ttft_s: float | None
+    tpot_s: float | None
+    ttft_share: float
+    tpot_share: float
+    share: float
+    requests_per_s: float | None
+
+
+class Serving(Part):
+    """Continuous batching. queueing: from arrival to the begin of the first step. end_to_end: from arrival to the last
+    token, of those that finished. kv_*_blocks: by home. recomputed_tokens: positions computed again behind
+    pre-emptions. prefix_tokens: positions found in the cache in place of being computed."""
+
+    batcher: str
+    finished: int
+    queueing: Quantiles | None
+    end_to_end: Quantiles | None
+    block_tokens: int
+    block_bytes: int
+    kv_capacity_blocks: tuple[int, ...]
+    kv_peak_blocks: tuple[int, ...]
+    preemptions: int
+    recomputed_tokens: int
+    prefix_tokens: int
+    slo: Slo | None
 
 
 class Prefetch(Part):

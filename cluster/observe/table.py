@@ -85,9 +85,9 @@ def _summary(result: Result) -> Table:
 
 
 def _requests(result: Result) -> str:
-    """How many sequences were served, and the tokens in and out of all of them."""
-    asked = sum(sequence.prompt_tokens for sequence in result.sequences)
-    return f"{len(result.sequences)} ({asked:,} tokens in, {result.emitted_tokens:,} out)"
+    """How many requests were served, and the tokens in and out of all of them."""
+    requests = result.requests
+    return f"{len(requests.sequence)} ({sum(requests.prompt_tokens):,} tokens in, {result.emitted_tokens:,} out)"
 
 
 def _exactness(result: Result) -> str:

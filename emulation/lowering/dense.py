@@ -29,16 +29,14 @@ class Share:
 
 def shares(step: Step) -> dict[int, Share]:
     """The work of each home, by device number."""
-    out = {}
-    for home in np.unique(step.home).tolist():
-        rows = step.home == home
-        sequence, position = step.sequence[rows], step.position[rows]
-        longest: dict[int, int] = {}
-        for s, p in zip(sequence.tolist(), position.tolist(), strict=True):
-            longest[s] = max(longest.get(s, 0), p + 1)
-        out[home] = Share(int(rows.sum()), int(position.sum()) + len(position), sum(longest.values()),
-                          int(step.ends[rows].sum()))
-    return out
+    order = np.lexsort((step.position, step.sequence, step.home))
+    home, sequence, position = (column[order] for column in (step.home, step.sequence, step.position))
+    last = np.r_[sequence[1:] != sequence[:-1], True]
+    last[:-1] |= home[1:] != home[:-1]
+    at = np.flatnonzero(np.r_[True, home[1:] != home[:-1]])
+    tokens, attended, kept, ends = (np.add.reduceat(column, at).tolist() for column in (
+        np.ones_like(home), position + 1, np.where(last, position + 1, 0), step.ends[order].astype(np.int64)))
+    return {number: Share(*work) for number, *work in zip(home[at].tolist(), tokens, attended, kept, ends, strict=True)}
 
 
 class Dense:

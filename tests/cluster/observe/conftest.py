@@ -11,7 +11,7 @@ import pytest
 
 from actors.scheduler import Scheduler
 from cluster.observe.build import build_result
-from cluster.observe.journal import Journal, Request
+from cluster.observe.journal import Asked, Journal
 from cluster.observe.result import Result
 from emulation.engine.spec import SpecEngine
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
@@ -50,7 +50,7 @@ class Feed:
 
     steps: list[tuple[Step, int]]
     experts: list[np.ndarray]
-    requests: list[Request]
+    requests: Asked
 
 
 def feed(seed: int = 0, arrivals_ps: tuple[int, ...] = (0, 0)) -> Feed:
@@ -73,7 +73,7 @@ def feed(seed: int = 0, arrivals_ps: tuple[int, ...] = (0, 0)) -> Feed:
     for step, _ in steps:
         scores = rng.random((len(step), LAYERS, EXPERTS)) * np.linspace(2, 1, EXPERTS)
         experts.append(np.argsort(-scores, axis=2, kind="stable")[:, :, :TOP_K].astype(np.int64))
-    requests = [Request(i, arrivals_ps[i], PROMPTS[i], OUTPUTS) for i in range(len(PROMPTS))]
+    requests = Asked(np.arange(len(PROMPTS)), np.array(arrivals_ps), np.array(PROMPTS), np.full(len(PROMPTS), OUTPUTS))
     return Feed(steps, experts, requests)
 
 

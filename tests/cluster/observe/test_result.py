@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 
 from cluster.observe import schema
 from cluster.observe.digest import array_bytes
-from cluster.observe.figures import quantiles, skew
+from cluster.observe.figures import skew
 from cluster.observe.journal import Journal
+from cluster.observe.requests import quantiles, quantiles_s
 from cluster.observe.result import RESULT_FILE, Result
 from cluster.observe.timeline import TIMELINE_FILE
 from emulation.errors import InputError, MoelabError
@@ -189,7 +191,8 @@ def test_both_engines_give_the_same_digest(engine: Any) -> None:
 def test_times_to_tokens_by_hand() -> None:
     gap_ps = 10**10
     result = result_of(fed=feed(0, (0, gap_ps)))
-    first, second = result.sequences
+    first, second = (SimpleNamespace(**{key: column[i] for key, column in dict(result.requests).items()})
+                     for i in range(2))
     steps = (1 + OUTPUTS - 1) * 2
     assert sum(phase.steps for phase in result.phases.values()) == steps
     assert (first.emitted_tokens, second.emitted_tokens) == (OUTPUTS, OUTPUTS)
@@ -217,7 +220,7 @@ def test_percentiles_are_observed_values_by_nearest_rank() -> None:
     assert (found.exact_ps, found.count) == ((50, 90, 100), 10)
     assert found.mean_s == 55e-12
     assert quantiles([]) is None
-    thirds = quantiles([Fraction(10**12, 3)])
+    thirds = quantiles_s([1 / 3])
     assert thirds is not None
     assert (thirds.p50_s, thirds.exact_ps) == (1 / 3, None)
 
@@ -227,7 +230,7 @@ def test_a_decode_only_trace_has_no_time_to_first_token() -> None:
     fed.steps, fed.experts = fed.steps[1:], fed.experts[1:]
     result = result_of(fed=fed)
     assert result.ttft is None
-    assert [sequence.first_ps for sequence in result.sequences] == [None, None]
+    assert result.requests.first_ps == (None, None)
     assert result.tpot is not None
     assert result.phases["prefill"].tokens_per_s is None
 
@@ -303,7 +306,7 @@ def test_a_result_is_written_and_read_back(small: Result, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("change", "said"), [
     (lambda d: d.update(makespan_ps=d["makespan_ps"] + 1), "was changed after it was written"),
     (lambda d: d.pop("digest"), "was changed after it was written"),
-    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 1"),
+    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 2"),
     (lambda d: d.pop("schema_version"), "no schema_version"),
     (lambda d: d.update(more=1), "more: Extra inputs"),
     (lambda d: d["phases"]["decode"].update(hits="many"), "phases.decode.hits"),
@@ -348,6 +351,7 @@ def test_a_failed_write_leaves_no_file_and_keeps_the_last(small: Result, tmp_pat
 FULL = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 from cluster.observe.files import write_whole
 from cluster.observe.result import Result
 from emulation.errors import MoelabError

@@ -1,0 +1,189 @@
+"""Served workloads through a whole run: memory divided, times and goodput told, the same bytes on both engines."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import moelab
+from cluster.config.reading import load_run
+from cluster.resolve import resolve
+from emulation.errors import ConfigError, MoelabError
+from moelab import Result
+
+SERVING: dict[str, Any] = {"requests": 6, "arrivals": {"name": "poisson", "rate_per_s": 2000}, "max_batch": 3,
+                           "prompt_tokens": {"mean": 10, "cv": 0.5}, "output_tokens": 3, "token_budget": 16,
+                           "kv": {"block_tokens": 4}, "slo": {"ttft": "3 ms", "tpot": "1 ms"}}
+
+
+def written(folder: Path, **more: Any) -> Path:
+    work = {"work": "synthetic", "generator": "balanced", "serving": SERVING}
+    data = {"machine": "edge-gpu-ndp", "model": "embedded", "policy": "lru", "engine": "spec", "workload": work, **more}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(data))
+    return folder / "mine.yaml"
+
+
+def served(folder: Path, settings: list[str] | None = None, **more: Any) -> Result:
+    return moelab.run(written(folder, **more), settings or [])
+
+
+def test_both_engines_give_the_same_digest(tmp_path: Path) -> None:
+    assert served(tmp_path).digest == served(tmp_path, engine="compiled").digest
+
+
+@pytest.mark.parametrize("batcher", ["fcfs", "prefill_first", "decode_first",
+                                     "{name: decode_first, parameters: {exclusive: true}}"])
+def test_a_result_tells_how_its_requests_were_served(batcher: str, tmp_path: Path) -> None:
+    result = served(tmp_path, [f"workload.serving.batcher={batcher}"])
+    requests, found = result.requests, result.serving
+    assert found is not None
+    assert requests.emitted_tokens == requests.output_tokens == (3,) * 6
+    assert found.finished == 6
+    for arrival, started, first, last in zip(requests.arrival_ps, requests.started_ps, requests.first_ps,
+                                             requests.last_ps, strict=True):
+        assert started is not None
+        assert first is not None
+        assert last is not None
+        assert arrival <= started < first < last
+    waits = sorted(started - arrival for started, arrival in zip(requests.started_ps, requests.arrival_ps, strict=True)
+                   if started is not None)
+    assert found.queueing is not None
+    assert found.queueing.exact_ps == (waits[2], waits[5], waits[5])
+    ttft = [first - arrival for first, arrival in zip(requests.first_ps, requests.arrival_ps, strict=True)
+            if first is not None]
+    assert found.slo is not None
+    assert found.slo.ttft_share == sum(ps <= 3 * 10**9 for ps in ttft) / 6
+    assert 0 <= found.slo.share <= min(found.slo.ttft_share, found.slo.tpot_share)
+    assert found.slo.requests_per_s == round(found.slo.share * 6) * 10**12 / result.makespan_ps
+    assert result.makespan_ps == max(last for last in requests.last_ps if last is not None)
+    assert result.bound is not None
+    assert max(requests.arrival_ps) < result.bound.lb_ps <= result.makespan_ps
+    assert result.itl is not None
+    assert result.itl.count == 12
+
+
+def test_caches_get_what_experts_leave(tmp_path: Path) -> None:
+    policies = {"lru(slots=4)": {"name": "lru", "parameters": {"slots": 4}}, "resident": "resident",
+                "on_demand": "on_demand"}
+    found = {}
+    for name, policy in policies.items():
+        result = served(tmp_path, policy=policy)
+        gpu = next(memory for memory in result.memory if memory.device == "gpu")
+        assert result.serving is not None
+        [blocks] = result.serving.kv_capacity_blocks
+        room = gpu.capacity_bytes - gpu.dense_bytes - gpu.budget_bytes
+        assert 0 <= room - blocks * result.serving.block_bytes < result.serving.block_bytes
+        assert gpu.experts_peak_bytes == gpu.budget_bytes  # what a policy reserves it also uses
+        assert gpu.kv_peak_bytes == result.serving.kv_peak_blocks[0] * result.serving.block_bytes
+        found[name] = blocks
+    assert found["resident"] < found["lru(slots=4)"] < found["on_demand"]
+
+
+def test_memory_for_caches_may_be_given(tmp_path: Path) -> None:
+    block = resolve(load_run(written(tmp_path))).model.kv_bytes_per_token * 4
+    result = served(tmp_path, [f"workload.serving.kv.capacity={10 * block} B"])
+    assert result.serving is not None
+    assert result.serving.kv_capacity_blocks == (10,)
+    assert result.serving.kv_peak_blocks <= (10,)
+    with pytest.raises(ConfigError, match=r"the KV cache holds 2 blocks of 4 tokens, and request \d"):
+        served(tmp_path, [f"workload.serving.kv.capacity={2 * block} B"])
+    with pytest.raises(ConfigError, match=r"caches take 20\.\d\d GB on gpu, which holds 16\.00 GB"):
+        served(tmp_path, ["workload.serving.kv.capacity=20 GB"])
+
+
+def test_scarce_memory_preempts_and_serves_all_the_same(tmp_path: Path) -> None:
+    block = resolve(load_run(written(tmp_path))).model.kv_bytes_per_token
+    scarce = served(tmp_path, ["workload.serving.kv.block_tokens=1", f"workload.serving.kv.capacity={20 * block} B",
+                               "workload.serving.arrivals=at_once", "workload.serving.prompt_tokens=8",
+                               "workload.serving.output_tokens=6"])
+    assert scarce.serving is not None
+    assert scarce.serving.preemptions == sum(scarce.requests.preemptions) > 0
+    assert scarce.serving.recomputed_tokens > 0
+    assert scarce.requests.emitted_tokens == (6,) * 6
+
+
+def test_a_trace_lends_its_routing_to_requests(tmp_path: Path) -> None:
+    work = {"work": "replay", "trace": "embedded-prose", "serving": SERVING}
+    result = served(tmp_path, workload=work)
+    assert result.requests.emitted_tokens == (3,) * 6
+    assert result.digest == served(tmp_path, workload=work).digest
+    assert result.digest != served(tmp_path, ["seed=1"], workload=work).digest
+
+
+def test_policies_are_compared_on_the_same_requests(tmp_path: Path) -> None:
+    results = moelab.compare(written(tmp_path, against=["on_demand"]), [])
+    first, second = (result.requests for result in results.values())
+    assert first.arrival_ps == second.arrival_ps
+    assert first.prompt_tokens == second.prompt_tokens
+    assert first.emitted_tokens == second.emitted_tokens
+
+
+def test_a_run_cut_short_tells_who_is_unfinished(tmp_path: Path) -> None:
+    result = served(tmp_path, ["limits.steps=2"])
+    assert result.serving is not None
+    assert sum(phase.steps for phase in result.phases.values()) == 2
+    assert result.serving.finished < 6
+    assert None in result.requests.started_ps
+
+
+def test_a_batcher_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from workloads.batchers.contract import Batch\n\n\n"
+        "@dataclass(frozen=True)\nclass Batcher:\n    clock: ClassVar[bool] = False\n\n"
+        "    def batch(self, queues):\n"
+        "        one = queues.running if len(queues.running) else queues.waiting\n"
+        "        return Batch(one.number[:1], one.todo[:1])\n")
+    result = served(tmp_path, ["workload.serving.batcher=mine.py", "workload.serving.arrivals=at_once",
+                               "workload.serving.token_budget=64"])
+    order = [first for first in result.requests.first_ps if first is not None]
+    assert order == sorted(order)
+    assert sum(phase.steps for phase in result.phases.values()) == 18
+
+
+@pytest.mark.parametrize(("settings", "sentence"), [
+    (["workload.serving.batcher=fcsf"], "unknown batcher 'fcsf'; did you mean 'fcfs'"),
+    (["workload.serving.batcher={name: decode_first, parameters: {exclusiv: true}}"], "did you mean 'exclusive'"),
+    (["workload.serving.batcher=nowhere.py"], "there is no such file"),
+    (["workload.serving.requests=null"], "serving needs requests"),
+    (["workload.serving.requests=10000000"], "requests: 10000000"),
+    (["workload.serving.arrivals=poison"], "did you mean 'poisson'"),
+    (["workload.serving.arrivals=poisson"], "poisson needs rate_per_s"),
+    (["workload.serving.arrivals={name: gamma, rate_per_s: 3}"], "gamma needs cv"),
+    (["workload.serving.arrivals={name: poisson, rate_per_s: 3, cv: 2}"], "cv belongs to gamma"),
+    (["workload.serving.arrivals={name: poisson, rate_per_s: 1.0e-12}"], "emulated time ends at"),
+    (["workload.serving.prompt_tokens=0"], "prompt_tokens.mean"),
+    (["workload.serving.prompt_tokens=2.5"], "prompt_tokens"),
+    (["workload.serving.prompt_tokens={mean: 2.5}"], "a fixed length is a whole number"),
+    (["workload.serving.prompt_tokens={mean: 8, cv: 1, min: 9, max: 8}"], "min 9 is above max 8"),
+    (["workload.serving.kv.capacity=3"], "has no unit"),
+    (["workload.serving.kv.capacity=0 B"], "it is above zero"),
+    (["workload.serving.slo={ttft: 3 m}"], "unknown unit of time"),
+    (["workload.serving.slo={}"], "names ttft, tpot or both"),
+    (["workload.batch=3"], "batch belongs to static batches"),
+    (["workload.prompt_tokens=3"], "prompt_tokens belongs to static batches"),
+    (["workload.work=execute", "workload.generator=null", "workload.texts=[hello]", "workload.output_tokens=3"],
+     "serving belongs to synthetic and replay")])
+def test_what_is_wrong_is_one_sentence(settings: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(MoelabError, match=sentence) as caught:
+        served(tmp_path, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_drawn_requests_have_the_statistics_that_are_asked_for() -> None:
+    from workloads.requests import Arrivals, Lengths, Prefixes, draw
+
+    many = draw(40_000, Arrivals("gamma", 50.0, 3.0), Lengths(512, 0.7), Lengths(128), Prefixes(8, 64), 5)
+    gaps = np.diff(many.arrival_ps, prepend=0)
+    assert gaps.mean() == pytest.approx(10**12 / 50, rel=0.05)
+    assert gaps.std() / gaps.mean() == pytest.approx(3.0, rel=0.05)
+    assert many.prompt_tokens.mean() == pytest.approx(512 + 64, rel=0.02)
+    assert many.prompt_tokens.std() == pytest.approx(512 * 0.7, rel=0.05)
+    assert set(many.output_tokens.tolist()) == {128}
+    assert np.bincount(many.prefix).min() > 40_000 / 8 * 0.9
+    again = draw(40_000, Arrivals("gamma", 50.0, 3.0), Lengths(512, 0.7), Lengths(128), Prefixes(8, 64), 5)
+    assert (again.arrival_ps == many.arrival_ps).all()
+    poisson = draw(40_000, Arrivals("poisson", 50.0), Lengths(512, 0.7), Lengths(128), None, 5)
+    assert (poisson.prompt_tokens == many.prompt_tokens - 64).all()  # each column has a stream of its own

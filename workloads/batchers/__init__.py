@@ -1,0 +1,1 @@
+"""Batchers: who computes how many tokens in the next step. One file each; pure."""
