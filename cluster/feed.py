@@ -138,7 +138,7 @@ def router_of(setup: Setup) -> Router:
     """The generator that the workload names."""
     generator = setup.config.workload.generator
     assert generator is not None
-    return Router(setup.model, generator.name, setup.config.seed, generator.skew)
+    return Router(setup.model, generator.kind(setup.config.folder), setup.config.seed)
 
 
 def static_batches(work: Workload) -> list[list[Request]]:

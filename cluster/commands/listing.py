@@ -7,13 +7,13 @@ import typer
 
 from cluster.commands.run import Json
 
-KINDS = ("machines", "models", "policies", "precisions", "workloads", "traces", "runs")
+KINDS = ("machines", "models", "policies", "precisions", "workloads", "generators", "traces", "runs")
 
 
 def list_(kind: Annotated[str | None, typer.Argument(metavar="[" + "|".join(KINDS) + "]",
                                                      help="What to list (default: everything).")] = None,
           as_json: Json = False) -> None:
-    """List machines, models, policies, precisions, workloads, traces and runs."""
+    """List machines, models, policies, precisions, workloads, generators of routing, traces and runs."""
     from emulation.errors import ConfigError, unknown
 
     if kind is not None and kind not in KINDS:
@@ -37,11 +37,23 @@ def rows(kind: str) -> dict[str, str]:
 
     if kind == "models":
         return {**dict.fromkeys(shapes.names(), ""), "embedded": "small and trained: has weights to execute"}
+    if kind == "generators":
+        return generators()
     if kind == "traces":
         return dict.fromkeys(traces(), "")
     folder = {"machines": "hardware", "policies": "policy", "precisions": "precision", "workloads": "workload",
               "runs": "run"}[kind]
     return {name: _title((CONFIGS / folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in names(folder)}
+
+
+def generators() -> dict[str, str]:
+    """Name -> its parameters and what it draws."""
+    from cluster.config.routing import parameters
+    from workloads.routing.kinds import KINDS
+
+    told = {name: (", ".join(parameters(name)[0]), (kind.__doc__ or "").splitlines()[0]) for name, kind in
+            KINDS.items()}
+    return {name: f"({given}) {what}" if given else what for name, (given, what) in told.items()}
 
 
 def _title(text: str) -> str:

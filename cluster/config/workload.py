@@ -5,18 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cluster.config.quantities import Strict, refuse
+from cluster.config.routing import Generator
 from cluster.config.serving import Serving
-
-
-class Generator(Strict):
-    """Routing drawn at random from the run's seed: all experts alike, or rank r with weight r**-skew."""
-
-    name: Literal["balanced", "zipf"]
-    skew: float = Field(default=1.0, ge=0)
-
-    @classmethod
-    def from_short(cls, data: object) -> object:
-        return {"name": data} if isinstance(data, str) else data
 
 
 class Workload(Strict):

@@ -161,7 +161,9 @@ def test_check_does_not_carry_the_run_out(folder: Path) -> None:
 def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "traces", "runs"}
+    assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "generators", "traces",
+                         "runs"}
+    assert told["generators"]["balanced"] == "All experts alike."
     assert set(told["machines"]) == set(names("hardware"))
     assert {"embedded", "mixtral-8x7b"} <= set(told["models"])
     assert all(told["runs"].values())

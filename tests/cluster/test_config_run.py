@@ -64,8 +64,9 @@ def test_a_config_is_frozen_once_loaded() -> None:
 
 def test_settings_are_typed_and_reach_short_forms(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL)
-    run = load_run(path, ["machine.options.units=8", "seed=7", "workload.generator.skew=0.5", "policy=tensor_parallel",
-                          "against=[on_demand, {name: lru, parameters: {slots: 4}}]", "against.1.parameters.slots=2",
+    run = load_run(path, ["machine.options.units=8", "seed=7", "workload.generator=zipf", "workload.generator.skew=0.5",
+                          "policy=tensor_parallel", "against=[on_demand, {name: lru, parameters: {slots: 4}}]",
+                          "against.1.parameters.slots=2",
                           "timeline.last_s=2.5", "title=7", "limits.steps=null",
                           "machine.constants.devices.unit.memory=64 GB"])
     assert run.machine.name == "template"
@@ -103,6 +104,9 @@ def test_a_workload_by_name_can_be_changed_by_a_setting() -> None:
     (["workload.output_tokens=null"], "needs prompt_tokens and output_tokens"),
     (["workload.generator=zpif"], "did you mean 'zipf'"),
     (["workload.generator.skew=.nan"], "skew"),
+    (["workload.generator=hot_set"], "generator hot_set needs experts"),
+    (["workload.generator={name: zipf, experts: 3}"], "generator zipf takes no experts (it takes: skew)"),
+    (["workload.generator={name: affinity, experts: 3, repeat: 1.0}"], "less than or equal to 0.99"),
     (["workload=demo_prompt"], "workload"),
     (["transport=rai"], "did you mean 'ray'"),
     (["engine=compild"], "did you mean 'compiled'"),

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from emulation.engine.compiled_cache import drop_stale, kept_in
 from workloads.routing.chances import Ids
-from workloads.routing.draw import FIRST, GOLDEN, HALF, LOW, SECOND, TRIES, Ints, Source
+from workloads.routing.draw import COINS, FIRST, GOLDEN, HALF, LOW, PAIRS, QUARTER, SECOND, TRIES, Ints, Source
 
 ZERO, NEXT = np.uint64(0), np.uint64(1)
+FIRST_COIN, FIRST_PAIR, SIXTEEN = np.uint64(COINS), np.uint64(PAIRS), np.uint64(16)
 S27, S30, S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
@@ -19,7 +20,7 @@ def draw(source: Source, out: Ids, sequence: Ints, position: Ints, group: Ints) 
     """As workloads.routing.draw.draw; other threads run meanwhile."""
     table = source.tables
     _draw(out, sequence, position, group, np.uint64(source.root), source.keys, table.chance, table.order, table.height,
-          table.under, table.over, source.members, np.uint64(source.share))
+          table.under, table.over, source.members, np.uint64(source.share), source.repeat, source.pair, source.partner)
 
 
 @numba.njit(error_model="numpy")
@@ -42,6 +43,24 @@ def _prefer(own: Any, state: Any, experts: Any) -> None:
         if fresh:
             own[filled] = expert
             filled += 1
+
+
+@numba.njit(error_model="numpy")
+def _go_back(states: Any, sequence_key: Any, position: Any, key: Any, repeat: Any) -> None:
+    waiting = len(states)
+    waits = np.ones(len(states), np.bool_)
+    while waiting > 0:
+        state = _mix(_mix(sequence_key + np.uint64(position) * GOLDEN) + key)
+        word = ZERO
+        for place in range(len(states)):
+            if place % 4 == 0:
+                word = _mix(state + (FIRST_COIN + np.uint64(place // 4) + NEXT) * GOLDEN)
+            if waits[place] and (position == 0 or (word & QUARTER) >= repeat):
+                states[place] = state
+                waits[place] = False
+                waiting -= 1
+            word >>= SIXTEEN
+        position -= 1
 
 
 @numba.njit(error_model="numpy")
@@ -81,19 +100,20 @@ def _compiled(function: Any) -> Any:
     if kept is not None:
         drop_stale(kept, Path(__file__).parent)
     return numba.njit("void(u2[:,:,::1], i8[::1], i8[::1], i8[::1], u8, u8[::1], u8[:,::1], u2[:,::1], u8[:,::1], "
-                      "u2[:,::1], u2[:,::1], i8, u8)", cache=kept is not None, error_model="numpy",
-                      nogil=True)(function)
+                      "u2[:,::1], u2[:,::1], i8, u8, u8[::1], u8[::1], u2[:,::1])", cache=kept is not None,
+                      error_model="numpy", nogil=True)(function)
 
 
 @_compiled
 def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any, keys: Any, chance: Any, order: Any,
-          height: Any, under: Any, over: Any, members: Any, share: Any) -> None:
+          height: Any, under: Any, over: Any, members: Any, share: Any, repeat: Any, pair: Any, partner: Any) -> None:
     layers, tokens, top_k = out.shape
     experts = np.uint64(chance.shape[1])
-    token_key = np.empty(tokens, np.uint64)
+    sequence_key, token_key = np.empty(tokens, np.uint64), np.empty(tokens, np.uint64)
     for token in range(tokens):
-        key = _mix(root + np.uint64(sequence[token]) * GOLDEN)
-        token_key[token] = _mix(key + np.uint64(position[token]) * GOLDEN)
+        sequence_key[token] = _mix(root + np.uint64(sequence[token]) * GOLDEN)
+        token_key[token] = _mix(sequence_key[token] + np.uint64(position[token]) * GOLDEN)
+    states = np.empty(top_k, np.uint64)
     seen = np.zeros(chance.shape[1], np.int64)
     own = np.zeros(members, np.uint16)
     mark, stride = 0, np.uint64(top_k) * GOLDEN
@@ -106,10 +126,19 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
             if grouped and group[token] != whose:
                 whose = group[token]
                 _prefer(own, _mix(_mix(keys[layer] + np.uint64(whose) * GOLDEN) ^ GOLDEN), experts)
+            if repeat[layer] > ZERO:
+                _go_back(states, sequence_key[token], position[token], keys[layer], repeat[layer])
+            expert = np.int64(-1)
             for place in range(top_k):
+                if repeat[layer] > ZERO:
+                    state = states[place]
                 counter = state + np.uint64(place + 1) * GOLDEN
-                expert = np.int64(-1)
-                for _ in range(TRIES):
+                former, expert = expert, np.int64(-1)
+                if place > 0 and pair[layer] > ZERO:
+                    guess = np.int64(partner[layer, former])
+                    if (_mix(counter + FIRST_PAIR * GOLDEN) & LOW) < pair[layer] and seen[guess] != mark:
+                        expert = guess
+                for _ in range(TRIES if expert < 0 else 0):
                     word = _mix(counter)
                     counter += stride
                     if grouped and (word & LOW) < share:

@@ -6,6 +6,9 @@ whatever others it runs, and any part of the routing can be made without the res
 
 Place j of a token takes the first of its words whose expert no earlier place has; after TRIES of them it draws from
 what is left. That is drawing without replacement: the next place follows the chances of the experts not yet taken.
+
+Locality: a place repeats what it was at the position before with a chance, so its words are those of the last position
+at which it did not. Co-activation: with a chance a place takes the partner of the expert before it, where that is free.
 """
 
 from bisect import bisect_right
@@ -25,6 +28,9 @@ FIRST = np.uint64(0xBF58476D1CE4E5B9)
 SECOND = np.uint64(0x94D049BB133111EB)
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
+COINS, PAIRS = 1 << 40, 1 << 41
+"""The first numbers of the words that decide whether a place repeats (four a word), and whether it takes a partner."""
+QUARTER = np.uint64(0xFFFF)
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,17 @@ class Source:
     """What routing is drawn from.
 
     keys [layers]: of the random words. members: size of a preferred set; share: chance (of 2**32) that a word is
-    spent on the set of its token's group rather than on all experts.
+    spent on the set of its token's group rather than on all experts. repeat [layers]: chance, of 2**16, that a place
+    repeats. pair [layers]: chance, of 2**32, that a place takes the partner, [layers, experts], of the one before.
     """
 
     root: int
     keys: U64
     tables: Tables
     top_k: int
+    repeat: U64
+    pair: U64
+    partner: Ids
     members: int = 0
     share: int = 0
 
@@ -93,7 +103,23 @@ def draw(source: Source, out: Ids, sequence: Ints, position: Ints, group: Ints) 
     with np.errstate(over="ignore"):
         token = token_keys(source.root, sequence, position)
         for layer in range(len(out)):
-            _layer(source, layer, out[layer], mix(token + source.keys[layer]), group)
+            state = np.repeat(mix(token + source.keys[layer])[:, None], source.top_k, axis=1)
+            if source.repeat[layer]:
+                _go_back(source, layer, state, sequence, position)
+            _layer(source, layer, out[layer], state, group)
+
+
+def _go_back(source: Source, layer: int, state: U64, sequence: Ints, position: Ints) -> None:
+    """Give each place, [tokens, top_k], the state of the last position at which it did not repeat."""
+    place = np.arange(source.top_k)
+    waits, at = np.ones(state.shape, np.bool_), position.copy()
+    while waits.any():
+        here = mix(token_keys(source.root, sequence, at) + source.keys[layer])[:, None]
+        coin = words(here, COINS + (place // 4).astype(np.uint64)) >> (16 * (place % 4)).astype(np.uint64)
+        ends = waits & (((coin & QUARTER) >= source.repeat[layer]) | (at == 0)[:, None])
+        state[ends] = np.broadcast_to(here, state.shape)[ends]
+        waits &= ~ends
+        at = np.maximum(at - 1, 0)
 
 
 def _layer(source: Source, layer: int, out: Ids, state: U64, group: Ints) -> None:
@@ -104,14 +130,18 @@ def _layer(source: Source, layer: int, out: Ids, state: U64, group: Ints) -> Non
     every = np.arange(tokens)
     for place in range(top_k):
         expert = np.full(tokens, -1, np.int64)
+        if place:
+            partner = source.partner[layer, out[:, place - 1]]
+            taking = ((words(state[:, place], PAIRS + place) & LOW) < source.pair[layer]) & ~taken[every, partner]
+            expert[taking] = partner[taking]
         for attempt in range(TRIES):
             open_ = every[expert < 0]
-            word = words(state[open_], attempt * top_k + place)
+            word = words(state[open_, place], attempt * top_k + place)
             guess = _looked_up(source, layer, word, sets[open_], group[open_] >= 0)
             free = ~taken[open_, guess]
             expert[open_[free]] = guess[free]
         for row in every[expert < 0]:
-            word = words(state[row:row + 1], TRIES * top_k + place)
+            word = words(state[row:row + 1, place], TRIES * top_k + place)
             expert[row] = _from_the_rest(source, layer, word, sets[row] if group[row] >= 0 else sets[row, :0],
                                          taken[row])
         taken[every, expert] = True

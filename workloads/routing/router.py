@@ -1,35 +1,34 @@
 """Seeded routing for any step of a model."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
-from emulation.errors import ConfigError, unknown
+from emulation.errors import ConfigError
 from emulation.model import Model
 from emulation.trace import StepRouting
 from emulation.view import Step
 from workloads.routing import chances, draw
+from workloads.routing.chances import Ids
 from workloads.routing.draw import Source
-
-KINDS = ("balanced", "zipf")
+from workloads.routing.kinds import Kind, kind
 
 
 class Router:
-    """top_k different experts for each token and layer, drawn from a seed.
+    """top_k different experts for each token and layer, drawn from a seed as a generator says.
 
-    A token's draws depend on the seed, its sequence and its position: they are the same in any step, whatever came
-    before and whatever stands beside it.
+    A token's draws depend on the seed, its sequence and its position, and, where a generator's hot set moves, on the
+    number of its step: they are the same whatever came before and whatever stands beside it.
     """
 
-    def __init__(self, model: Model, kind: str, seed: int, skew: float = 1.0) -> None:
-        if kind not in KINDS:
-            raise ConfigError(unknown("generator", kind, KINDS))
-        layers = len(model.moe_layers)
-        root, *keys = np.random.SeedSequence(seed).generate_state(2 * layers + 1, np.uint64).tolist()
-        order = np.stack([draw.shuffled(key, model.experts) for key in keys[layers:]])
-        ranks = chances.zipf(model.experts, skew if kind == "zipf" else 0.0)
-        self._source = Source(root, np.array(keys[:layers], np.uint64), chances.tables([ranks] * layers, order),
-                              model.top_k)
+    def __init__(self, model: Model, generator: Kind | str, seed: int, **parameters: Any) -> None:
+        of = kind(generator, **parameters) if isinstance(generator, str) else generator
+        if of.members() > model.experts:
+            raise ConfigError(f"generator {of.name}: a set of {of.members()} experts is more than the {model.experts} "
+                              f"that {model.name} has in a layer")
+        self.generator = of
+        self._source = source(of, len(model.moe_layers), model.experts, model.top_k, seed)
         if find_spec("numba"):
             from workloads.routing import compiled_draw
             self._draw = compiled_draw.draw
@@ -41,7 +40,31 @@ class Router:
         and one number in memory."""
         source = self._source
         out = np.empty((len(source.keys), len(step), source.top_k), np.uint16)
-        group = np.full(len(step), -1, np.int64)
-        self._draw(source, out, step.sequence, step.position, group)
+        self._draw(source, out, step.sequence, step.position, self.generator.groups(source.root, step))
         experts = out.transpose(1, 0, 2)
         return StepRouting(experts, np.broadcast_to(np.float32(1.0 / source.top_k), experts.shape))
+
+
+def source(of: Kind, layers: int, experts: int, top_k: int, seed: int) -> Source:
+    """What a generator draws from, for a model of this shape."""
+    root, *keys = np.random.SeedSequence(seed).generate_state(2 * layers + 1, np.uint64).tolist()
+    order = np.stack([draw.shuffled(key, experts) for key in keys[layers:]])
+    repeat = [int(of.repeats(layer, layers) * (1 << 16)) for layer in range(layers)]
+    pair = [chances.threshold(of.pairs(layer, layers)) for layer in range(layers)]
+    by_rank = [of.ranks(layer, layers, experts) for layer in range(layers)] if of.name == "fitted" else (
+        [of.ranks(0, layers, experts)] * layers)
+    return Source(root, np.array(keys[:layers], np.uint64), chances.tables(by_rank, order), top_k,
+                  np.array(repeat, np.uint64), np.array(pair, np.uint64), partners(order), of.members(),
+                  chances.threshold(of.preference()))
+
+
+def partners(order: Ids) -> Ids:
+    """The partner of each expert, [layers, experts]: neighbours by rank, so that partners are about equally likely.
+
+    The last of an odd number is its own, and so never taken twice.
+    """
+    experts = order.shape[1]
+    other = np.minimum(np.arange(experts) ^ 1, experts - 1)
+    partner = np.empty_like(order)
+    np.put_along_axis(partner, order.astype(np.int64), order[:, other], axis=1)
+    return partner

@@ -7,16 +7,19 @@ from hypothesis import strategies as st
 
 from workloads.routing import chances, draw
 from workloads.routing.draw import Source
+from workloads.routing.router import partners
 
 compiled_draw = pytest.importorskip("workloads.routing.compiled_draw")
 
 
-def source(layers: int, experts: int, top_k: int, seed: int, skew: float, members: int = 0,
-           share: float = 0.0) -> Source:
+def source(layers: int, experts: int, top_k: int, seed: int, skew: float, members: int = 0, share: float = 0.0,
+           repeat: float = 0.0, pair: float = 0.0) -> Source:
     root, *keys = np.random.SeedSequence(seed).generate_state(2 * layers + 1, np.uint64).tolist()
     order = np.stack([draw.shuffled(key, experts) for key in keys[layers:]])
     return Source(root, np.array(keys[:layers], np.uint64),
-                  chances.tables([chances.zipf(experts, skew)] * layers, order), top_k, members,
+                  chances.tables([chances.zipf(experts, skew)] * layers, order), top_k,
+                  np.full(layers, int(repeat * (1 << 16)), np.uint64),
+                  np.full(layers, chances.threshold(pair), np.uint64), partners(order), members,
                   chances.threshold(share))
 
 
@@ -27,10 +30,12 @@ def test_the_compiled_draws_give_the_ids_of_the_specification(data: st.DataObjec
     top_k, members = data.draw(st.integers(1, min(experts, 9))), data.draw(st.integers(0, min(experts, 12)))
     src = source(data.draw(st.integers(1, 3)), experts, top_k, data.draw(st.integers(0, 2**70)),
                  data.draw(st.sampled_from((0.0, 0.3, 1.0, 3.0, 1e6))), members,
-                 data.draw(st.sampled_from((0.0, 0.5, 0.99, 1.0))))
+                 data.draw(st.sampled_from((0.0, 0.5, 0.99, 1.0))), data.draw(st.sampled_from((0.0, 0.3, 0.9))),
+                 data.draw(st.sampled_from((0.0, 0.4, 1.0))))
     tokens = data.draw(st.integers(1, 12))
     column = st.lists(st.integers(0, 2**31 - 1), min_size=tokens, max_size=tokens)
-    sequence, position = (np.array(data.draw(column), np.int64) for _ in range(2))
+    sequence = np.array(data.draw(column), np.int64)
+    position = np.array(data.draw(st.lists(st.integers(0, 50), min_size=tokens, max_size=tokens)), np.int64)
     least = -1 if members else 0
     group = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=tokens, max_size=tokens)), np.int64)
     group = group if least else np.full(tokens, -1, np.int64)
@@ -45,7 +50,8 @@ def test_draws_follow_drawing_without_replacement() -> None:
     """Chances 3/6, 2/6, 1/6 and two places: the pair (a, b) has the chance p_a * p_b / (1 - p_a)."""
     whole = chances.apportioned([chances.Decimal(weight) for weight in (3, 2, 1)])
     order = np.array([[2, 0, 1]], np.uint16)
-    src = Source(7, np.array([5], np.uint64), chances.tables([whole], order), 2)
+    none = np.zeros(1, np.uint64)
+    src = Source(7, np.array([5], np.uint64), chances.tables([whole], order), 2, none, none, partners(order))
     tokens = 200_000
     out = np.empty((1, tokens, 2), np.uint16)
     compiled_draw.draw(src, out, np.zeros(tokens, np.int64), np.arange(tokens), np.full(tokens, -1, np.int64))

@@ -1,0 +1,61 @@
+"""The file of a fitted generator: JSON, with the statistics that it was fitted to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emulation.errors import InputError
+from workloads.routing.chances import ONE
+from workloads.routing.kinds import LONGEST_MEMORY, Fitted, FittedLayer
+
+FITTED_VERSION = 1
+LARGEST_BYTES = 64 << 20
+MOST = 65535
+
+
+def fitted_text(of: Fitted, told: Mapping[str, Any]) -> str:
+    """A fitted generator as text, with what is told of it: where it is from, and its statistics."""
+    layers = [{"repeat": layer.repeat, "pair": layer.pair, "ranks": list(layer.ranks)} for layer in of.layers]
+    head = json.dumps({"fitted_version": FITTED_VERSION, **told, "experts": of.experts, "share": of.share}, indent=1)
+    rows = ",\n".join("  " + json.dumps(layer) for layer in layers)
+    return f'{head[:-2]},\n "layers": [\n{rows}\n ]\n}}\n'
+
+
+def read_fitted(path: Path) -> Fitted:
+    """A fitted generator from its file, checked."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise InputError(f"{path} is {path.stat().st_size} bytes long: {LARGEST_BYTES} is the most that is read")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no fitted generator {path}; `moelab trace fit` writes one") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise InputError(f"{path} is no fitted generator: {reason}") from None
+    if not isinstance(data, dict) or data.get("fitted_version") != FITTED_VERSION:
+        given = data.get("fitted_version") if isinstance(data, dict) else None
+        raise InputError(f"{path} has fitted_version {given}; this moelab reads {FITTED_VERSION}")
+    layers = data.get("layers")
+    if not isinstance(layers, list) or not 1 <= len(layers) <= MOST:
+        raise InputError(f"{path}: layers is no list of at least one layer")
+    return Fitted(experts=int(_number(path, data, "experts", 1, MOST)), share=_number(path, data, "share", 0, 1),
+                  layers=tuple(_layer(f"{path}: layer {i}", layer) for i, layer in enumerate(layers)))
+
+
+def _layer(where: str, data: object) -> FittedLayer:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is no mapping of ranks, repeat and pair")
+    ranks = data.get("ranks")
+    if not isinstance(ranks, list) or not 1 <= len(ranks) <= MOST or any(
+            type(chance) is not int or chance < 0 for chance in ranks) or sum(ranks) != ONE:
+        raise InputError(f"{where}: ranks is no list of whole chances that add to {ONE}")
+    return FittedLayer(ranks=tuple(ranks), repeat=_number(where, data, "repeat", 0, LONGEST_MEMORY),
+                       pair=_number(where, data, "pair", 0, 1))
+
+
+def _number(where: object, data: Mapping[str, Any], name: str, least: float, most: float) -> float:
+    value = data.get(name)
+    if not isinstance(value, int | float) or not least <= value <= most:
+        raise InputError(f"{where}: {name} is {value!r}; it must be a number from {least} to {most}")
+    return float(value)
