@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from emulation.trace import StepRouting
 from emulation.view import PREFILL, Routing, Step
+from workloads.routing import oracle
 
 FORECASTS = ("none", "recorded", "frequency", "prefill_frequency", "next_gate", "oracle")
 """`next_gate` needs the model's math (moe.predictors); `oracle` looks at the truth, and says so."""
@@ -27,9 +28,11 @@ class Forecaster:
     accuracy: float = 1.0
     seed: int = 0
     counts: NDArray[np.int64] = field(init=False)
+    _keys: NDArray[np.uint64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((self.layers, self.experts), np.int64)
+        self._keys = oracle.keys(self.seed, self.layers)
 
     def observe(self, step: Step, moe: int, routing: Routing) -> None:
         """Learn from a layer's true routing."""
@@ -52,12 +55,6 @@ class Forecaster:
 
     def _oracle(self, step: Step, moe: int, truth: StepRouting) -> Routing:
         routing = truth.layer(moe)
-        key = np.random.SeedSequence(self.seed, spawn_key=(step.number, moe))
-        rng = np.random.default_rng(key)
-        wrong = rng.random(routing.experts.shape) >= self.accuracy
-        experts = routing.experts.copy()
-        for token, place in zip(*np.nonzero(wrong), strict=True):
-            others = np.setdiff1d(np.arange(self.experts), experts[token])
-            if len(others):
-                experts[token, place] = rng.choice(others)
-        return Routing(experts, routing.weights)
+        root, key = int(self._keys[0]), int(self._keys[moe + 1])
+        return Routing(oracle.misled(routing.experts, step.sequence, step.position, root, key, self.accuracy,
+                                     self.experts), routing.weights)

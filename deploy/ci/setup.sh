@@ -71,7 +71,7 @@ if [ -f emulation/engine/choose.py ]; then
     engine=$(cat emulation/engine/*.py workloads/routing/*.py | cksum)
     if [ "$(cat .venv/.warmed 2>/dev/null || true)" != "$engine" ]; then
         began=$(date +%s)
-        "$py" -c 'from emulation.engine.choose import warm; warm(); import workloads.routing.compiled_draw'
+        "$py" -c 'from emulation.engine.choose import warm; warm(); import workloads.routing.compiled_oracle'
         echo "$engine" >.venv/.warmed
         say "engine compiled in $(($(date +%s) - began)) s"
     fi

@@ -1,10 +1,15 @@
 """Forecasts from counts and from the truth."""
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emulation.trace import NO_EXPERT, StepRouting
-from emulation.view import Routing, Step
+from emulation.view import DROPPED, Routing, Step
 from workloads.forecasts import Forecaster
+from workloads.routing import oracle
+from workloads.routing.chances import threshold
 
 
 def step(phase: int, tokens: int = 2, number: int = 0) -> Step:
@@ -44,9 +49,27 @@ def test_the_oracle_is_as_right_as_it_is_told_to_be() -> None:
     for accuracy in (0.0, 0.8, 1.0):
         guess = Forecaster("oracle", 1, 8, 2, accuracy, seed=5).guess(step(1, tokens=4000), 0, truth)
         assert guess is not None
-        right = float((guess.experts == experts[:, 0]).mean())
-        assert abs(right - accuracy) < 0.02
-        assert (guess.experts[:, 0] != guess.experts[:, 1]).mean() > 0.9
+        right = guess.experts == experts[:, 0]
+        assert abs(float(right.mean()) - accuracy) <= 4 * (accuracy * (1 - accuracy) / right.size) ** 0.5
+        assert (guess.experts[:, 0] != guess.experts[:, 1]).all()
+        assert not (guess.experts[:, :, None] == experts[:, 0][:, None, :]).any(axis=2)[~right].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_compiled_oracle_guesses_what_the_specification_does(data: st.DataObject) -> None:
+    pytest.importorskip("numba")
+    experts = data.draw(st.integers(1, 12))
+    top_k, tokens = data.draw(st.integers(1, experts)), data.draw(st.integers(1, 6))
+    truth = np.array([data.draw(st.permutations(range(experts)))[:top_k] for _ in range(tokens)], np.int64)
+    truth[data.draw(st.integers(0, tokens - 1)), 0] = DROPPED
+    sequence, position = np.arange(tokens), np.full(tokens, 3)
+    accuracy = data.draw(st.sampled_from((0.0, 0.5, 1.0)))
+    plain = truth.copy()
+    oracle.mislead_plainly(plain, sequence, position, 5, 6, threshold(accuracy), experts)
+    assert np.array_equal(oracle.misled(truth, sequence, position, 5, 6, accuracy, experts), plain)
+    assert (plain == truth).all() or accuracy < 1
+    assert all(len(set(row)) == top_k for row in plain.tolist())
 
 
 def test_a_recorded_forecast_is_handed_on_and_an_empty_one_is_none() -> None:

@@ -1,7 +1,8 @@
 """The draws of workloads.routing.draw, compiled: the same ids, without the interpreter and without its lock."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -11,6 +12,7 @@ from emulation.engine.compiled_cache import drop_stale, kept_in
 from workloads.routing.chances import Ids
 from workloads.routing.draw import COINS, FIRST, GOLDEN, HALF, LOW, PAIRS, QUARTER, SECOND, TRIES, Ints, Source
 
+F = TypeVar("F", bound=Callable[..., Any])
 ZERO, NEXT = np.uint64(0), np.uint64(1)
 FIRST_COIN, FIRST_PAIR, SIXTEEN = np.uint64(COINS), np.uint64(PAIRS), np.uint64(16)
 S27, S30, S31 = np.uint64(27), np.uint64(30), np.uint64(31)
@@ -23,8 +25,19 @@ def draw(source: Source, out: Ids, sequence: Ints, position: Ints, group: Ints) 
           table.under, table.over, source.members, np.uint64(source.share), source.repeat, source.pair, source.partner)
 
 
+def kernel(signature: str) -> Callable[[F], F]:
+    """Compiled for one signature when its module is first imported, and kept on disk; runs without the lock."""
+    def compile_now(function: F) -> F:
+        kept = kept_in(function)
+        if kept is not None:
+            drop_stale(kept, Path(__file__).parent)
+        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
+    return compile_now
+
+
 @numba.njit(error_model="numpy")
-def _mix(value: Any) -> Any:
+def mix(value: Any) -> Any:
+    """As workloads.routing.draw.mix."""
     value = (value ^ (value >> S30)) * FIRST
     value = (value ^ (value >> S27)) * SECOND
     return value ^ (value >> S31)
@@ -35,7 +48,7 @@ def _prefer(own: Any, state: Any, experts: Any) -> None:
     filled, counter = 0, state
     while filled < len(own):
         counter += GOLDEN
-        expert = ((_mix(counter) >> HALF) * experts) >> HALF
+        expert = ((mix(counter) >> HALF) * experts) >> HALF
         fresh = True
         for i in range(filled):
             if own[i] == expert:
@@ -50,11 +63,11 @@ def _go_back(states: Any, sequence_key: Any, position: Any, key: Any, repeat: An
     waiting = len(states)
     waits = np.ones(len(states), np.bool_)
     while waiting > 0:
-        state = _mix(_mix(sequence_key + np.uint64(position) * GOLDEN) + key)
+        state = mix(mix(sequence_key + np.uint64(position) * GOLDEN) + key)
         word = ZERO
         for place in range(len(states)):
             if place % 4 == 0:
-                word = _mix(state + (FIRST_COIN + np.uint64(place // 4) + NEXT) * GOLDEN)
+                word = mix(state + (FIRST_COIN + np.uint64(place // 4) + NEXT) * GOLDEN)
             if waits[place] and (position == 0 or (word & QUARTER) >= repeat):
                 states[place] = state
                 waits[place] = False
@@ -86,7 +99,7 @@ def _from_the_rest(word: Any, own: Any, grouped: Any, share: Any, chance: Any, o
                 first = np.int64(order[i])
     if total == ZERO:
         return first
-    index = _mix(word) % total
+    index = mix(word) % total
     for i in range(len(order)):
         if seen[order[i]] != mark:
             if index < chance[order[i]]:
@@ -95,24 +108,16 @@ def _from_the_rest(word: Any, own: Any, grouped: Any, share: Any, chance: Any, o
     return first
 
 
-def _compiled(function: Any) -> Any:
-    kept = kept_in(function)
-    if kept is not None:
-        drop_stale(kept, Path(__file__).parent)
-    return numba.njit("void(u2[:,:,::1], i8[::1], i8[::1], i8[::1], u8, u8[::1], u8[:,::1], u2[:,::1], u8[:,::1], "
-                      "u2[:,::1], u2[:,::1], i8, u8, u8[::1], u8[::1], u2[:,::1])", cache=kept is not None,
-                      error_model="numpy", nogil=True)(function)
-
-
-@_compiled
+@kernel("void(u2[:,:,::1], i8[::1], i8[::1], i8[::1], u8, u8[::1], u8[:,::1], u2[:,::1], u8[:,::1], u2[:,::1], "
+        "u2[:,::1], i8, u8, u8[::1], u8[::1], u2[:,::1])")
 def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any, keys: Any, chance: Any, order: Any,
           height: Any, under: Any, over: Any, members: Any, share: Any, repeat: Any, pair: Any, partner: Any) -> None:
     layers, tokens, top_k = out.shape
     experts = np.uint64(chance.shape[1])
     sequence_key, token_key = np.empty(tokens, np.uint64), np.empty(tokens, np.uint64)
     for token in range(tokens):
-        sequence_key[token] = _mix(root + np.uint64(sequence[token]) * GOLDEN)
-        token_key[token] = _mix(sequence_key[token] + np.uint64(position[token]) * GOLDEN)
+        sequence_key[token] = mix(root + np.uint64(sequence[token]) * GOLDEN)
+        token_key[token] = mix(sequence_key[token] + np.uint64(position[token]) * GOLDEN)
     states = np.empty(top_k, np.uint64)
     seen = np.zeros(chance.shape[1], np.int64)
     own = np.zeros(members, np.uint16)
@@ -121,11 +126,11 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
         whose = np.int64(-1)
         for token in range(tokens):
             mark += 1
-            state = _mix(token_key[token] + keys[layer])
+            state = mix(token_key[token] + keys[layer])
             grouped = group[token] >= 0
             if grouped and group[token] != whose:
                 whose = group[token]
-                _prefer(own, _mix(_mix(keys[layer] + np.uint64(whose) * GOLDEN) ^ GOLDEN), experts)
+                _prefer(own, mix(mix(keys[layer] + np.uint64(whose) * GOLDEN) ^ GOLDEN), experts)
             if repeat[layer] > ZERO:
                 _go_back(states, sequence_key[token], position[token], keys[layer], repeat[layer])
             expert = np.int64(-1)
@@ -136,10 +141,10 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
                 former, expert = expert, np.int64(-1)
                 if place > 0 and pair[layer] > ZERO:
                     guess = np.int64(partner[layer, former])
-                    if (_mix(counter + FIRST_PAIR * GOLDEN) & LOW) < pair[layer] and seen[guess] != mark:
+                    if (mix(counter + FIRST_PAIR * GOLDEN) & LOW) < pair[layer] and seen[guess] != mark:
                         expert = guess
                 for _ in range(TRIES if expert < 0 else 0):
-                    word = _mix(counter)
+                    word = mix(counter)
                     counter += stride
                     if grouped and (word & LOW) < share:
                         guess = np.int64(own[((word >> HALF) * np.uint64(members)) >> HALF])
@@ -152,6 +157,6 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
                         expert = guess
                         break
                 if expert < 0:
-                    expert = _from_the_rest(_mix(counter), own, grouped, share, chance[layer], order[layer], seen, mark)
+                    expert = _from_the_rest(mix(counter), own, grouped, share, chance[layer], order[layer], seen, mark)
                 seen[expert] = mark
                 out[layer, token, place] = expert
