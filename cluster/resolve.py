@@ -25,7 +25,8 @@ from emulation.trace import Trace
 from emulation.units import parse
 from emulation.view import Setting
 from moe.shapes import ModelShape, from_config, load_shape, read_config
-from workloads.requests import Arrivals, Lengths, Prefixes, Requests, draw
+from workloads.recorded import read_requests
+from workloads.requests import Arrivals, Lengths, Prefixes, Requests, coming, draw
 from workloads.traces import read_trace
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "moe" / "embedded"
@@ -81,8 +82,10 @@ class Setup:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files that a run reads: its trace, its prompts, its checkpoint."""
-        files = {"trace": self.trace, "prompts": self.prompts}
+        """SHA-256 of the files that a run reads: its trace, its prompts, its requests, its checkpoint."""
+        serving = self.config.workload.serving
+        recorded = None if serving is None or serving.recorded is None else self.config.folder / serving.recorded
+        files = {"trace": self.trace, "prompts": self.prompts, "requests": recorded}
         hashes = {name: _sha256([path]) for name, path in files.items() if path is not None}
         if self.checkpoint is not None:
             weights = sorted(self.checkpoint.glob("*.safetensors"))
@@ -118,7 +121,7 @@ def resolve(config: RunConfig) -> Setup:
                   checkpoint, trace,
                   _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
                   fitting(model, read_trace(_existing(trace, "trace"))) if trace else None,
-                  requests_of(config))
+                  requests_of(config, base))
     check_capacity(setup)
     return setup
 
@@ -167,17 +170,21 @@ def fitting(model: Model, trace: Trace) -> Trace:
     return trace
 
 
-def requests_of(config: RunConfig) -> Requests | None:
-    """The requests of a served workload, drawn from the run's seed; None of static batches."""
+def requests_of(config: RunConfig, base: Path) -> Requests | None:
+    """The requests of a served workload, recorded or drawn from the run's seed; None of static batches."""
     asked = config.workload.serving
     if asked is None:
         return None
-    arrivals = asked.arrivals
+    arrivals = Arrivals() if asked.arrivals is None else Arrivals(
+        asked.arrivals.name, asked.arrivals.rate_per_s or 1.0, asked.arrivals.cv or 1.0)
+    if asked.recorded is not None:
+        found = read_requests(_existing(base / asked.recorded, "serving.recorded"), asked.requests,
+                              arrivals=asked.arrivals is None)
+        return found if asked.arrivals is None else coming(found, arrivals, config.seed)
     prefixes = None if asked.prefixes is None else Prefixes(asked.prefixes.groups, asked.prefixes.tokens)
     assert asked.requests is not None
-    return draw(asked.requests, Arrivals() if arrivals is None else Arrivals(
-        arrivals.name, arrivals.rate_per_s or 1.0, arrivals.cv or 1.0), _lengths(asked.prompt_tokens),
-        _lengths(asked.output_tokens), prefixes, config.seed)
+    return draw(asked.requests, arrivals, _lengths(asked.prompt_tokens), _lengths(asked.output_tokens), prefixes,
+                config.seed)
 
 
 def _lengths(length: Length | None) -> Lengths:

@@ -1,6 +1,6 @@
 """Requests as columns: when they arrive, how long they are, which share a prefix; drawn from a seed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,10 +36,6 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.arrival_ps)
-
-    def first(self, count: int) -> "Requests":
-        """The first so many."""
-        return Requests(*(getattr(self, field.name)[:count] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Prefixes:
 def draw(count: int, arrivals: Arrivals, prompts: Lengths, outputs: Lengths, prefixes: Prefixes | None,
          seed: int) -> Requests:
     """Requests drawn from a seed; each column from a stream of its own."""
-    when, asked, answered, alike = np.random.SeedSequence(seed, spawn_key=(SERVING,)).spawn(4)
+    when, asked, answered, alike = _streams(seed)
     prompt = prompts.draw(count, asked)
     prefix = np.full(count, NO_PREFIX, np.int64)
     shared = np.zeros(count, np.int64)
@@ -111,6 +107,16 @@ def draw(count: int, arrivals: Arrivals, prompts: Lengths, outputs: Lengths, pre
         shared[:] = prefixes.tokens
         prompt = prompt + prefixes.tokens
     return Requests(arrivals.draw(count, when), prompt, outputs.draw(count, answered), prefix, shared)
+
+
+def coming(requests: Requests, arrivals: Arrivals, seed: int) -> Requests:
+    """The same requests, in the same order, with other arrivals."""
+    return replace(requests, arrival_ps=arrivals.draw(len(requests), _streams(seed)[0]))
+
+
+def _streams(seed: int) -> list[np.random.SeedSequence]:
+    """For arrivals, prompts, answers and prefixes."""
+    return np.random.SeedSequence(seed, spawn_key=(SERVING,)).spawn(4)
 
 
 SERVING = 0x5E7E

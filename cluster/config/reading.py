@@ -33,6 +33,14 @@ def load_workload(name: str, base: Path) -> dict[str, Any]:
         value = data.get(key)
         if isinstance(value, str) and is_path(value):
             data[key] = str(path.parent.absolute() / value)
+    serving = data.get("serving")
+    if isinstance(serving, dict):
+        batcher = serving.get("batcher")
+        named = batcher if isinstance(batcher, dict) else {"name": batcher}
+        if isinstance(given := named.get("name"), str) and given.endswith(".py"):
+            serving["batcher"] = {**named, "name": str(path.parent.absolute() / given)}
+        if isinstance(serving.get("recorded"), str):
+            serving["recorded"] = str(path.parent.absolute() / serving["recorded"])
     return data
 
 

@@ -117,8 +117,10 @@ class Slo(Strict):
 class Serving(Strict):
     """Continuous batching.
 
-    requests: how many. arrivals, prompt_tokens, output_tokens, prefixes: drawn from the run's seed. max_batch: requests
-    that run at once. token_budget: tokens that a step computes at most; longer prompts are computed in chunks.
+    requests: how many. arrivals (at once by default), prompt_tokens, output_tokens, prefixes: drawn from the seed.
+    recorded: in place of them a file of requests, one JSON object a line (docs/serving.md); arrivals may be drawn for
+    it all the same. max_batch: requests that run at once. token_budget: tokens that a step computes at most; longer
+    prompts are computed in chunks.
     """
 
     requests: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)
@@ -126,6 +128,7 @@ class Serving(Strict):
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
     prefixes: Prefixes | None = None
+    recorded: str | None = None
     batcher: BatcherChoice = BatcherChoice(name="fcfs")
     max_batch: int = Field(default=256, ge=1, le=MOST_REQUESTS)
     token_budget: int = Field(default=2048, ge=1, le=MOST_TOKENS)
@@ -135,6 +138,9 @@ class Serving(Strict):
     @model_validator(mode="after")
     def _whole(self) -> "Serving":
         for name in ("requests", "prompt_tokens", "output_tokens"):
-            if getattr(self, name) is None:
-                raise refuse(f"serving needs {name}")
+            if self.recorded is None and getattr(self, name) is None:
+                raise refuse(f"serving needs {name}, or a file of recorded requests (recorded)")
+        for name in ("prompt_tokens", "output_tokens", "prefixes"):
+            if self.recorded is not None and getattr(self, name) is not None:
+                raise refuse(f"{name} is told by the recorded requests: leave it out, or leave out recorded")
         return self

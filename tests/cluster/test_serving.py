@@ -187,3 +187,19 @@ def test_drawn_requests_have_the_statistics_that_are_asked_for() -> None:
     assert (again.arrival_ps == many.arrival_ps).all()
     poisson = draw(40_000, Arrivals("poisson", 50.0), Lengths(512, 0.7), Lengths(128), None, 5)
     assert (poisson.prompt_tokens == many.prompt_tokens - 64).all()  # each column has a stream of its own
+
+
+def test_recorded_requests_are_served_as_they_came(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"arrival_s": 0.001, "prompt_tokens": 9, "output_tokens": 2}\n'
+                                      '{"arrival_s": 0, "prompt_tokens": 5, "output_tokens": 3}\n')
+    run = written(tmp_path, workload={"work": "synthetic", "generator": "balanced", "serving": {"recorded": "r.jsonl"}})
+    result = moelab.run(run)
+    assert result.requests.arrival_ps == (0, 10**9)
+    assert result.requests.prompt_tokens == (5, 9)
+    assert result.requests.emitted_tokens == (3, 2)
+    assert "requests" in result.hashes
+    drawn = moelab.run(run, ["workload.serving.arrivals={name: poisson, rate_per_s: 1000}"])
+    assert drawn.requests.output_tokens == (2, 3)  # as listed
+    assert 0 < drawn.requests.arrival_ps[0] < drawn.requests.arrival_ps[1]
+    with pytest.raises(ConfigError, match="prompt_tokens is told by the recorded requests"):
+        moelab.run(run, ["workload.serving.prompt_tokens=3"])
