@@ -19,12 +19,15 @@ def division(setup: Setup, policy: Policy) -> tuple[Setting, Ints]:
     """(what the policy is told, with the room for experts that is left to it; KV blocks on each home).
 
     Experts get what the policy places at its start and stages beyond it; caches get the rest of each home, or as much
-    as the workload says. A home that runs no attention keeps no cache: its blocks are without end.
+    as the workload says. A home that runs no attention keeps no cache: it has blocks for all.
     """
     setting, machine, serving = setup.setting, setup.machine, setup.config.workload.serving
     assert serving is not None
     budget, block = setting.budget_bytes.copy(), kv_block_bytes(setup)
-    blocks = np.full(len(machine.homes), 1 << 40, np.int64)
+    requests, homes = setup.requests, len(machine.homes)
+    assert requests is not None
+    each = -(-(requests.prompt_tokens + requests.output_tokens) // serving.kv.block_tokens)
+    blocks = np.bincount(np.arange(len(each)) % homes, each, homes).astype(np.int64)
     reserved = budget.copy()
     if serving.kv.capacity is None:
         reserved = Scheduler(setting, policy, partial(make_engine, "spec")).ledger.used_bytes.copy()

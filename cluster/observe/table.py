@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.observe.result import Result
-from cluster.observe.schema import Quantiles
+from cluster.observe.schema import Quantiles, Serving
 from emulation.units import seconds
 
 _GROUPS = {"host": ("issue", "sync", "join", "place"), "loads": ("demand load", "prefetch", "behind prefetch", "copy"),
@@ -48,6 +48,7 @@ def percent_text(value: float | None) -> str:
 def tables(result: Result) -> Group:
     """Latency and throughput, traffic, the use of devices, and memory."""
     shown = [_summary(result), _latency(result), _phases(result)]
+    shown += [_serving(result.serving)] if result.serving is not None else []
     shown += [_traffic(result)] if any(link.total_bytes for link in result.traffic) else []
     return Group(*shown, _devices(result), _memory(result), *(f"approximation: {a}" for a in result.approximations))
 
@@ -99,13 +100,35 @@ def _exactness(result: Result) -> str:
 
 def _latency(result: Result) -> Table:
     table = _table("latency", "", "mean", "P50", "P90", "P99", "count")
-    for name in ("ttft", "tpot", "itl"):
-        found: Quantiles | None = getattr(result, name)
+    figures: dict[str, Quantiles | None] = {"TTFT": result.ttft, "TPOT": result.tpot, "ITL": result.itl}
+    if result.serving is not None:
+        figures |= {"queueing": result.serving.queueing, "end to end": result.serving.end_to_end}
+    for name, found in figures.items():
         if found is None:
-            table.add_row(name.upper(), *["-"] * 4, "0")
+            table.add_row(name, *["-"] * 4, "0")
         else:
             times = (found.mean_s, found.p50_s, found.p90_s, found.p99_s)
-            table.add_row(name.upper(), *map(time_text, times), str(found.count))
+            table.add_row(name, *map(time_text, times), str(found.count))
+    return table
+
+
+def _serving(served: Serving) -> Table:
+    table = _table("serving", served.batcher, "")
+    peak, capacity = sum(served.kv_peak_blocks), sum(served.kv_capacity_blocks)
+    rows = {"finished": str(served.finished), "KV peak": f"{bytes_text(peak * served.block_bytes)} of "
+            f"{bytes_text(capacity * served.block_bytes)}", "pre-emptions":
+            f"{served.preemptions} ({served.recomputed_tokens:,} tokens again)"}
+    if served.prefix_tokens:
+        rows["shared prefixes"] = f"{served.prefix_tokens:,} tokens spared"
+    if (slo := served.slo) is not None:
+        limits = [f"{name} {time_text(limit)}" for name, limit in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s))
+                  if limit is not None]
+        rows["SLO"] = ", ".join(limits)
+        rows["met"] = f"{percent_text(slo.share)} (TTFT {percent_text(slo.ttft_share)}, TPOT " \
+                      f"{percent_text(slo.tpot_share)})"
+        rows["goodput"] = f"{number_text(slo.requests_per_s)} requests/s"
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 
@@ -181,8 +204,12 @@ _LINES = (
     _Line("time", lambda r: seconds(r.makespan_ps), time_text, True),
     _Line("times the bound", lambda r: r.bound.times if r.bound is not None else None, number_text, True),
     _Line("TTFT P50", _quantile("ttft", "p50_s"), time_text, True),
+    _Line("TTFT P99", _quantile("ttft", "p99_s"), time_text, True),
     _Line("TPOT P50", _quantile("tpot", "p50_s"), time_text, True),
     _Line("ITL P99", _quantile("itl", "p99_s"), time_text, True),
+    _Line("SLO met", lambda r: r.serving.slo.share if r.serving is not None and r.serving.slo is not None else None,
+          percent_text, False),
+    _Line("tokens out/s", lambda r: r.output_tokens_per_s, number_text, False),
     _Line("prefill tok/s", _phase("prefill", "tokens_per_s"), number_text, False),
     _Line("decode tok/s", _phase("decode", "tokens_per_s"), number_text, False),
     _Line("hit rate, decode", _phase("decode", "hit_rate"), percent_text, None),

@@ -35,6 +35,13 @@ def rows(result: "Result") -> list[Row]:
     for name in ("ttft", "tpot", "itl"):
         if (found := getattr(result, name)) is not None:
             out += _figures("latency", name, found)
+    if (served := result.serving) is not None:
+        out += _figures("serving", "", served)
+        for name in ("queueing", "end_to_end"):
+            if (found := getattr(served, name)) is not None:
+                out += _figures("latency", name, found)
+        if served.slo is not None:
+            out += _figures("slo", "", served.slo)
     out += _figures("prefetch", "", result.prefetch)
     for phase, part in result.phases.items():
         out += _figures("phase", phase, part)

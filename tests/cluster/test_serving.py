@@ -1,17 +1,25 @@
 """Served workloads through a whole run: memory divided, times and goodput told, the same bytes on both engines."""
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 import moelab
+from cluster.config.load import validate
 from cluster.config.reading import load_run
+from cluster.config.serving import Length
+from cluster.config.workload import Workload
+from cluster.observe.tidy import rows
 from cluster.resolve import resolve
 from emulation.errors import ConfigError, MoelabError
 from moelab import Result
+from tests.conftest import ROOT
 
 SERVING: dict[str, Any] = {"requests": 6, "arrivals": {"name": "poisson", "rate_per_s": 2000}, "max_batch": 3,
                            "prompt_tokens": {"mean": 10, "cv": 0.5}, "output_tokens": 3, "token_budget": 16,
@@ -129,13 +137,9 @@ def test_a_run_cut_short_tells_who_is_unfinished(tmp_path: Path) -> None:
 
 
 def test_a_batcher_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
-        "from workloads.batchers.contract import Batch\n\n\n"
-        "@dataclass(frozen=True)\nclass Batcher:\n    clock: ClassVar[bool] = False\n\n"
-        "    def batch(self, queues):\n"
-        "        one = queues.running if len(queues.running) else queues.waiting\n"
-        "        return Batch(one.number[:1], one.todo[:1])\n")
+    """The one that docs/serving.md shows."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
     result = served(tmp_path, ["workload.serving.batcher=mine.py", "workload.serving.arrivals=at_once",
                                "workload.serving.token_budget=64"])
     order = [first for first in result.requests.first_ps if first is not None]
@@ -203,3 +207,20 @@ def test_recorded_requests_are_served_as_they_came(tmp_path: Path) -> None:
     assert 0 < drawn.requests.arrival_ps[0] < drawn.requests.arrival_ps[1]
     with pytest.raises(ConfigError, match="prompt_tokens is told by the recorded requests"):
         moelab.run(run, ["workload.serving.prompt_tokens=3"])
+
+
+def test_the_example_of_the_docs_is_a_workload() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)
+    work = validate(Workload, yaml.safe_load(text), "docs/serving.md")
+    assert work.serving is not None
+    assert work.serving.output_tokens == Length(mean=128.0)
+
+
+def test_tables_and_frames_tell_of_the_service(tmp_path: Path) -> None:
+    result = served(tmp_path)
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(result.table())
+    text = console.export_text()
+    for word in ("queueing", "end to end", "KV peak", "pre-emptions", "goodput", "TTFT 3 ms, TPOT 1 ms"):
+        assert word in text
+    assert {row.figure for row in rows(result) if row.part in ("serving", "slo")} >= {"finished", "share", "ttft_share"}
