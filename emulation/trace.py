@@ -21,7 +21,8 @@ class Trace:
     experts, forecast: uint16 [tokens, moe_layers, top_k] (65535: no expert); weights: float32, same shape. step,
     sequence, position: int32 [tokens]; phase: uint8 (0 prefill, 1 decode) [tokens]; layer_ids: uint16 [moe_layers].
     forecast[:, l] is what was guessed for layer l while layer l-1 ran, so forecast[:, 0] is empty.
-    tokens: int32 [tokens], the token ids, where they are known.
+    tokens: int32 [tokens], the token ids, where they are known. time: int64 [tokens], when the token's request arrived,
+    in picoseconds, where that is known.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Trace:
     phase: Array
     forecast: Array | None = None
     tokens: Array | None = None
+    time: Array | None = None
 
     @property
     def top_k(self) -> int:
@@ -70,7 +72,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class StepRouting:
-    """The routing of one step: experts, weights and forecast [tokens, moe_layers, top_k]."""
+    """The routing of one step: experts, weights and forecast [tokens, moe_layers, top_k].
+
+    Generated routing lies layer by layer in memory (`experts.transpose(1, 0, 2)` is contiguous); recorded routing token
+    by token. Equal weights may be one number in memory, with strides of 0.
+    """
 
     experts: Array
     weights: Array

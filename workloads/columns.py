@@ -13,6 +13,7 @@ from emulation.view import DECODE, PREFILL
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 MOST = 2**31 - 1
+LATEST_PS = 2**62
 
 
 def checked(where: str, columns: Mapping[str, Array]) -> Trace:
@@ -43,7 +44,8 @@ def checked(where: str, columns: Mapping[str, Array]) -> Trace:
     return Trace(str(columns.get("model", np.array("unknown"))), count, ids.astype(np.uint16),
                  picked.astype(np.uint16), weights, step.astype(np.int32), sequence.astype(np.int32),
                  position.astype(np.int32), phase.astype(np.uint8), _forecast(where, columns, experts.shape, count),
-                 _whole(where, columns, "tokens", (tokens,)).astype(np.int32) if "tokens" in columns else None)
+                 _whole(where, columns, "tokens", (tokens,)).astype(np.int32) if "tokens" in columns else None,
+                 _time(where, columns, sequence) if "time" in columns else None)
 
 
 def _whole(where: str, columns: Mapping[str, Array], name: str, shape: tuple[int, ...], least: int = 0,
@@ -58,6 +60,16 @@ def _whole(where: str, columns: Mapping[str, Array], name: str, shape: tuple[int
     if wrong.size:
         raise InputError(f"{where}: {name} holds {int(wrong.flat[0])}; it is {least}{between}{most}{behind}")
     return column.astype(np.int64)
+
+
+def _time(where: str, columns: Mapping[str, Array], sequence: Ints) -> Ints:
+    """When each token's request arrived, in picoseconds: one instant for a sequence."""
+    time = _whole(where, columns, "time", sequence.shape, most=LATEST_PS)
+    order = np.argsort(sequence, kind="stable")
+    same = np.diff(sequence[order]) == 0
+    if (moved := same & (np.diff(time[order]) != 0)).any():
+        raise InputError(f"{where}: sequence {int(sequence[order][int(np.argmax(moved))])} arrives at two times")
+    return time
 
 
 def _ids(column: Array) -> Ints:

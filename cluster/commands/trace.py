@@ -55,7 +55,7 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
 def info(trace: Source, as_json: Json = False) -> None:
     """What a trace holds, and how skewed and local its routing is."""
     from cluster.config.names import trace_path
-    from workloads.traces import info as described
+    from workloads.statistics import info as described
     from workloads.traces import read_trace
 
     told = described(read_trace(trace_path(trace, Path())))
@@ -69,14 +69,20 @@ def info(trace: Source, as_json: Json = False) -> None:
 
 
 @app.command()
-def convert(source: Annotated[Path, typer.Argument(help="An .npz or .npy of expert ids, or JSON token by token.")],
+def convert(source: Annotated[Path, typer.Argument(help="Routing from elsewhere: .npz, .npy, .json or .jsonl.")],
             out: To, model: Annotated[str, typer.Option(help="Whose routing it is.")],
             experts: Annotated[int, typer.Option(min=1, help="Experts in each layer.")],
-            batch: Annotated[int, typer.Option(min=1, help="Sequences that decode together.")] = 1) -> None:
-    """Bring in routing that another tool recorded, as decode steps."""
-    from workloads.traces import convert as converted
+            batch: Annotated[int, typer.Option(min=1, help="Sequences that run together.")] = 1,
+            top_k: Annotated[int | None, typer.Option(min=1, help="Experts of each token, where the file holds flat "
+                                                                  "ids (SGLang's); known for models that ship with "
+                                                                  "moelab.")] = None) -> None:
+    """Bring in routing that another tool recorded: vLLM's or SGLang's responses, HD-MoE's JSON, or plain arrays."""
+    from moe import shapes
+    from workloads.foreign import convert as converted
     from workloads.traces import write_trace
 
-    trace = converted(source, model=model, num_experts=experts, batch=batch)
+    if top_k is None and model in shapes.names():
+        top_k = shapes.load_shape(model).top_k
+    trace = converted(source, model=model, num_experts=experts, batch=batch, top_k=top_k)
     write_trace(out, trace)
     print(f"{out}: {len(trace.step)} tokens")

@@ -13,7 +13,8 @@ from cluster.config.reading import load_run
 from cluster.resolve import cache_tokens, resolve
 from emulation.errors import ConfigError, InputError
 from emulation.trace import Trace
-from workloads.traces import convert, write_trace
+from workloads.foreign import convert
+from workloads.traces import write_trace
 
 
 def written(folder: Path, trace: Path, **more: Any) -> Path:

@@ -1,5 +1,6 @@
 """Trace files: what is written is read again, and what is wrong is told in one sentence."""
 
+import dataclasses
 import io
 import json
 import os
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 
 from emulation.errors import InputError, MoelabError
 from emulation.trace import NO_EXPERT, Trace
+from emulation.units import PS_PER_S
 from emulation.view import DROPPED
-from workloads.traces import convert, info, read_trace, with_steps, write_trace
+from workloads import traces
+from workloads.foreign import convert, with_steps
+from workloads.statistics import info
+from workloads.traces import read_trace, write_trace
 
 
 def small() -> Trace:
@@ -38,6 +43,28 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         assert again.arrays()[name].dtype == column.dtype
         assert np.array_equal(again.arrays()[name], column), name
     assert [file.name for file in tmp_path.iterdir()] == ["t.npz"]
+
+
+def test_arrivals_are_kept_in_picoseconds(tmp_path: Path) -> None:
+    timed = dataclasses.replace(small(), time=np.array([0, 0, 2 * PS_PER_S, 0, 2 * PS_PER_S], np.int64))
+    write_trace(tmp_path / "t.npz", timed)
+    time = read_trace(tmp_path / "t.npz").time
+    assert time is not None
+    assert (time.dtype, time.tolist()) == (np.int64, [0, 0, 2 * PS_PER_S, 0, 2 * PS_PER_S])
+    assert info(timed)["last_arrival_s"] == 2.0
+
+
+def test_what_is_no_file_of_a_size_that_anyone_records_is_not_read(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="a folder, a device or a pipe"):
+        read_trace(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="a trace file is an .npz"):
+        write_trace(tmp_path / "trace.json", small())
+    write_trace(tmp_path / "trace.npz", small())
+    monkeypatch.setattr(traces, "LARGEST_BYTES", 500)
+    with pytest.raises(InputError, match="500 bytes in 64 are the most that is read"):
+        read_trace(tmp_path / "trace.npz")
 
 
 def test_the_same_trace_is_the_same_bytes(tmp_path: Path) -> None:
@@ -76,6 +103,11 @@ def test_info_counts_by_hand() -> None:
     # Sequence 0: tokens (0,1|2,3) (1,2|3,0) (0,1|1,2); sequence 1: (0,2|1,3) (3,2|0,1). Pairs of neighbours: layer 0
     # shares 1 of 2, 1 of 2, 1 of 2; layer 1 shares 1, 0, 1 of 2.
     assert told["shared_with_last"] == pytest.approx(5 / 12)
+    # Layer 0: pairs 01 12 02 01 23, of 5 * 4 ordered pairs of tokens 2 share one. Loads 3 3 3 1 of 10 make a chance of
+    # 2 * (0.28**2 - 0.0244) / 0.72**2 to share one. Layer 1: pairs 23 03 13 12 01, all different.
+    assert told["coactivation_lift"] == pytest.approx((2 / 20) / (2 * (0.28**2 - 0.0244) / 0.72**2) / 2)
+    # Cosines. Layer 0: (1 2 1 0)(1 1 0 0), (1 0 1 0)(0 0 1 1); layer 1: (1 0 1 2)(0 1 1 0), (0 1 0 1)(1 1 0 0).
+    assert told["prefill_decode_similarity"] == pytest.approx((3 / 12**0.5 + 1 / 2 + 1 / 12**0.5 + 1 / 2) / 4)
     assert told["forecast_hit_rate"] == pytest.approx(9 / 10)
 
 
@@ -120,6 +152,9 @@ def test_hd_moe_json_is_read(tmp_path: Path) -> None:
     (lambda c: c.update(step=c["step"] * 0, sequence=np.arange(len(c["step"])) % 2),
      "the tokens of sequence 0 do not stand together in step 0"),
     (lambda c: c.update(layer_ids=np.array([1, 0])), "names 2 layers, ascending"),
+    (lambda c: c.update(time=np.zeros(5)), "time is float64 [5]; it must be integers [5]"),
+    (lambda c: c.update(time=np.array([0, 0, 5, 1, 5])), "sequence 0 arrives at two times"),
+    (lambda c: c.update({f"more{i}": np.zeros(1) for i in range(64)}), "64 are the most that is read"),
 ])
 def test_a_wrong_column_is_one_sentence(tmp_path: Path, change: Any, told: str) -> None:
     columns: dict[str, Any] = {**small().arrays(), "num_experts": np.int64(4), "format_version": np.int64(1)}

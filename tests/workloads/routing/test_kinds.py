@@ -15,8 +15,8 @@ from emulation.view import Step
 from workloads.routing.chances import ONE
 from workloads.routing.kinds import Affinity, FittedLayer, Kind, kind, stretched
 from workloads.routing.router import Router
+from workloads.statistics import info
 from workloads.synthetic import Request, static_steps, synthetic_trace
-from workloads.traces import info
 
 MOE = Layer(Work(8, 0, 8), 4, 4, Work(1, 0, 1))
 
