@@ -85,7 +85,7 @@ def columns_of(path: Path) -> dict[str, Array]:
     except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError, MemoryError,
             SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         # What numpy says of other files is how to load them unsafely.
-        reason = "" if "pickle" in str(error) else f": {first_line(error)}"
+        reason = "" if "pickle" in str(error) or "not a zip" in str(error) else f": {first_line(error)}"
         raise InputError(f"{path} is no trace file (an .npz of plain arrays){reason}") from None
 
 

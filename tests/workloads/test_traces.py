@@ -59,7 +59,7 @@ def test_what_is_no_file_of_a_size_that_anyone_records_is_not_read(tmp_path: Pat
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(InputError, match="a folder, a device or a pipe"):
         read_trace(tmp_path / "pipe.npz")
-    with pytest.raises(InputError, match="a trace file is an .npz"):
+    with pytest.raises(InputError, match=r"ends in \.json"):
         write_trace(tmp_path / "trace.json", small())
     write_trace(tmp_path / "trace.npz", small())
     monkeypatch.setattr(traces, "LARGEST_BYTES", 500)
