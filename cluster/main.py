@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from cluster.commands import check, doctor, listing, run, schema, trace
+from cluster.commands import check, doctor, listing, run, schema, sweep, trace
 from emulation.errors import InputError, MoelabError, PlanError
 
 INTERNAL = 70
@@ -18,9 +18,10 @@ INTERRUPTED = 130
 BROKEN_PIPE = 1
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault, or something could not be written; 2 a config, option or "
-              "name is wrong; 3 a trace, checkpoint or model file is wrong; 4 a policy's plan was refused; 5 "
-              f"deadlock; 6 an actor or connection failed; {INTERNAL} a fault of moelab's; {INTERRUPTED} interrupted.")
+EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault, points of a sweep failed, or something could not be written;"
+              " 2 a config, option or name is wrong; 3 a trace, checkpoint or model file is wrong; 4 a policy's plan "
+              f"was refused; 5 deadlock; 6 an actor or connection failed; {INTERNAL} a fault of moelab's; "
+              f"{INTERRUPTED} interrupted.")
 
 app = typer.Typer(name="moelab", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False, epilog=EXIT_CODES,
@@ -31,6 +32,7 @@ app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
 
 

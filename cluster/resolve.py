@@ -18,6 +18,7 @@ from cluster.config.quantities import confidence, provenance
 from cluster.config.reading import policy_target, with_constants
 from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
 from cluster.config.serving import Length
+from cluster.kept import kept
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
@@ -94,11 +95,23 @@ class Setup:
 
 
 def _sha256(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(map(_file_digest, paths))).hexdigest()
+
+
+@kept(most=256)
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+@kept(most=2)
+def _trace(path: Path) -> Trace:
+    """The trace in a file; several setups may share it."""
+    trace = read_trace(path)
+    for column in vars(trace).values():
+        if isinstance(column, np.ndarray):
+            column.flags.writeable = False
+    return trace
 
 
 def resolve(config: RunConfig) -> Setup:
@@ -120,7 +133,7 @@ def resolve(config: RunConfig) -> Setup:
                   (*cut_sentence(whole, shape), *approximations(hardware, precision, shape, machine, model)),
                   checkpoint, trace,
                   _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
-                  fitting(model, read_trace(_existing(trace, "trace"))) if trace else None,
+                  fitting(model, _trace(_existing(trace, "trace"))) if trace else None,
                   requests_of(config, base))
     check_capacity(setup)
     return setup

@@ -13,6 +13,7 @@ from cluster.config.hardware import Hardware
 from cluster.config.names import CONFIGS, locate
 from cluster.config.precision import Precision
 from cluster.config.quantities import Strict
+from cluster.kept import kept
 from emulation.errors import ConfigError, unknown
 
 LARGEST_BYTES = 1 << 20
@@ -118,7 +119,11 @@ def _reason(detail: ErrorDetails) -> str:
 
 def load(schema: type[Part], folder: str, what: str, name: str, base: Path = Path()) -> Part:
     """A config of this schema by name or path."""
-    path = locate(folder, what, name, base)
+    return _read(locate(folder, what, name, base), schema)
+
+
+@kept(most=64)
+def _read(path: Path, schema: type[Part]) -> Part:
     return validate(schema, read_yaml(path), shown(path))
 
 

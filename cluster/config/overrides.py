@@ -1,6 +1,8 @@
-"""`--set a.b=c`: a value put into a config before it is checked, as if the file had said so."""
+"""Values put into a config before it is checked, as if its file had said so: `--set a.b=c`, and points of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -18,41 +20,60 @@ def override(schema: type[Strict], data: Mapping[str, Any], settings: Iterable[s
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise ConfigError(f"--set {setting!r} is not of the form a.b=value")
-        out = _put(schema, out, path.split("."), text, path)
+        where = f"--set {path}"
+        out = _Change(path, where, partial(_value, text=text, where=where)).put(schema, out)
     return out
 
 
-def _put(annotation: Any, data: Any, keys: list[str], text: str, path: str) -> Any:
-    annotation = _plain(annotation)
-    if not keys:
-        return _value(annotation, text, path)
-    key, rest = keys[0], keys[1:]
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
-        data = annotation.from_short({} if data is None else data)
-        fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
-        if key not in fields:
-            raise ConfigError(f"--set {path}: {unknown('setting', key, fields)}")
-        inner: Any = fields[key].annotation
-    elif get_origin(annotation) is dict:
-        inner = get_args(annotation)[1]
-        if not _holds_more(inner):
-            key, rest = ".".join(keys), []
-    elif get_origin(annotation) is tuple:
-        return _put_in_list(get_args(annotation)[0], data, keys, text, path)
-    else:
-        raise ConfigError(f"--set {path}: there is nothing below {path.removesuffix('.' + '.'.join(keys))!r}")
-    if not isinstance(data, Mapping):
-        data = {}
-    return {**data, key: _put(inner, data.get(key), rest, text, path)}
+def put_value(schema: type[Strict], data: Mapping[str, Any], path: str, value: object, where: str) -> dict[str, Any]:
+    """The data with a value at a dotted path, as it is; `where` names it in errors."""
+    changed: dict[str, Any] = _Change(path, where, lambda _: value).put(schema, data)
+    return changed
 
 
-def _put_in_list(annotation: Any, data: Any, keys: list[str], text: str, path: str) -> list[Any]:
-    rows = list(data or ())
-    if not keys[0].isdecimal() or int(keys[0]) >= len(rows):
-        raise ConfigError(f"--set {path}: {keys[0]!r} is no place in a list of {len(rows)}, which are numbered from 0")
-    at = int(keys[0])
-    rows[at] = _put(annotation, rows[at], keys[1:], text, path)
-    return rows
+@dataclass(frozen=True)
+class _Change:
+    """A value for a dotted path; `value` makes it from what the schema wants there."""
+
+    path: str
+    where: str
+    value: Callable[[Any], Any]
+
+    def put(self, schema: type[Strict], data: Mapping[str, Any]) -> Any:
+        return self._put(schema, data, self.path.split("."))
+
+    def _put(self, annotation: Any, data: Any, keys: list[str]) -> Any:
+        annotation = _plain(annotation)
+        if not keys:
+            return self.value(annotation)
+        key, rest = keys[0], keys[1:]
+        if isinstance(annotation, type) and issubclass(annotation, Strict):
+            data = annotation.from_short({} if data is None else data)
+            fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
+            if key not in fields:
+                raise ConfigError(f"{self.where}: {unknown('setting', key, fields)}")
+            inner: Any = fields[key].annotation
+        elif get_origin(annotation) is dict:
+            inner = get_args(annotation)[1]
+            if not _holds_more(inner):
+                key, rest = ".".join(keys), []
+        elif get_origin(annotation) is tuple:
+            return self._put_in_list(get_args(annotation)[0], data, keys)
+        else:
+            above = self.path.removesuffix("." + ".".join(keys))
+            raise ConfigError(f"{self.where}: there is nothing below {above!r}")
+        if not isinstance(data, Mapping):
+            data = {}
+        return {**data, key: self._put(inner, data.get(key), rest)}
+
+    def _put_in_list(self, annotation: Any, data: Any, keys: list[str]) -> list[Any]:
+        rows = list(data or ())
+        if not keys[0].isdecimal() or int(keys[0]) >= len(rows):
+            raise ConfigError(f"{self.where}: {keys[0]!r} is no place in a list of {len(rows)}, which are numbered "
+                              "from 0")
+        at = int(keys[0])
+        rows[at] = self._put(annotation, rows[at], keys[1:])
+        return rows
 
 
 def _plain(annotation: Any) -> Any:
@@ -71,11 +92,11 @@ def _holds_more(annotation: Any) -> bool:
     return get_origin(annotation) in (dict, tuple) or (isinstance(annotation, type) and issubclass(annotation, Strict))
 
 
-def _value(annotation: Any, text: str, path: str) -> Any:
+def _value(annotation: Any, text: str, where: str) -> Any:
     """The text as YAML reads it; where the schema wants text, as it stands."""
     if annotation is str and text not in ("null", "~"):
         return text
     try:
-        return parse_yaml(f"value: {text}", f"--set {path}")["value"]
+        return parse_yaml(f"value: {text}", where)["value"]
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {path}: {text!r} is no value ({error})") from None
+        raise ConfigError(f"{where}: {text!r} is no value ({error})") from None

@@ -49,7 +49,7 @@ class ProcessTransport:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, group), daemon=True,
                                           name=f"moelab-worker-{number}")
-                with _ours_only():
+                with ours_only():
                     process.start()
                 theirs.close()
                 self._processes.append(process)
@@ -116,7 +116,7 @@ class ProcessTransport:
 
 
 @contextlib.contextmanager
-def _ours_only() -> Iterator[None]:
+def ours_only() -> Iterator[None]:
     """Workers started within import nothing of the user's: neither the script that runs, nor the current folder.
 
     A script without `if __name__ == "__main__"` would run again in each of them; a folder with a `moe/` of its own

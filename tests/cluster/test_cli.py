@@ -162,7 +162,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "generators", "traces",
-                         "runs"}
+                         "runs", "studies"}
     assert told["generators"]["balanced"] == "All experts alike."
     assert set(told["machines"]) == set(names("hardware"))
     assert {"embedded", "mixtral-8x7b"} <= set(told["models"])
@@ -171,7 +171,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[0].split()[0] == "demo"
 
 
-@pytest.mark.parametrize("kind", ["hardware", "policy", "precision", "run", "workload"])
+@pytest.mark.parametrize("kind", ["hardware", "policy", "precision", "run", "study", "workload"])
 def test_schema_is_json_schema_that_forbids_unknown_keys(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["schema", kind]) == 0
     schema = json.loads(capsys.readouterr().out)
