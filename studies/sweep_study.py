@@ -29,7 +29,8 @@ SETTLED: dict[str, Any] = {"transport": "local", "against": [], "workers": None,
 """What a sweep decides itself: each point is one policy's run in one process."""
 
 PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",
-         "workload", "workload.trace", "workload.prompts"}
+         "workload", "workload.trace", "workload.prompts", "workload.generator.fitted",
+         "workload.serving.recorded", "workload.serving.batcher", "workload.serving.batcher.name"}
 """Settings that may hold a path, which a study gives relative to its own file."""
 
 
@@ -145,13 +146,18 @@ class Point:
 
     @property
     def work(self) -> float:
-        """A guess of how long it takes beside other points: tokens that are routed, over all layers that there are."""
-        work = self.config.workload
-        prompt, output = (float(n) if isinstance(n, int) else 1.0
-                          for n in (getattr(work, "prompt_tokens", None), getattr(work, "output_tokens", None)))
-        requests = work.requests or work.batch
-        steps = output * -(-requests // work.batch) + requests * prompt / 64
-        return steps * (4 + min(work.batch, 64)) * (self.config.model.layers or 32)
+        """A guess of how long it takes beside other points: steps, times what a step's tokens add, times layers."""
+        work, serving = self.config.workload, self.config.workload.serving
+        if serving is not None:
+            requests = serving.requests or 1
+            batch = min(requests, serving.max_batch)
+            prompt, output = (length.mean if length is not None else 1.0
+                              for length in (serving.prompt_tokens, serving.output_tokens))
+        else:
+            requests, batch = work.requests or work.batch, work.batch
+            prompt, output = float(work.prompt_tokens or 1), float(work.output_tokens or 1)
+        steps = output * -(-requests // batch) + requests * prompt / 64
+        return steps * (4 + min(batch, 64)) * (self.config.model.layers or 32)
 
 
 def load_study(name: str | Path) -> Study:
@@ -178,7 +184,7 @@ def _rebased(path: str, value: Any, study: Path, run: Path) -> Any:
     if isinstance(value, Mapping):
         return {key: _rebased(f"{path}.{key}", inner, study, run) for key, inner in value.items()}
     if path in PATHS and isinstance(value, str) and study.absolute() != run.absolute() and (
-            "/" in value or value.endswith((".yaml", ".yml", ".py", ".npz"))):
+            "/" in value or value.endswith((".yaml", ".yml", ".py", ".npz", ".jsonl"))):
         return str(study.absolute() / value)
     return value
 
@@ -210,6 +216,12 @@ def _files(config: RunConfig) -> dict[str, Path]:
         files["trace"] = trace_path(work.trace, base)
     if work.prompts is not None:
         files["prompts"] = base / work.prompts
+    if work.generator is not None and work.generator.fitted is not None:
+        files["fitted"] = base / Path(work.generator.fitted).expanduser()
+    if work.serving is not None and work.serving.recorded is not None:
+        files["requests"] = base / work.serving.recorded
+    if work.serving is not None and work.serving.batcher.name.endswith(".py"):
+        files["batcher"] = base / work.serving.batcher.name
     return files
 
 

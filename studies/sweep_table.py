@@ -10,8 +10,8 @@ from cluster.observe.table import bytes_text, number_text, percent_text, time_te
 from emulation.errors import ConfigError, unknown
 from studies.sweep_rows import FAILED, OK, Row, column_names, coordinates
 
-SHOWN = ("makespan_s", "output_tokens_per_s", "ttft.p50_s", "tpot.p50_s", "decode.hit_rate", "memory.peak_bytes",
-         "bound.times")
+SHOWN = ("makespan_s", "output_tokens_per_s", "ttft.p50_s", "tpot.p50_s", "slo.share", "slo.requests_per_s",
+         "decode.hit_rate", "memory.peak_bytes", "bound.times")
 MOST = "output_tokens_per_s"
 
 
@@ -76,4 +76,4 @@ def _text(name: str) -> Callable[[Any], str]:
         return time_text
     if name.endswith("_bytes"):
         return bytes_text
-    return percent_text if name.endswith("_rate") else number_text
+    return percent_text if name.endswith(("_rate", "share")) else number_text

@@ -47,7 +47,7 @@ def test_listed_points_are_taken_with_every_combination_of_a_grid(tmp_path: Path
 def test_a_grid_has_as_many_points_as_combinations_whatever_the_order_of_its_axes(
         data: st.DataObject, tmp_path: Path) -> None:
     axes = {"seed": st.integers(0, 99), "workload.batch": st.integers(1, 9),
-            "workload.generator.skew": st.sampled_from([0.0, 0.6, 1.5]), "precision": st.sampled_from(["bf16", "int8"]),
+            "limits.steps": st.integers(1, 9), "precision": st.sampled_from(["bf16", "int8"]),
             "machine.options.units": st.integers(2, 4)}
     picked = data.draw(st.lists(st.sampled_from(sorted(axes)), min_size=1, max_size=3, unique=True))
     grid = {path: data.draw(st.lists(axes[path], min_size=1, max_size=3, unique=True)) for path in picked}
@@ -86,6 +86,21 @@ def test_paths_in_a_study_are_relative_to_it_and_workloads_are_read_by_name(tmp_
     (point,) = load_study(study).expand()
     assert Path(point.config.machine.name) == tmp_path / "my.yaml"
     assert (point.config.workload.output_tokens, point.config.workload.batch) == (512, 3)
+
+
+def test_served_points_change_with_their_requests_and_longer_ones_come_first(tmp_path: Path) -> None:
+    requests = tmp_path / "asked.jsonl"
+    requests.write_text('{"arrival_s": 0.0, "prompt_tokens": 2, "output_tokens": 2}\n')
+    served = {"workload": {"work": "synthetic", "generator": "balanced", "serving": {"recorded": "asked.jsonl"}}}
+    before = keys(tmp_path, set=served, grid={"seed": [1]})
+    requests.write_text(requests.read_text() * 2)
+    assert keys(tmp_path, set=served, grid={"seed": [1]}) != before
+    drawn = {"requests": 4, "prompt_tokens": 4, "output_tokens": 4}
+    grid = {"workload.serving.requests": [4, 8], "workload.serving.output_tokens": [4, {"mean": 9, "cv": 0.5}]}
+    study = written(tmp_path, set={"workload": {**served["workload"], "serving": drawn}}, grid=grid)
+    works = [point.work for point in load_study(study).expand()]
+    assert (works[0], works[3]) == (min(works), max(works))
+    assert len(set(works)) == 4
 
 
 def test_columns_are_flat() -> None:
