@@ -53,7 +53,7 @@ class Bound:
 
 class BoundInput:
     """The work of a run, collected step by step: `add_step`, then its MoE layers in order by `add_layer`, or at once by
-    `add_routed`."""
+    `add_routed` or `add_counts`."""
 
     def __init__(self, machine: Machine, model: Model, budget_bytes: Ints) -> None:
         self.costs = Costs(machine, model, budget_bytes)
@@ -102,14 +102,23 @@ class BoundInput:
 
     def add_routed(self, experts: Ints) -> None:
         """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""
-        ids = experts.astype(np.int64)
-        there = (ids != DROPPED) & (ids < self._experts)
-        layer = np.broadcast_to(np.arange(self._layers)[:, None], ids.shape)
-        key = (layer * self._experts + ids)[there]
-        self._counts[-1][:] = np.bincount(key, minlength=self._layers * self._experts).reshape(self._layers, -1)
-        visits = there.sum(axis=2)
-        self._distinct[-1][:, 0] = (visits > 0).sum(axis=0)
-        self._distinct[-1][:, 1] = visits.max(axis=0, initial=0)
+        first = np.arange(self._layers, dtype=np.int32)[:, None] * self._experts
+        if experts.size and experts.max() < self._experts and (experts.dtype.kind == "u" or experts.min() >= 0):
+            key = np.add(experts, first, dtype=np.int32).ravel()
+            tokens, most = np.full((2, self._layers), [[len(experts)], [experts.shape[2]]])
+        else:
+            ids = experts.astype(np.int32)
+            there = (ids != DROPPED) & (ids < self._experts)
+            visits = there.sum(axis=2)
+            key, tokens, most = (ids + first)[there], (visits > 0).sum(axis=0), visits.max(axis=0, initial=0)
+        counts = np.bincount(key, minlength=self._layers * self._experts).reshape(self._layers, -1)
+        self.add_counts(counts, tokens, most)
+
+    def add_counts(self, counts: Ints, tokens: Ints, most: Ints) -> None:
+        """The same from sums: tokens of each expert [moe_layers, experts]; tokens that visit any, and the most experts
+        that one token visits [moe_layers]."""
+        self._counts[-1][:] = counts
+        self._distinct[-1][:, 0], self._distinct[-1][:, 1] = tokens, most
 
     def _work_off(self) -> None:
         """Fold the collected steps into the sums."""

@@ -109,8 +109,9 @@ def _grouped(entries: Entries, total: Ints, code: Ints, parts: int, held: Floats
     names, inverse = np.unique(label[used], return_inverse=True)
     numbers[used] = inverse
     of = numbers[entries.layer, entries.expert]
-    key = np.stack([of, entries.tokens, entries.active, entries.early])
-    unique, where = np.unique(key, axis=1, return_inverse=True)
+    key = (of << 40) | (entries.tokens << 16) | (entries.active << 1) | entries.early
+    packed, where = np.unique(key, return_inverse=True)
+    unique = np.stack([packed >> 40, (packed >> 16) & 0xFFFFFF, (packed >> 1) & 0x7FFF, packed & 1])
     count, most = np.zeros(unique.shape[1], np.int64), np.zeros(unique.shape[1], np.int64)
     np.add.at(count, where.ravel(), entries.times)
     np.maximum.at(most, where.ravel(), entries.times)

@@ -45,13 +45,26 @@ class Rows:
     shared_ps: Ints
 
 
-def total(histogram: Ints, each_ps: Ints) -> Ints:
-    """histogram @ each_ps. In doubles where that is exact (every sum below 2^53 of them), since it is much faster."""
-    if float(histogram.sum(axis=1).max(initial=0)) * float(np.abs(each_ps).max(initial=0)) < 2.0 ** 53:
-        found: Ints = (histogram.astype(np.float64) @ each_ps.astype(np.float64)).astype(np.int64)
-        return found
-    exact: Ints = histogram @ each_ps
-    return exact
+class Histogram:
+    """How many experts of each row have each count of tokens, [rows, counts]."""
+
+    def __init__(self, times: Ints) -> None:
+        self.times, self._real = times, times.astype(np.float64)
+        self.active = times.sum(axis=1)
+        self._most = float(self.active.max(initial=0))
+
+    def total(self, each_ps: Ints) -> Ints:
+        """times @ each_ps. In doubles where that is exact (every sum below 2^53 of them), since it is much faster."""
+        if self._most * float(np.abs(each_ps).max(initial=0)) < 2.0 ** 53:
+            found: Ints = (self._real @ each_ps.astype(np.float64)).astype(np.int64)
+            return found
+        exact: Ints = self.times @ each_ps
+        return exact
+
+    def whole(self, rows: Rows, tokens: Ints) -> tuple[Ints, Ints]:
+        """How many experts have all tokens of their row, and where in `tokens` that count stands; [rows]."""
+        at = np.minimum(np.searchsorted(tokens, rows.tokens), len(tokens) - 1)
+        return self.times[np.arange(len(at)), at] * (tokens[at] == rows.tokens), at
 
 
 class Case(NamedTuple):
@@ -80,11 +93,13 @@ class Least:
         return least
 
     def _stretches_ps(self, rows: Rows) -> Ints:
-        unique, inverse = np.unique(rows.counts, return_inverse=True)
+        unique = np.flatnonzero(np.bincount(rows.counts.ravel()))
+        place = np.zeros(int(unique[-1]) + 1, np.int64)
+        place[unique] = np.arange(len(unique))
         height, width = len(rows.counts), len(unique)
-        key = np.arange(height)[:, None] * width + inverse.reshape(rows.counts.shape)
-        histogram = np.bincount(key.ravel(), minlength=height * width).reshape(height, width)
-        histogram, unique = histogram[:, unique > 0], unique[unique > 0]
+        key = np.arange(height)[:, None] * width + place[rows.counts]
+        times = np.bincount(key.ravel(), minlength=height * width).reshape(height, width)
+        histogram, unique = Histogram(times[:, unique > 0]), unique[unique > 0]
         if not len(unique):
             return rows.floor_ps
         most = rows.counts.max(axis=1)
@@ -106,7 +121,7 @@ class Least:
             if self._homes:
                 yield Case(True, few, many)
 
-    def _case_ps(self, case: Case, rows: Rows, histogram: Ints, tokens: Ints, lasts: Ints) -> Ints:
+    def _case_ps(self, case: Case, rows: Rows, histogram: Histogram, tokens: Ints, lasts: Ints) -> Ints:
         if self._costs.one_home and case == (True, 0, 0):
             return self._alone_at_home_ps(rows, histogram, tokens)
         if self._costs.one_home and case == (False, 1, 1):
@@ -115,24 +130,25 @@ class Least:
 
     # one device does it all: the lowering's own integers
 
-    def _alone_ps(self, kind: Kind, rows: Rows, histogram: Ints, tokens: Ints) -> Ints:
+    def _alone_ps(self, kind: Kind, rows: Rows, histogram: Histogram, tokens: Ints) -> Ints:
         """All runs in a row; rows are gathered wherever an expert has not all of them."""
         run, gathered = (np.array([self._costs.exact_run_ps(kind, n, flag) for n in tokens.tolist()])
                          for flag in (False, True))
-        whole = histogram * (tokens == rows.tokens[:, None])
-        return (total(histogram, gathered) - total(whole, gathered - run)) // kind.servers
+        whole, at = histogram.whole(rows, tokens)
+        alone: Ints = (histogram.total(gathered) - whole * (gathered - run)[at]) // kind.servers
+        return alone
 
-    def _alone_at_home_ps(self, rows: Rows, histogram: Ints, tokens: Ints) -> Ints:
+    def _alone_at_home_ps(self, rows: Rows, histogram: Histogram, tokens: Ints) -> Ints:
         kind, device = self._costs.homes[0], self._costs.homes[0].devices[0]
         lanes_ps = rows.kernels_ps + rows.shared_ps // kind.servers + self._alone_ps(kind, rows, histogram, tokens)
         each_ps, gather_ps = (self._costs.issue_ps(device, *of) for of in
                               (("expert", "scatter", "record"), ("gather",)))
-        active, whole = histogram.sum(axis=1), (histogram * (tokens == rows.tokens[:, None])).sum(axis=1)
+        active, (whole, _) = histogram.active, histogram.whole(rows, tokens)
         issued_ps = np.where(rows.issued_ps > 0, rows.issued_ps + active * each_ps + (active - whole) * gather_ps, 0)
         least: Ints = np.maximum(lanes_ps, issued_ps)
         return least
 
-    def _alone_on_unit_ps(self, rows: Rows, histogram: Ints, tokens: Ints) -> Ints:
+    def _alone_on_unit_ps(self, rows: Rows, histogram: Histogram, tokens: Ints) -> Ints:
         found = []
         for kind in self._costs.units:
             fixed = np.array([self._costs.fixed_ps(kind, n) for n in rows.tokens.tolist()])
@@ -150,7 +166,7 @@ class Least:
         least: Floats = np.minimum.reduce(each)
         return least
 
-    def _balanced_ps(self, case: Case, rows: Rows, histogram: Ints, tokens: Ints, lasts: Ints) -> Ints:
+    def _balanced_ps(self, case: Case, rows: Rows, histogram: Histogram, tokens: Ints, lasts: Ints) -> Ints:
         costs = self._costs
         bounds = [rows.kernels_ps + self._longest_ps(case, tokens)[lasts]]
         fixed_ps = np.zeros_like(rows.kernels_ps)
@@ -169,7 +185,7 @@ class Least:
             unit_ps = rows.kernels_ps + fixed_ps - spared_unit
             if home is None:
                 assert unit is not None
-                bounds.append(unit_ps + total(histogram, np.floor(unit).astype(np.int64)))
+                bounds.append(unit_ps + histogram.total(np.floor(unit).astype(np.int64)))
                 continue
             home_ps = rows.kernels_ps + self._home_constant_ps(case, rows) - spared_home
             bounds += self._weighed(home_ps, home, unit_ps, unit, histogram, tokens)
@@ -182,14 +198,14 @@ class Least:
         least: Ints = np.maximum.reduce(bounds)
         return least
 
-    def _weighed(self, home_ps: Ints, home: Floats, unit_ps: Ints, unit: Floats | None, histogram: Ints,
+    def _weighed(self, home_ps: Ints, home: Floats, unit_ps: Ints, unit: Floats | None, histogram: Histogram,
                  tokens: Ints) -> list[Ints]:
         if unit is None:
-            return [home_ps + total(histogram, np.floor(home).astype(np.int64))]
+            return [home_ps + histogram.total(np.floor(home).astype(np.int64))]
         found = []
         for a in self._weights(home, unit, tokens):
             each = np.floor(np.minimum(a * home, (1 - a) * unit)).astype(np.int64)
-            found.append(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1 + total(histogram, each))
+            found.append(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1 + histogram.total(each))
         return found
 
     def _weights(self, home: Floats, unit: Floats, tokens: Ints) -> list[float]:

@@ -33,8 +33,8 @@ class Uses:
 
     def __init__(self, layers: int, experts: int) -> None:
         self._shape = (layers, experts)
-        self._keys = np.zeros(0, np.int64)
-        self._count = np.zeros(0, np.int64)
+        self._keys: list[Ints] = [np.zeros(0, np.int64)]
+        self._count: list[Ints] = [np.zeros(0, np.int64)]
         self.steps = 0
 
     def add(self, counts: Ints, early: list[tuple[int, int, Ints]]) -> None:
@@ -47,10 +47,8 @@ class Uses:
             ran = np.flatnonzero(row)
             keys.append(self._key(np.full_like(ran, moe), ran, row[ran], np.ones_like(ran), np.ones_like(ran)))
         new, times = np.unique(np.concatenate(keys), return_counts=True)
-        self._keys, inverse = np.unique(np.concatenate([self._keys, new]), return_inverse=True)
-        both = np.concatenate([self._count, times])
-        self._count = np.zeros(len(self._keys), np.int64)
-        np.add.at(self._count, inverse, both)
+        self._keys.append(new)
+        self._count.append(times)
 
     def _key(self, layer: Ints, expert: Ints, tokens: Ints, active: Ints, early: Ints) -> Ints:
         low, high = rounded(tokens, EXACT_TOKENS, up=False), rounded(active, EXACT_ACTIVE, up=True)
@@ -58,9 +56,14 @@ class Uses:
 
     def entries(self) -> Entries:
         """All counts; sorted by layer and expert."""
-        keys = self._keys
+        if len(self._keys) > 1:
+            every, count = np.concatenate(self._keys), np.concatenate(self._count)
+            order = np.argsort(every, kind="stable")  # a merge of ascending runs
+            first = np.flatnonzero(np.diff(every[order], prepend=-1))
+            self._keys, self._count = [every[order][first]], [np.add.reduceat(count[order], first)]
+        keys = self._keys[0]
         layer, expert = np.divmod(keys >> 40, self._shape[1])
-        return Entries(layer, expert, (keys >> 16) & 0xFFFFFF, (keys >> 1) & 0x7FFF, keys & 1, self._count)
+        return Entries(layer, expert, (keys >> 16) & 0xFFFFFF, (keys >> 1) & 0x7FFF, keys & 1, self._count[0])
 
 
 def rounded(values: Ints, exact: int, *, up: bool) -> Ints:
