@@ -1,5 +1,6 @@
 """What was read from a file, kept until the file changes: points of a sweep share machines, traces and digests."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import wraps
@@ -36,3 +37,10 @@ def kept(most: int) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Co
         return reading
 
     return remembering
+
+
+@kept(most=256)
+def file_sha256(path: Path) -> bytes:
+    """The SHA-256 of what a file holds."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -18,7 +18,7 @@ from cluster.config.quantities import confidence, provenance
 from cluster.config.reading import policy_target, with_constants
 from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
 from cluster.config.serving import Length
-from cluster.kept import kept
+from cluster.kept import file_sha256, kept
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
@@ -95,13 +95,7 @@ class Setup:
 
 
 def _sha256(paths: list[Path]) -> str:
-    return hashlib.sha256(b"".join(map(_file_digest, paths))).hexdigest()
-
-
-@kept(most=256)
-def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return hashlib.sha256(b"".join(map(file_sha256, paths))).hexdigest()
 
 
 @kept(most=2)

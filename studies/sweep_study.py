@@ -1,10 +1,9 @@
 """A study: one run, and what of it varies, as a grid, as a list of points, or as both."""
 
-import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from cluster.config.overrides import put_value
 from cluster.config.quantities import Strict, refuse
 from cluster.config.reading import load_workload
 from cluster.config.run import EMBEDDED, RunConfig
+from cluster.kept import file_sha256
 from cluster.observe.digest import canonical, sha256
 from cluster.resolve import EMBEDDED_FOLDER
 from cluster.run import HOST_KEYS
@@ -99,7 +99,6 @@ class Study(Strict):
     def expand(self) -> "list[Point]":
         """Every point once, in the order of the file; refuses one that is no run, with its coordinates."""
         base, folder, stem = self._base()
-        digest = cache(_file_digest)
         workload = cache(load_workload)
         found: dict[str, Point] = {}
         for changes in self._combinations():
@@ -113,7 +112,7 @@ class Study(Strict):
                 data = put_value(RunConfig, data, path, mine, where)
             config = validate(RunConfig, data, where).placed(stem, folder)
             try:
-                key = fingerprint(config, digest)
+                key = fingerprint(config)
             except MoelabError as error:
                 raise type(error)(f"{where}: {error}") from None
             found.setdefault(key, Point(key, at, config))
@@ -189,9 +188,9 @@ def _rebased(path: str, value: Any, study: Path, run: Path) -> Any:
     return value
 
 
-def fingerprint(config: RunConfig, digest: Callable[[Path], str]) -> str:
+def fingerprint(config: RunConfig) -> str:
     """SHA-256 of a run's config and of the small files that it names: the same run has the same one anywhere."""
-    files = {name: digest(path) for name, path in _files(config).items()}
+    files = {name: _file_digest(path) for name, path in _files(config).items()}
     return sha256(canonical({"config": config.model_dump(mode="json", exclude=HOST_KEYS), "files": files}))
 
 
@@ -227,7 +226,4 @@ def _files(config: RunConfig) -> dict[str, Path]:
 
 def _file_digest(path: Path) -> str:
     """SHA-256 of a file, or that there is none: what is wrong with that, the run tells."""
-    if not path.is_file():
-        return "absent"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path).hex() if path.is_file() else "absent"
