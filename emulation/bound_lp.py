@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from emulation.bound_costs import Costs, Kind
 from emulation.bound_program import Program, Relaxation, least
 from emulation.bound_uses import Entries, Totals, Uses
+from emulation.bound_ways import alike, both, held, least_over
 from emulation.ledger import Start
 from emulation.units import PS_PER_S
 
@@ -251,40 +252,20 @@ def _links(program: Program, costs: Costs, totals: Totals, groups: Groups, where
     machine = costs.machine
     expert_ps = costs.expert_bytes * PS_PER_S
     row_ps = costs.row_bytes * PS_PER_S / totals.most
-
-    def held(a: int, b: int, *, copies: bool) -> dict[int, float]:
-        """Lane -> seconds a byte."""
-        route = machine.routes[a, b]
-        found: dict[int, float] = {}
-        for link in route:
-            found[link.lane] = max(found.get(link.lane, 0.0), 1.0 / link.bytes_per_s)
-        if copies:
-            slowest = max(1.0 / link.bytes_per_s for link in route)
-            for lane in (*machine.devices[a].copy_lanes, *machine.devices[b].copy_lanes):
-                found[lane] = max(found.get(lane, 0.0), slowest)
-        return found
-
-    moves = {key: [held(a, b, copies=True) for a, b in _pairs(costs, where, *key)] for key in flows}
-    visits = {number: [[held(home, d, copies=False), held(d, home, copies=False)]
-                       for d in kind.devices for home in machine.homes
-                       if (home, d) in machine.routes and (d, home) in machine.routes]
-              for number, kind in enumerate(costs.kinds) if not kind.home}
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for lane in sorted({lane for ways in moves.values() for way in ways for lane in way}
-                       | {lane for ways in visits.values() for way in ways for one in way for lane in one}):
-        seen = [tuple(sorted(way.get(lane, 0.0) for way in ways)) for ways in moves.values()]
-        seen += [tuple(sorted(sum(one.get(lane, 0.0) for one in way) for way in ways)) for ways in visits.values()]
-        alike.setdefault((machine.lanes[lane].servers, *seen), []).append(lane)
-    for (servers, *_), lanes in alike.items():
-        assert isinstance(servers, int)
+    ways = [[held(machine, a, b, copies=True) for a, b in _pairs(costs, where, *key)] for key in flows]
+    visited = [number for number, kind in enumerate(costs.kinds) if not kind.home]
+    ways += [[both(held(machine, home, d, copies=False), held(machine, d, home, copies=False))
+              for d in costs.kinds[number].devices for home in machine.homes
+              if (home, d) in machine.routes and (d, home) in machine.routes] for number in visited]
+    sets = alike(machine, ways)
+    least_s = least_over(sets, ways)
+    for at, lanes in enumerate(sets):
         terms: list[tuple[Ints | int, Floats | float]] = []
-        for key, ways in moves.items():
-            each = min(sum(way.get(lane, 0.0) for lane in lanes) for way in ways) * expert_ps
-            terms.append((flows[key], -each / scale))
-        for number, both in visits.items():
-            each = min(sum(one.get(lane, 0.0) for one in way for lane in lanes) for way in both) * row_ps
-            terms.append((n[number], -each * groups.tokens.astype(np.float64) / scale))
-        width = float(len(lanes) * servers)
+        for key, each in zip(flows, least_s, strict=False):
+            terms.append((flows[key], -(each[at] * expert_ps) / scale))
+        for number, each in zip(visited, least_s[len(flows):], strict=True):
+            terms.append((n[number], -(each[at] * row_ps) * groups.tokens.astype(np.float64) / scale))
+        width = float(len(lanes) * machine.lanes[lanes[0]].servers)
         names = ", ".join(machine.lanes[lane].name for lane in lanes)
         program.row(f"the link lane {names}", width * (totals.first_ps + totals.last_ps) / scale, (t, width), *terms)
     for number, kind in enumerate(costs.kinds):
