@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
 export HF_HUB_OFFLINE := 1
 export PYTHON
 
-.PHONY: help setup demo test lint types format families fast slow ray soak count clean
+.PHONY: help setup demo test lint types format families fast slow ray soak bench count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ ray: setup  ## the tests that start Ray
 
 soak: setup  ## the tests that take minutes; never in CI
 	@$(PY) -m pytest -m soak --timeout 3600
+
+bench: setup  ## measure speed on this machine: one table, and out/bench.json
+	@.venv/bin/moelab bench all
 
 count: setup  ## lines of code by package, and the longest files
 	@$(PY) deploy/ci/count.py

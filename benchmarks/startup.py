@@ -1,56 +1,84 @@
-"""How long a run takes from nothing: on each transport, and beside Ray's own floor in the same run.
+"""How long a run takes from nothing: on each transport, beside Ray's own floor, and to the first timed operation.
 
-    python benchmarks/startup.py [REPEATS]
+    moelab bench startup
 
-The floor is a Ray cluster's start, as many actors that only import torch as the run has, and its shutdown.
+The floor is a Ray cluster's start, as many actors that only import torch as the run has, and its shutdown. A replay
+needs neither torch nor Ray: what it takes until its engine is given its first operations is a figure of its own.
 """
 
-import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
-from statistics import median
+from collections.abc import Sequence
+from typing import Any
 
-MOELAB = [sys.executable, "-c", "from cluster.main import main; main()"]
-FLOOR = "from cluster.transports.ray import floor; import json; print(json.dumps(floor({actors})))"
+from benchmarks.harness import MOELAB, ROOT, Folder, Spread, figure, host
+
+FLOOR = "from cluster.transports.ray import floor; floor({actors})"
+FIRST = """
+import os, sys, time
+from actors.scheduler import Scheduler
+def first(self):
+    print(time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
+    os._exit(0)
+Scheduler._submit = first
+from cluster.main import main
+main()
+"""
+"""A replay that stops where the engine would get its first operations, and says when that was."""
 ACTORS = 6
 """Of the demo: a scheduler and five devices."""
+TRANSPORTS = ("local", "processes", "ray")
+TARGETS = {"local": 5.0, "ray": 15.0, "first_operation": 1.0}
+
+
+def seconds(command: Sequence[str]) -> float:
+    """Of a command in a process of its own, from its start to its end."""
+    began = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
 def run_s(transport: str) -> float:
-    """The demo's first policy, from the start of its process to its end."""
-    folder = tempfile.mkdtemp()
-    begin = time.perf_counter()
-    subprocess.run([*MOELAB, "run", "demo", "--transport", transport, "--set", "against=[]", "--out",
-                    str(Path(folder) / "out")], check=True, capture_output=True)
-    taken = time.perf_counter() - begin
-    shutil.rmtree(folder)
-    return taken
+    """The demo's first policy."""
+    with Folder() as folder:
+        return seconds([*MOELAB, "run", "demo", "--transport", transport, "--set", "against=[]", "--out",
+                        str(folder / "out")])
+
+
+def first_operation_s() -> float:
+    """From process start to the first operation of the replay benchmark's run."""
+    with Folder() as folder:
+        began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        said = subprocess.run([sys.executable, "-c", FIRST, "run", str(ROOT / "benchmarks" / "replay.yaml"), "--out",
+                               str(folder / "out")], cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(said.stdout.split()[-1]) - began
 
 
 def floor_s() -> float:
-    """Ray's own part, in a process of its own."""
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", FLOOR.format(actors=ACTORS)], check=True, capture_output=True)
-    return time.perf_counter() - begin
+    """Ray's own part."""
+    return seconds([sys.executable, "-c", FLOOR.format(actors=ACTORS)])
 
 
-def main() -> None:
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    taken: dict[str, list[float]] = {"local": [], "processes": [], "ray_floor": [], "ray": []}
+def bench_startup(repeats: int = 3, transports: Sequence[str] = TRANSPORTS) -> dict[str, Any]:
+    """Seconds by case, in turn."""
+    taken: dict[str, list[float]] = {}
     for _ in range(repeats):
-        for transport in ("local", "processes"):
-            taken[transport].append(run_s(transport))
-        taken["ray_floor"].append(floor_s())
-        taken["ray"].append(run_s("ray"))
-    rows = {name: {"median_s": round(median(values), 2), "all_s": [round(v, 2) for v in values]}
-            for name, values in taken.items()}
-    over = [ray - floor for ray, floor in zip(taken["ray"], taken["ray_floor"], strict=True)]
-    print(json.dumps({**rows, "ray_over_floor_s": [round(v, 2) for v in over]}, indent=1))
+        taken.setdefault("first_operation", []).append(first_operation_s())
+        for transport in transports:
+            if transport == "ray":
+                taken.setdefault("ray_floor", []).append(floor_s())
+            taken.setdefault(transport, []).append(run_s(transport))
+    cases = {name: Spread.of(values).json() for name, values in taken.items()}
+    if "ray" in taken:
+        cases["ray_over_floor"] = Spread.of(
+            ray - floor for ray, floor in zip(taken["ray"], taken["ray_floor"], strict=True)).json()
+    return {"bench": "startup", "host": host(), "targets_s": TARGETS, "seconds": cases}
 
 
-if __name__ == "__main__":
-    main()
+def rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The report as lines of the table."""
+    return [figure("startup", name.replace("_", " "), "seconds", Spread(**found),
+                   note=f"target {TARGETS[name]:g}" if name in TARGETS else "")
+            for name, found in report["seconds"].items()]
+

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from cluster.commands import check, doctor, listing, run, schema, sweep, trace
+from cluster.commands import bench, check, doctor, listing, run, schema, sweep, trace
 from emulation.errors import InputError, MoelabError, PlanError
 
 INTERNAL = 70
@@ -34,6 +34,7 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()

@@ -172,7 +172,8 @@ class OneRun:
                             policy=self.target.name, provenance=constants, hashes=setup.hashes,
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=setup.approximations, bound=self._bound(), text=text or None,
-                            service=self._service(), host={**self.transport.describe(), "versions": versions()})
+                            service=self._service(), host={**self.transport.describe(), "versions": versions(),
+                                                "operations": self.scheduler.engine.next_serial})
 
     def _bound(self) -> dict[str, object]:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps."""

@@ -201,8 +201,12 @@ class Answer(Part):
 
 
 class Host(Part):
-    """What depends on the host and not on the run: all that the digest leaves out."""
+    """What depends on the host and not on the run: all that the digest leaves out.
 
+    operations: how many the engine timed.
+    """
+
+    operations: int = 0
     transport: str = "local"
     workers: int = 0
     ports: dict[str, int] = {}

@@ -28,7 +28,7 @@ from emulation.view import Pairs, Routing, Step
 
 from .conftest import EXPERTS, LAYERS, OUTPUTS, PROMPTS, PROVENANCE, feed, machine, model, policy_of, result_of, run
 
-HOST_KEYS = ("lag", "paths", "ports", "restarts", "times", "transport", "versions", "workers")
+HOST_KEYS = ("lag", "operations", "paths", "ports", "restarts", "times", "transport", "versions", "workers")
 
 
 def changed_lanes() -> dict[str, Machine]:
@@ -155,7 +155,7 @@ def test_the_digest_leaves_out_the_host_and_nothing_else(small: Result) -> None:
     assert tuple(sorted(schema.Host.model_fields)) == HOST_KEYS
     assert tuple(sorted(json.loads(small.to_json())["host"])) == HOST_KEYS
     others: dict[str, Any] = {
-        "transport": "ray", "workers": 8, "ports": {"gcs": 6379}, "paths": {"out": "/elsewhere"},
+        "operations": 9, "transport": "ray", "workers": 8, "ports": {"gcs": 6379}, "paths": {"out": "/elsewhere"},
         "times": {"wall_s": 1.5}, "versions": {"numpy": "2.4"}, "restarts": 1, "lag": {"max_s": 0.25}}
     assert tuple(sorted(others)) == HOST_KEYS
     for key, value in others.items():
