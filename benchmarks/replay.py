@@ -71,7 +71,7 @@ def record(path: Path, size: Size) -> None:
     setup = resolve(load_run(str(RUN), settings(Case("h200-host", "expert_parallel", "synthetic"), size, path)))
     generator = setup.config.workload.generator
     assert generator is not None
-    router = Router(setup.model, generator.name, setup.config.seed, generator.skew)
+    router = Router(setup.model, generator.kind(setup.config.folder), setup.config.seed)
     steps = list(static_steps([Request(TOKENS - 1, 2)] * SEQUENCES))
     write_trace(path, synthetic_trace(setup.model, router, steps))
 
