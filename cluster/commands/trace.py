@@ -12,7 +12,7 @@ from cluster.commands.show import console
 app = typer.Typer(no_args_is_help=True, help="Record, inspect and convert routing traces.", rich_markup_mode=None)
 
 Source = Annotated[str, typer.Argument(metavar="TRACE", help="A trace by name (`moelab list traces`) or path.")]
-To = Annotated[Path, typer.Option("--out", metavar="FILE", help="The trace file (.npz) to write.")]
+To = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The trace file (.npz) to write.")]
 
 
 @app.command()
@@ -66,6 +66,37 @@ def info(trace: Source, as_json: Json = False) -> None:
     for key, value in told.items():
         shown = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         screen.print(f"{key:{width}}  {shown}".rstrip(), markup=False, highlight=False)
+
+
+@app.command()
+def fit(trace: Source,
+        out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The fitted generator to write.")],
+        seed: Annotated[int, typer.Option(min=0, help="Of what is generated while fitting.")] = 0,
+        as_json: Json = False) -> None:
+    """Find a generator whose routing is like a trace's, for models of any shape: `generator: {fitted: FILE}`."""
+    from cluster.config.names import trace_path
+    from cluster.observe.files import write_whole
+    from workloads.routing.fit import fit as fitted
+    from workloads.routing.fit import generated, head
+    from workloads.routing.fitted import fitted_text
+    from workloads.statistics import info as described
+    from workloads.traces import read_trace
+
+    recorded = head(read_trace(trace_path(trace, Path())))
+    of = fitted(recorded, seed)
+    told, again = described(recorded), described(generated(recorded, of, seed + 1))
+    text = fitted_text(of, {"of": trace, "recorded": told, "generated": again})
+    write_whole(out.parent, {out.name: lambda file: file.write(text.encode())})
+    if as_json:
+        print(json.dumps({"recorded": told, "generated": again}, indent=2))
+        return
+    screen = console()
+    measured = [name for name, value in told.items() if isinstance(value, float) and again[name] is not None]
+    width = max(map(len, measured))
+    screen.print(f"{'':{width}}  recorded  generated", markup=False, highlight=False)
+    for name in measured:
+        screen.print(f"{name:{width}}  {told[name]:8.3f}  {again[name]:9.3f}", markup=False, highlight=False)
+    print(f"{out}: generator of {len(of.layers)} layers, fitted to {told['tokens']} tokens")
 
 
 @app.command()

@@ -17,7 +17,8 @@ MOST = 65535
 def fitted_text(of: Fitted, told: Mapping[str, Any]) -> str:
     """A fitted generator as text, with what is told of it: where it is from, and its statistics."""
     layers = [{"repeat": layer.repeat, "pair": layer.pair, "ranks": list(layer.ranks)} for layer in of.layers]
-    head = json.dumps({"fitted_version": FITTED_VERSION, **told, "experts": of.experts, "share": of.share}, indent=1)
+    head = json.dumps({"fitted_version": FITTED_VERSION, **told, "experts": of.experts, "share": of.share,
+                       "by_phase": of.by_phase}, indent=1)
     rows = ",\n".join("  " + json.dumps(layer) for layer in layers)
     return f'{head[:-2]},\n "layers": [\n{rows}\n ]\n}}\n'
 
@@ -39,8 +40,14 @@ def read_fitted(path: Path) -> Fitted:
     layers = data.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= MOST:
         raise InputError(f"{path}: layers is no list of at least one layer")
-    return Fitted(experts=int(_number(path, data, "experts", 1, MOST)), share=_number(path, data, "share", 0, 1),
-                  layers=tuple(_layer(f"{path}: layer {i}", layer) for i, layer in enumerate(layers)))
+    fitted = tuple(_layer(f"{path}: layer {i}", layer) for i, layer in enumerate(layers))
+    if not isinstance(data.get("by_phase"), bool):
+        raise InputError(f"{path}: by_phase is {data.get('by_phase')!r}; it must be true or false")
+    if type(data.get("experts")) is not int or not 1 <= data["experts"] <= len(fitted[0].ranks):
+        raise InputError(f"{path}: experts is {data.get('experts')!r}; it must be a whole number from 1 to "
+                         f"{len(fitted[0].ranks)}")
+    return Fitted(by_phase=data["by_phase"], experts=data["experts"], share=_number(path, data, "share", 0, 1),
+                  layers=fitted)
 
 
 def _layer(where: str, data: object) -> FittedLayer:
@@ -56,6 +63,6 @@ def _layer(where: str, data: object) -> FittedLayer:
 
 def _number(where: object, data: Mapping[str, Any], name: str, least: float, most: float) -> float:
     value = data.get(name)
-    if not isinstance(value, int | float) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise InputError(f"{where}: {name} is {value!r}; it must be a number from {least} to {most}")
     return float(value)

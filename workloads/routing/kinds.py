@@ -26,8 +26,8 @@ class Kind:
     name: ClassVar[str]
     skew: float = 0.0
 
-    def members(self) -> int:
-        """Experts of a preferred set; 0 where there is none."""
+    def members(self, experts: int) -> int:
+        """Experts of a preferred set, of so many in a layer; 0 where there is none."""
         return 0
 
     def preference(self) -> float:
@@ -77,7 +77,7 @@ class HotSet(Kind):
     experts: int
     share: float = 0.5
 
-    def members(self) -> int:
+    def members(self, experts: int) -> int:
         return self.experts
 
     def preference(self) -> float:
@@ -142,14 +142,22 @@ class Fitted(Affinity):
     """What `moelab trace fit` found, for a model of any shape.
 
     Layer l of L follows layer l * M // L of the M fitted ones. Chances over ranks are a density: of more or fewer
-    experts, each has what falls on its part of the ranks.
+    experts, each has what falls on its part of the ranks; a sequence's set is the same part of them.
+    by_phase: a sequence has a set for prefill and another one for decode.
     """
 
     name = "fitted"
     layers: tuple[FittedLayer, ...]
+    by_phase: bool = False
 
-    def members(self) -> int:
-        return self.experts if self.share else 0
+    def members(self, experts: int) -> int:
+        if not self.share:
+            return 0
+        fitted = len(self.layers[0].ranks)
+        return max(1, (2 * self.experts * experts + fitted) // (2 * fitted))
+
+    def groups(self, root: int, step: Step) -> Ints:
+        return 2 * step.sequence + step.phase if self.by_phase else step.sequence.astype(np.int64)
 
     def _of(self, layer: int, layers: int) -> FittedLayer:
         return self.layers[layer * len(self.layers) // layers]

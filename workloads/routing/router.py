@@ -1,5 +1,6 @@
 """Seeded routing for any step of a model."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +12,7 @@ from emulation.trace import StepRouting
 from emulation.view import Step
 from workloads.routing import chances, draw
 from workloads.routing.chances import Ids
-from workloads.routing.draw import Source
+from workloads.routing.draw import Ints, Source
 from workloads.routing.kinds import Kind, kind
 
 
@@ -24,16 +25,12 @@ class Router:
 
     def __init__(self, model: Model, generator: Kind | str, seed: int, **parameters: Any) -> None:
         of = kind(generator, **parameters) if isinstance(generator, str) else generator
-        if of.members() > model.experts:
-            raise ConfigError(f"generator {of.name}: a set of {of.members()} experts is more than the {model.experts} "
+        if (members := of.members(model.experts)) > model.experts:
+            raise ConfigError(f"generator {of.name}: a set of {members} experts is more than the {model.experts} "
                               f"that {model.name} has in a layer")
         self.generator = of
         self._source = source(of, len(model.moe_layers), model.experts, model.top_k, seed)
-        if find_spec("numba"):
-            from workloads.routing import compiled_draw
-            self._draw = compiled_draw.draw
-        else:
-            self._draw = draw.draw
+        self._draw = working_draw()
 
     def route(self, step: Step) -> StepRouting:
         """The routing of a step. Ids lie layer by layer in memory, so each layer's are contiguous; weights are equal,
@@ -45,6 +42,14 @@ class Router:
         return StepRouting(experts, np.broadcast_to(np.float32(1.0 / source.top_k), experts.shape))
 
 
+def working_draw() -> Callable[[Source, Ids, Ints, Ints, Ints], None]:
+    """The compiled draws where numba is installed, and the specification elsewhere."""
+    if find_spec("numba") is None:
+        return draw.draw
+    from workloads.routing import compiled_draw
+    return compiled_draw.draw
+
+
 def source(of: Kind, layers: int, experts: int, top_k: int, seed: int) -> Source:
     """What a generator draws from, for a model of this shape."""
     root, *keys = np.random.SeedSequence(seed).generate_state(2 * layers + 1, np.uint64).tolist()
@@ -54,7 +59,7 @@ def source(of: Kind, layers: int, experts: int, top_k: int, seed: int) -> Source
     by_rank = [of.ranks(layer, layers, experts) for layer in range(layers)] if of.name == "fitted" else (
         [of.ranks(0, layers, experts)] * layers)
     return Source(root, np.array(keys[:layers], np.uint64), chances.tables(by_rank, order), top_k,
-                  np.array(repeat, np.uint64), np.array(pair, np.uint64), partners(order), of.members(),
+                  np.array(repeat, np.uint64), np.array(pair, np.uint64), partners(order), of.members(experts),
                   chances.threshold(of.preference()))
 
 
