@@ -136,9 +136,8 @@ def serve(setup: Setup, capacity_blocks: NDArray[np.int64]) -> Served:
 
 def router_of(setup: Setup) -> Router:
     """The generator that the workload names."""
-    generator = setup.config.workload.generator
-    assert generator is not None
-    return Router(setup.model, generator.kind(setup.config.folder), setup.config.seed)
+    assert setup.generator is not None
+    return Router(setup.model, setup.generator, setup.config.seed)
 
 
 def static_batches(work: Workload) -> list[list[Request]]:

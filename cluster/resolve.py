@@ -28,6 +28,8 @@ from emulation.view import Setting
 from moe.shapes import ModelShape, from_config, load_shape, read_config
 from workloads.recorded import read_requests
 from workloads.requests import Arrivals, Lengths, Prefixes, Requests, coming, draw
+from workloads.routing.kinds import Kind
+from workloads.routing.router import fits
 from workloads.traces import read_trace
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "moe" / "embedded"
@@ -65,6 +67,7 @@ class Setup:
     prompts: Path | None
     routing: Trace | None
     requests: Requests | None = None
+    generator: Kind | None = None
 
     @property
     def kv_capacity_bytes(self) -> int | None:
@@ -83,10 +86,12 @@ class Setup:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files that a run reads: its trace, its prompts, its requests, its checkpoint."""
+        """SHA-256 of the files that a run reads: its trace, generator, prompts, requests, checkpoint."""
         serving = self.config.workload.serving
         recorded = None if serving is None or serving.recorded is None else self.config.folder / serving.recorded
-        files = {"trace": self.trace, "prompts": self.prompts, "requests": recorded}
+        drawn = self.config.workload.generator
+        files = {"trace": self.trace, "prompts": self.prompts, "requests": recorded,
+                 "generator": drawn.file(self.config.folder) if drawn is not None else None}
         hashes = {name: _sha256([path]) for name, path in files.items() if path is not None}
         if self.checkpoint is not None:
             weights = sorted(self.checkpoint.glob("*.safetensors"))
@@ -120,7 +125,7 @@ def resolve(config: RunConfig) -> Setup:
     machine = build_machine(hardware, options, precision.compute, Path(config.machine.name).stem)
     model = build_model(shape, precision)
     rows = provenance("hardware", hardware) + provenance("precision", precision)
-    trace = trace_path(config.workload.trace, base) if config.workload.trace else None
+    drawn, trace = config.workload.generator, trace_path(config.workload.trace, base) if config.workload.trace else None
     setup = Setup(config, hardware, options, precision, shape, machine, model,
                   tuple(_target(choice, base) for choice in (config.policy, *config.against)), rows,
                   confidence([row for row in rows if row["path"].startswith("hardware.")]),
@@ -128,7 +133,7 @@ def resolve(config: RunConfig) -> Setup:
                   checkpoint, trace,
                   _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
                   fitting(model, _trace(_existing(trace, "trace"))) if trace else None,
-                  requests_of(config, base))
+                  requests_of(config, base), None if drawn is None else fits(model, drawn.kind(base)))
     check_capacity(setup)
     return setup
 

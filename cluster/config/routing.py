@@ -50,10 +50,15 @@ class Generator(Strict):
             raise refuse(f"generator {self.name} needs {missing[0]}")
         return self
 
+    def file(self, folder: Path) -> Path | None:
+        """The file of a fitted generator."""
+        return folder / Path(self.fitted).expanduser() if self.fitted is not None else None
+
     def kind(self, folder: Path) -> Kind:
         """The generator; a path in it is relative to `folder`."""
-        if self.fitted is not None:
-            return read_fitted(folder / Path(self.fitted).expanduser())
+        path = self.file(folder)
+        if path is not None:
+            return read_fitted(path)
         return kind(self.name, **self.model_dump(exclude={"name"}, exclude_none=True))
 
 

@@ -1,5 +1,6 @@
 """The command line: documented exit codes, one sentence on stderr, nothing slow before it is needed."""
 
+import hashlib
 import json
 import os
 import resource
@@ -77,6 +78,9 @@ def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     (["trace", "record", "mixtral_edge", "--out", "x.npz"], 2, "recorded from real weights"),
     (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "8"], 3, "there is no file"),
     (["trace", "convert", "nope.npy", "--out", "x.npz", "--model", "m", "--experts", "0"], 2, "experts"),
+    (["trace", "fit", "nope", "-o", "x.json"], 2, "unknown trace 'nope'"),
+    (["check", "qwen3_cxl", "--set", "workload.generator={fitted: nope.json}"], 3, "there is no fitted generator"),
+    (["check", "qwen3_cxl", "--set", "workload.generator={name: hot_set, experts: 200}"], 2, "more than the 128"),
 ])
 def test_a_mistake_is_one_sentence_with_its_exit_code(
         arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +91,25 @@ def test_a_mistake_is_one_sentence_with_its_exit_code(
     assert err.count("\n") == 1
     assert told in err
     assert "Traceback" not in err
+
+
+def test_a_fitted_generator_drives_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fitted = tmp_path / "like.json"
+    assert enter(["trace", "fit", "embedded-code", "-o", str(fitted), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert abs(told["generated"]["shared_with_last"] - told["recorded"]["shared_with_last"]) < 0.02
+    assert enter(["run", "qwen3_cxl", "--set", f"workload.generator={{fitted: {fitted}}}", "--set",
+                  "workload.output_tokens=2", "--set", "workload.prompt_tokens=4", "--out", str(tmp_path / "out")]) == 0
+    results = [json.loads(file.read_text()) for file in sorted((tmp_path / "out").rglob("result.json"))]
+    assert {result["hashes"]["generator"] for result in results} == {
+        hashlib.sha256(hashlib.sha256(fitted.read_bytes()).digest()).hexdigest()}
+
+
+def test_flat_ids_take_top_k_from_a_model_that_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = Path(__file__).parents[1] / "workloads" / "samples" / "sglang_generate.jsonl"
+    assert enter(["trace", "convert", str(sample), "--model", "mixtral-8x7b", "--experts", "8", "--out",
+                  str(tmp_path / "t.npz")]) == 0
+    assert capsys.readouterr().out.endswith("t.npz: 7 tokens\n")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,7 @@ class Router:
     """
 
     def __init__(self, model: Model, generator: Kind | str, seed: int, **parameters: Any) -> None:
-        of = kind(generator, **parameters) if isinstance(generator, str) else generator
-        if (members := of.members(model.experts)) > model.experts:
-            raise ConfigError(f"generator {of.name}: a set of {members} experts is more than the {model.experts} "
-                              f"that {model.name} has in a layer")
+        of = fits(model, kind(generator, **parameters) if isinstance(generator, str) else generator)
         self.generator = of
         self._source = source(of, len(model.moe_layers), model.experts, model.top_k, seed)
         self._draw = working_draw()
@@ -40,6 +37,14 @@ class Router:
         self._draw(source, out, step.sequence, step.position, self.generator.groups(source.root, step))
         experts = out.transpose(1, 0, 2)
         return StepRouting(experts, np.broadcast_to(np.float32(1.0 / source.top_k), experts.shape))
+
+
+def fits(model: Model, of: Kind) -> Kind:
+    """The generator, if its sets are no larger than the model's layers; refuses another."""
+    if (members := of.members(model.experts)) > model.experts:
+        raise ConfigError(f"generator {of.name}: a set of {members} experts is more than the {model.experts} that "
+                          f"{model.name} has in a layer")
+    return of
 
 
 def working_draw() -> Callable[[Source, Ids, Ints, Ints, Ints], None]:

@@ -82,3 +82,7 @@ def test_ids_are_the_same_on_any_machine() -> None:
     out = np.empty((2, 3, 3), np.uint16)
     compiled_draw.draw(source(2, 16, 3, 1, 1.0), out, np.array([0, 0, 9]), np.array([0, 1, 4]), np.full(3, -1))
     assert out.tolist() == [[[14, 1, 13], [1, 7, 9], [0, 1, 8]], [[9, 15, 7], [11, 0, 6], [7, 15, 1]]]
+    out = np.empty((1, 4, 3), np.uint16)
+    all_of_it = source(1, 12, 3, 1, 0.5, members=4, share=0.5, repeat=0.5, pair=0.5)
+    compiled_draw.draw(all_of_it, out, np.array([0, 0, 0, 9]), np.array([6, 7, 8, 4]), np.array([0, 0, 0, 9]))
+    assert out.tolist() == [[[7, 4, 10], [8, 5, 10], [8, 5, 10], [2, 10, 8]]]
