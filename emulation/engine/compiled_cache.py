@@ -17,12 +17,12 @@ def kept_in(function: Callable[..., Any]) -> Path | None:
         return None
 
 
-def drop_stale(kept: Path, sources: Path = HERE) -> None:
-    """Remove kept code that is older than any source of the compiled engine.
+def drop_stale(kept: Path, sources: Path = HERE, named: str = "compiled*.py") -> None:
+    """Remove kept code that is older than any source that it is compiled from: by default, of the compiled engine.
 
     numba looks only at the file of a kernel itself, not at what the kernel takes from other files.
     """
-    newest_ns = max(source.stat().st_mtime_ns for source in sources.glob("compiled*.py"))
+    newest_ns = max(source.stat().st_mtime_ns for source in sources.glob(named))
     for index in kept.glob("compiled_*.nbi"):
         if index.stat().st_mtime_ns < newest_ns:
             index.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def kernel(signature: str) -> Callable[[F], F]:
     def compile_now(function: F) -> F:
         kept = kept_in(function)
         if kept is not None:
-            drop_stale(kept, Path(__file__).parent)
+            drop_stale(kept, Path(__file__).parent, "*.py")
         return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
     return compile_now
 
@@ -59,9 +59,9 @@ def _prefer(own: Any, state: Any, experts: Any) -> None:
 
 
 @numba.njit(error_model="numpy")
-def _go_back(states: Any, sequence_key: Any, position: Any, key: Any, repeat: Any) -> None:
+def _go_back(states: Any, waits: Any, sequence_key: Any, position: Any, key: Any, repeat: Any) -> None:
     waiting = len(states)
-    waits = np.ones(len(states), np.bool_)
+    waits[:] = True
     while waiting > 0:
         state = mix(mix(sequence_key + np.uint64(position) * GOLDEN) + key)
         word = ZERO
@@ -118,7 +118,7 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
     for token in range(tokens):
         sequence_key[token] = mix(root + np.uint64(sequence[token]) * GOLDEN)
         token_key[token] = mix(sequence_key[token] + np.uint64(position[token]) * GOLDEN)
-    states = np.empty(top_k, np.uint64)
+    states, waits = np.empty(top_k, np.uint64), np.empty(top_k, np.bool_)
     seen = np.zeros(chance.shape[1], np.int64)
     own = np.zeros(members, np.uint16)
     mark, stride = 0, np.uint64(top_k) * GOLDEN
@@ -132,7 +132,7 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
                 whose = group[token]
                 _prefer(own, mix(mix(keys[layer] + np.uint64(whose) * GOLDEN) ^ GOLDEN), experts)
             if repeat[layer] > ZERO:
-                _go_back(states, sequence_key[token], position[token], keys[layer], repeat[layer])
+                _go_back(states, waits, sequence_key[token], position[token], keys[layer], repeat[layer])
             expert = np.int64(-1)
             for place in range(top_k):
                 if repeat[layer] > ZERO:
