@@ -1,6 +1,7 @@
 """What was read from a file, kept until the file changes: points of a sweep share machines, traces and digests."""
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import wraps
@@ -9,6 +10,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+FRESH_NS = 100_000_000
+"""A file that was written less than this ago is not kept: a clock of a few milliseconds might hide the next change."""
 
 
 def kept(most: int) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
@@ -24,6 +28,8 @@ def kept(most: int) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Co
             try:
                 now = path.stat()
             except OSError:
+                return read(path, *more, **named)
+            if time.time_ns() - now.st_mtime_ns < FRESH_NS:
                 return read(path, *more, **named)
             key = (path.absolute(), now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, more,
                    tuple(sorted(named.items())))
