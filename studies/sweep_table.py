@@ -41,6 +41,17 @@ def varying(rows: list[Row]) -> list[str]:
             if len({repr(place.get(name)) for place in places}) > 1 or len(rows) == 1]
 
 
+def short(paths: list[str]) -> list[str]:
+    """Dotted paths by their last words, as many as it takes to tell them apart."""
+    out = []
+    for path in paths:
+        words = path.split(".")
+        ends = [".".join(words[-n:]) for n in range(1, len(words) + 1)]
+        out.append(next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1
+                        or end == path))
+    return out
+
+
 def table(rows: list[Row], most: str | None, least: str | None, top: int) -> Group:
     """The best points in a table, and how many failed with which sentence."""
     ranked, column = best(rows, most, least), least or most or MOST
@@ -49,8 +60,8 @@ def table(rows: list[Row], most: str | None, least: str | None, top: int) -> Gro
     shown = [name for name in shown if any(row.get(name) is not None for row in ranked)]
     out = Table(title=f"{min(top, len(ranked))} of {len(ranked)} points, the {'least' if least else 'most'} {column} "
                 "first", title_justify="left")
-    for name in (*places, *shown):
-        out.add_column(name, justify="left" if name in places else "right", no_wrap=True)
+    for name, head in zip((*places, *shown), (*short(places), *shown), strict=True):
+        out.add_column(head, justify="left" if name in places else "right", no_wrap=True)
     for row in ranked[:top]:
         out.add_row(*("" if row.get(name) is None else str(row[name]) for name in places),
                     *(_text(name)(row.get(name)) for name in shown))

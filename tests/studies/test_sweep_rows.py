@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emulation.errors import InputError, MoelabError
 from studies.sweep_rows import RowFile, _column, coordinates, read_rows, write_parquet
-from studies.sweep_table import best, varying
+from studies.sweep_table import best, short, varying
 
 ROWS: list[dict[str, Any]] = [{"point": name, "status": "ok", "time_s": i / 3, "text": "é" * i}
                               for i, name in enumerate("abcd")]
@@ -109,6 +109,11 @@ def test_coordinates_are_the_columns_of_a_runs_settings() -> None:
             {"point": "b", "status": "ok", "seed": 2, "policy": "lru", "makespan_s": 2.0}]
     assert coordinates(rows[0]) == {"seed": 1, "policy": "lru", "policy.parameters.slots": 8}
     assert varying(rows) == ["seed", "policy.parameters.slots"]
+
+
+def test_heads_are_as_short_as_tells_them_apart() -> None:
+    assert short(["policy", "policy.parameters.slots", "workload.batch"]) == ["policy", "slots", "batch"]
+    assert short(["a.name", "b.name", "name"]) == ["a.name", "b.name", "name"]
 
 
 def test_a_column_of_mixed_kinds_is_text() -> None:
