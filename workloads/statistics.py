@@ -38,6 +38,16 @@ def info(trace: Trace) -> dict[str, object]:
     }
 
 
+def by_layer(trace: Trace) -> list[dict[str, float | int | None]]:
+    """The same figures of each layer."""
+    load = trace.popularity()
+    columns = {"max_over_mean": load.max(axis=1) / np.maximum(load.mean(axis=1), 1e-12), "skew": skew(trace),
+               "shared_with_last": shared_with_last(trace), "coactivation_lift": coactivation_lift(trace),
+               "prefill_decode_similarity": prefill_decode_similarity(trace)}
+    return [{"layer": layer, **{name: _mean(column[i:i + 1]) for name, column in columns.items()}}
+            for i, layer in enumerate(trace.layer_ids.tolist())]
+
+
 def inclusion(trace: Trace) -> Floats:
     """Share of the tokens that visit each expert of a layer, most visited first, [layers, experts]."""
     return -np.sort(-trace.popularity(), axis=1) / len(trace.step)

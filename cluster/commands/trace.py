@@ -53,14 +53,16 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
 
 @app.command()
 def info(trace: Source, as_json: Json = False) -> None:
-    """What a trace holds, and how skewed and local its routing is."""
+    """What a trace holds, and how skewed, local and alike its routing is (with --json by layer too)."""
     from cluster.config.names import trace_path
+    from workloads.statistics import by_layer
     from workloads.statistics import info as described
     from workloads.traces import read_trace
 
-    told = described(read_trace(trace_path(trace, Path())))
+    found = read_trace(trace_path(trace, Path()))
+    told = described(found)
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps({**told, "by_layer": by_layer(found)}, indent=2))
         return
     screen, width = console(), max(map(len, told))
     for key, value in told.items():

@@ -18,7 +18,7 @@ from emulation.units import PS_PER_S
 from emulation.view import DROPPED
 from workloads import traces
 from workloads.foreign import convert, with_steps
-from workloads.statistics import info
+from workloads.statistics import by_layer, info
 from workloads.traces import read_trace, write_trace
 
 
@@ -108,6 +108,10 @@ def test_info_counts_by_hand() -> None:
     assert told["coactivation_lift"] == pytest.approx((2 / 20) / (2 * (0.28**2 - 0.0244) / 0.72**2) / 2)
     # Cosines. Layer 0: (1 2 1 0)(1 1 0 0), (1 0 1 0)(0 0 1 1); layer 1: (1 0 1 2)(0 1 1 0), (0 1 0 1)(1 1 0 0).
     assert told["prefill_decode_similarity"] == pytest.approx((3 / 12**0.5 + 1 / 2 + 1 / 12**0.5 + 1 / 2) / 4)
+    first, second = by_layer(small())
+    assert first["shared_with_last"] == pytest.approx(1 / 2)
+    assert second["shared_with_last"] == pytest.approx(1 / 3)
+    assert (first["layer"], first["max_over_mean"], second["coactivation_lift"]) == (0, pytest.approx(6 / 5), 0.0)
     assert told["forecast_hit_rate"] == pytest.approx(9 / 10)
 
 
