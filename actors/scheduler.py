@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from actors.counts import Counts
 from emulation.engine.contract import Describe, Engine
 from emulation.errors import PlanError
@@ -15,9 +18,10 @@ from emulation.lowering.experts import Experts
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
 from emulation.validate import Assignment, Decision, as_plan, check_fragment, ran_early, validate
-from emulation.view import PREFILL, Routing, Setting, Step, View
+from emulation.view import FROM_START, PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
 
+Mask = NDArray[np.bool_]
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 
@@ -90,13 +94,19 @@ class Scheduler:
         self.emit.step = step.number
         for column in (step.sequence, step.position, step.phase, step.home, step.ends):
             constant(column)
-        self._step, self._share, self._moe = step, shares(step), 0
+        self._present = None if step.joins is None else step.joins == FROM_START
+        self._step, self._share, self._moe = step, shares(step, self._present), 0
         self._begin_ps = self.engine.now_ps
+        self._parked: list[Edge] = []
         self._hidden = {home: [] for home in self._share}
         self._to_router(0)
 
-    def decide(self, routing: Routing, forecast: Routing | None = None) -> Decision:
-        """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it."""
+    def decide(self, routing: Routing, forecast: Routing | None = None, parked: Mask | None = None) -> Decision:
+        """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it.
+
+        parked [tokens]: those that go no further in this step. Their routing, like that of tokens that join here or
+        later, names only the pairs that are due here.
+        """
         layer = self._layers[self._moe]
         parts = self.ledger.start.parts
         for seen in (routing, forecast):
@@ -114,21 +124,36 @@ class Scheduler:
             if run.layer != layer:
                 self._early.setdefault(run.layer, []).append((layer, run))
         part, hidden = self.setting.model.layers[layer], self._hidden
-        if part.shared.token_flops:
-            shared = self._dense.ffn("shared", part.shared, self._share, hidden)
-        else:
-            shared = {home: [] for home in hidden}
+        if self._step.joins is not None:
+            for home in np.unique(self._step.home[self._step.joins == self._moe]).tolist():
+                hidden.setdefault(home, [Edge(self._decision)])
+        shared = self._dense.ffn("shared", part.shared, self._share, hidden) if part.shared.token_flops else {}
         sums: Hidden = {home: [] for home in hidden}
         woken = self._issue(view, plan, decision, sums)
         if woken:
             decision = self._wake(view, plan, woken, sums)
         self._experts.collect_early(layer, sums)
         self.counts.served(view, decision)
-        both = {home: [*shared[home], *(sums[home] or hidden[home])] for home in hidden}
+        both = {home: [*shared.get(home, ()), *(sums[home] or hidden[home])] for home in hidden}
+        self._leave(parked, both)
         self._hidden = self._dense.after(self._share, both)
         self._moe += 1
         self._to_router(layer + 1)
         return decision
+
+    def _leave(self, parked: Mask | None, both: Hidden) -> None:
+        """Who joined here goes on, who is parked does not: it waits for its sums, and so does the end of the step."""
+        step = self._step
+        if step.joins is None and parked is None:
+            return
+        present = np.ones(len(step), np.bool_) if self._present is None else self._present
+        if step.joins is not None:
+            present = present | (step.joins == self._moe)
+        if parked is not None:
+            present = present & ~parked
+            for home in np.unique(step.home[parked]).tolist():
+                self._parked += both[home]
+        self._present, self._share = present, shares(step, present)
 
     def _issue(self, view: View, plan: Plan, decision: Decision, sums: Hidden) -> dict[int, Row]:
         """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
@@ -171,7 +196,8 @@ class Scheduler:
             self._hidden = self._dense.after(self._share, dense)
             layer += 1
         self.emit.layer = NO
-        self._run_to(self._dense.head(self._share, self._hidden))
+        end = self._dense.head(self._share, self._hidden)
+        self._run_to(self.emit.join([Edge(end), *self._parked]) if self._parked else end)
 
     def _run_to(self, decision: int) -> None:
         self._submit()
@@ -181,8 +207,10 @@ class Scheduler:
 
     def end(self) -> StepTimes:
         """Close the step: the engine stands at its end."""
-        prefill = int((self._step.phase == PREFILL).sum())
-        times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(self._step) - prefill,
+        joins, phase = self._step.joins, self._step.phase
+        phase = phase if joins is None else phase[joins == FROM_START]  # a token counts in the step that begins it
+        prefill = int((phase == PREFILL).sum())
+        times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(phase) - prefill,
                           self._decision)
         self.steps.append(times)
         return times

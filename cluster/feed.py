@@ -21,6 +21,7 @@ from emulation.view import DECODE, PREFILL, Step
 from schedulers._load import Registry
 from workloads import batchers
 from workloads.batchers.contract import Batcher
+from workloads.parking import Parking
 from workloads.serving import Serving
 from workloads.synthetic import Request, Router, static_steps
 from workloads.walk import Walk
@@ -52,6 +53,11 @@ class Feed(Protocol):
     @property
     def kept(self) -> bool: ...
 
+    @property
+    def parking(self) -> Parking | None:
+        """Who may hold sequences back at a layer: then every layer of a step must be shown to it before it is decided,
+        and no step can be timed whole."""
+
     def next(self, clock: Clock) -> Fed | None:
         """The next step; None behind the last."""
 
@@ -59,7 +65,7 @@ class Feed(Protocol):
 class Listed:
     """Steps that are known before the run."""
 
-    kept = True
+    kept, parking = True, None
 
     def __init__(self, steps: Iterable[tuple[Step, StepRouting]], total: int) -> None:
         self._steps, self.total, self.done = iter(steps), total, 0
@@ -89,6 +95,10 @@ class Served:
     @property
     def done(self) -> int:
         return self.serving.done
+
+    @property
+    def parking(self) -> Parking | None:
+        return self.serving.parking
 
     def next(self, clock: Clock) -> Fed | None:
         if self._most is not None and self.serving.steps == self._most:

@@ -17,8 +17,8 @@ from cluster.config.precision import Precision
 from cluster.config.quantities import confidence, provenance
 from cluster.config.reading import policy_target, with_constants
 from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
-from cluster.config.serving import Length
 from cluster.kept import file_sha256, kept
+from cluster.requests import existing, requests_of
 from emulation.errors import ConfigError, InputError
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
@@ -26,8 +26,7 @@ from emulation.trace import Trace
 from emulation.units import parse
 from emulation.view import Setting
 from moe.shapes import ModelShape, from_config, load_shape, read_config
-from workloads.recorded import read_requests
-from workloads.requests import Arrivals, Lengths, Prefixes, Requests, coming, draw
+from workloads.requests import Requests
 from workloads.routing.kinds import Kind
 from workloads.routing.router import fits
 from workloads.traces import read_trace
@@ -131,8 +130,8 @@ def resolve(config: RunConfig) -> Setup:
                   confidence([row for row in rows if row["path"].startswith("hardware.")]),
                   (*cut_sentence(whole, shape), *approximations(hardware, precision, shape, machine, model)),
                   checkpoint, trace,
-                  _existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
-                  fitting(model, _trace(_existing(trace, "trace"))) if trace else None,
+                  existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
+                  fitting(model, _trace(existing(trace, "trace"))) if trace else None,
                   requests_of(config, base), None if drawn is None else fits(model, drawn.kind(base)))
     check_capacity(setup)
     return setup
@@ -182,37 +181,8 @@ def fitting(model: Model, trace: Trace) -> Trace:
     return trace
 
 
-def requests_of(config: RunConfig, base: Path) -> Requests | None:
-    """The requests of a served workload, recorded or drawn from the run's seed; None of static batches."""
-    asked = config.workload.serving
-    if asked is None:
-        return None
-    arrivals = Arrivals() if asked.arrivals is None else Arrivals(
-        asked.arrivals.name, asked.arrivals.rate_per_s or 1.0, asked.arrivals.cv or 1.0)
-    if asked.recorded is not None:
-        found = read_requests(_existing(base / asked.recorded, "serving.recorded"), asked.requests,
-                              arrivals=asked.arrivals is None)
-        return found if asked.arrivals is None else coming(found, arrivals, config.seed)
-    prefixes = None if asked.prefixes is None else Prefixes(asked.prefixes.groups, asked.prefixes.tokens)
-    assert asked.requests is not None
-    return draw(asked.requests, arrivals, _lengths(asked.prompt_tokens), _lengths(asked.output_tokens), prefixes,
-                config.seed)
-
-
-def _lengths(length: Length | None) -> Lengths:
-    assert length is not None
-    return Lengths(length.mean, length.cv, length.min, length.max)
-
-
 def _target(choice: PolicyChoice, base: Path) -> PolicyTarget:
     return PolicyTarget(choice.name, *policy_target(choice, base))
-
-
-def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise InputError(f"workload.{what}: there is no file {path.absolute()} (paths in a run are relative to its "
-                         "file)")
-    return path
 
 
 def approximations(hardware: Hardware, precision: Precision, shape: ModelShape, machine: Machine,

@@ -171,14 +171,25 @@ class OneRun:
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
                             policy=self.target.name, provenance=constants, hashes=setup.hashes,
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
-                            approximations=setup.approximations, bound=self._bound(), text=text or None,
+                            approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), host={**self.transport.describe(), "versions": versions(),
-                                                "operations": self.scheduler.engine.next_serial})
+                                                           "operations": self.scheduler.engine.next_serial})
 
-    def _bound(self) -> dict[str, object]:
-        """The lower bound; of served requests it is one for any schedule of experts, in these steps."""
+    def _bound(self) -> dict[str, object] | None:
+        """The lower bound; of served requests it is one for any schedule of experts, in these steps.
+        None where sequences may be parked: the bound supposes steps that are whole."""
+        if self._parks:
+            return None
         found = self.session.bound()
         return found if self.served is None else {**found, "steps": "as the batcher made them"}
+
+    @property
+    def _parks(self) -> bool:
+        return self.served is not None and self.served.parking is not None
+
+    def _approximations(self) -> tuple[str, ...]:
+        """What the machine, the model and the batcher leave out."""
+        return (*self.setup.approximations, *(PARKED if self._parks else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -186,6 +197,9 @@ class OneRun:
             return None
         return self.served.service(serving, kv_block_bytes(self.setup))
 
+
+PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
+          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

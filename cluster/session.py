@@ -1,7 +1,7 @@
 """One run from its first step to its last: feeds the scheduler, and in `execute` the devices and the model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -132,9 +132,10 @@ class Session:
         """The engine's time: when the next step would start."""
         return self.scheduler.engine.now_ps
 
-    def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
-        """Decide a layer, note it, and learn from its true routing."""
-        decision = self.scheduler.decide(routing, forecast)
+    def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None,
+               parked: NDArray[np.bool_] | None = None) -> Decision:
+        """Decide a layer, note it, and learn from its true routing. parked: tokens that go no further in this step."""
+        decision = self.scheduler.decide(routing, forecast, parked)
         self.journal.decide(routing, forecast, decision)
         self.forecaster.observe(step, moe, routing)
         self.served_work.add_layer(moe, decision.served, decision.early)
@@ -160,17 +161,23 @@ class Session:
             guesses = np.full_like(routed.experts, NO_EXPERT)
             batch: dict[int, Work] = {}
             for moe in range(routed.experts.shape[1]):
+                routing, parked = routed.layer(moe), None
+                if feed.parking is not None:
+                    routing, parked = feed.parking.at_layer(moe, routing)
                 forecast = self.forecaster.guess(step, moe + 1, routed)
+                if forecast is not None and feed.parking is not None:
+                    forecast = feed.parking.ahead(moe + 1, forecast)
                 if forecast is not None:
                     guesses[:, moe + 1] = narrow(forecast.experts, routed.experts.shape[2])
-                routing = routed.layer(moe)
-                decision = self.decide(step, moe, routing, forecast)
+                decision = self.decide(step, moe, routing, forecast, parked)
                 if self.transport is not None:
                     work, _ = messages(decision, self.moe_of, self.scheduler.ledger.start.parts, None)
                     _merge(batch, work)
             if self.transport is not None:
                 self.transport.exchange(batch)
             self.scheduler.end()
+            if feed.parking is not None:
+                self.journal.activities[-1].step = replace(step, ends=feed.parking.ends())
             if feed.kept:
                 self.record.steps.append(step)
                 self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))

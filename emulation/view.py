@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 PREFILL = 0
 DECODE = 1
 DROPPED = -1
+FROM_START = -1
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Step:
     """The tokens of one forward pass. Rows are tokens.
 
     sequence, position, phase [tokens]; home [tokens]: the device on which the token lies.
-    ends [tokens]: whether the token's logits are wanted.
+    ends [tokens]: whether the token's logits are wanted. joins [tokens]: the MoE layer, counted among MoE layers, at
+    whose experts a token that was parked there goes on (FROM_START: it was not). None: all go from the start.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Step:
     phase: Ints
     home: Ints
     ends: NDArray[np.bool_]
+    joins: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sequence)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emulation.lowering.emit import Emitter
 from emulation.model import Model, Work
@@ -27,9 +28,13 @@ class Share:
     ends: int
 
 
-def shares(step: Step) -> dict[int, Share]:
-    """The work of each home, by device number."""
+def shares(step: Step, rows: NDArray[np.bool_] | None = None) -> dict[int, Share]:
+    """The work of each home, by device number; rows: of these tokens only."""
     order = np.lexsort((step.position, step.sequence, step.home))
+    if rows is not None:
+        order = order[rows[order]]
+    if not len(order):
+        return {}
     home, sequence, position = (column[order] for column in (step.home, step.sequence, step.position))
     last = np.r_[sequence[1:] != sequence[:-1], True]
     last[:-1] |= home[1:] != home[:-1]

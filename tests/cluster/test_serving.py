@@ -224,3 +224,55 @@ def test_tables_and_frames_tell_of_the_service(tmp_path: Path) -> None:
     for word in ("queueing", "end to end", "KV peak", "pre-emptions", "goodput", "TTFT 3 ms, TPOT 1 ms"):
         assert word in text
     assert {row.figure for row in rows(result) if row.part in ("serving", "slo")} >= {"finished", "share", "ttft_share"}
+
+
+BUFFERING = str(ROOT / "tests" / "workloads" / "buffering.py")
+
+
+@pytest.mark.parametrize("policy", ["lru", "expert_parallel", "tensor_parallel", "lru_prefetch"])
+def test_buffered_tokens_are_served_alike_on_both_engines(policy: str, tmp_path: Path) -> None:
+    batcher = f"workload.serving.batcher={BUFFERING}"
+    results = [served(tmp_path, [batcher], policy=policy, engine=engine) for engine in ("spec", "compiled")]
+    assert results[0].digest == results[1].digest
+    assert results[0].requests.emitted_tokens == (3,) * 6
+    assert results[0].bound is None
+    assert any("There is no lower bound" in sentence for sentence in results[0].approximations)
+    plain = served(tmp_path, policy=policy)
+    assert sum(phase.steps for phase in results[0].phases.values()) > sum(p.steps for p in plain.phases.values())
+    runs = [sum(sum(phase.runs.values()) for phase in result.phases.values()) for result in (results[0], plain)]
+    assert min(runs) > 0
+
+
+ALONE = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from workloads.batchers.contract import Batch
+
+@dataclass(frozen=True)
+class Batcher:
+    moe: int = -1
+    clock: ClassVar[bool] = False
+
+    def batch(self, queues):
+        one = queues.waiting if len(queues.waiting) else queues.running
+        return Batch(one.number, one.todo, resume=queues.parked.number)
+
+    def park(self, layer):
+        return np.full(layer.experts.shape, layer.moe == self.moe) & (layer.experts >= 0) & ~layer.back[:, None]
+"""
+
+
+@pytest.mark.parametrize("policy", ["resident", "expert_parallel"])
+@pytest.mark.parametrize("moe", [0, 2, 5])
+def test_a_step_that_is_parked_whole_takes_as_long_in_two_parts(moe: int, policy: str, tmp_path: Path) -> None:
+    """Nothing else is there to overlap with: the parts of a step add up to the whole, to the picosecond."""
+    (tmp_path / "alone.py").write_text(ALONE)
+    alone = {"requests": 1, "prompt_tokens": 7, "output_tokens": 3}
+    work = {"work": "synthetic", "generator": "balanced", "serving": alone}
+    whole, parked = (served(tmp_path, [f"workload.serving.batcher={{name: alone.py, parameters: {{moe: {at}}}}}"],
+                            policy=policy, workload=work) for at in (-1, moe))
+    assert parked.makespan_ps == whole.makespan_ps
+    assert parked.requests.last_ps == whole.requests.last_ps
+    steps = [sum(phase.steps for phase in result.phases.values()) for result in (whole, parked)]
+    assert steps == [3, 6]
