@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from emulation.bound_costs import Costs, Kind
 from emulation.bound_program import Program, Relaxation, least
 from emulation.bound_uses import Entries, Totals, Uses
-from emulation.bound_ways import alike, both, held, least_over
+from emulation.bound_ways import alike, joined, kin, least_over, moves, visits
 from emulation.ledger import Start
 from emulation.units import PS_PER_S
 
@@ -213,14 +213,14 @@ def _placement(program: Program, costs: Costs, uses: Uses, groups: Groups, where
             r.append(program.variables(many, groups.at[:, number], groups.at[:, number]))
         else:
             r.append(program.variables(many, 0.0, size * len(devices)))
-    rows = np.arange(len(groups.of))
+    rows, of = np.arange(len(groups.of)), kin(costs.machine)
     flows: dict[tuple[int, int], int] = {}
     for number, kind in enumerate(costs.kinds):
         z.append(program.variables(many, 0.0, size * len(kind)))
         program.rows("there", np.zeros(len(rows)), (rows, r[number][groups.of], most),
                      (rows, z[number][groups.of], most), (rows, n[number], -1.0))
         sources = [place for place in range(len(where.devices))
-                   if where.rests[place] and _pairs(costs, where, place, number)]
+                   if where.rests[place] and joined(costs.machine, of, where.devices[place], where.devices[number])]
         for place in sources:
             flows[place, number] = int(program.variables(1, 0.0, np.inf)[0])
         columns = np.array([flows[place, number] for place in sources], np.int64)
@@ -240,23 +240,16 @@ def _placement(program: Program, costs: Costs, uses: Uses, groups: Groups, where
     return flows
 
 
-def _pairs(costs: Costs, where: Places, place: int, number: int) -> list[tuple[int, int]]:
-    """(source, target) devices of two kinds that links join."""
-    return [(a, b) for a in where.devices[place] for b in where.devices[number]
-            if a != b and (a, b) in costs.machine.routes]
-
-
 def _links(program: Program, costs: Costs, totals: Totals, groups: Groups, where: Places, scale: float, t: int,
            n: list[Ints], flows: dict[tuple[int, int], int]) -> None:
     """Lanes of links and of copies, over the whole run; lanes that see the same are one row, their mean."""
     machine = costs.machine
     expert_ps = costs.expert_bytes * PS_PER_S
     row_ps = costs.row_bytes * PS_PER_S / totals.most
-    ways = [[held(machine, a, b, copies=True) for a, b in _pairs(costs, where, *key)] for key in flows]
+    of = kin(machine)
+    ways = [moves(machine, of, where.devices[place], where.devices[number]) for place, number in flows]
     visited = [number for number, kind in enumerate(costs.kinds) if not kind.home]
-    ways += [[both(held(machine, home, d, copies=False), held(machine, d, home, copies=False))
-              for d in costs.kinds[number].devices for home in machine.homes
-              if (home, d) in machine.routes and (d, home) in machine.routes] for number in visited]
+    ways += [visits(machine, of, machine.homes, costs.kinds[number].devices) for number in visited]
     sets = alike(machine, ways)
     least_s = least_over(sets, ways)
     for at, lanes in enumerate(sets):

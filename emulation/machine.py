@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from emulation.ops import Lane, Pool
+from emulation.routes import Routes
 from emulation.units import per_second_ps, roofline_ps
 
 
@@ -104,28 +105,9 @@ class Machine:
         return {link.name: i for i, link in enumerate(self.links)}
 
     @cached_property
-    def routes(self) -> dict[tuple[int, int], tuple[Link, ...]]:
-        """(source, target) -> links of a shortest route; among equals the one whose links come first in the file.
-
-        On a mesh whose file lists all links along x before those along y this is XY routing.
-        """
-        outgoing: dict[int, list[Link]] = {}
-        for link in self.links:
-            outgoing.setdefault(link.source, []).append(link)
-        found: dict[tuple[int, int], tuple[Link, ...]] = {}
-        for start in range(len(self.devices)):
-            reached: dict[int, tuple[Link, ...]] = {start: ()}
-            frontier = [start]
-            while frontier:
-                following = []
-                for node in frontier:
-                    for link in outgoing.get(node, ()):
-                        if link.target not in reached:
-                            reached[link.target] = (*reached[node], link)
-                            following.append(link.target)
-                frontier = following
-            found.update({(start, target): route for target, route in reached.items()})
-        return found
+    def routes(self) -> Routes:
+        """(source, target) -> links of a shortest route."""
+        return Routes(len(self.devices), self.links)
 
     @cached_property
     def units(self) -> tuple[int, ...]:
