@@ -27,3 +27,16 @@ def table(rows: Sequence[Row]) -> Table:
         made.add_row(row["bench"], row["case"], row["figure"].replace("_", " "), number(row["median"]), spread,
                      str(row["n"] or ""), row["note"])
     return made
+
+
+def markdown(rows: Sequence[Row], host: Row) -> str:
+    """The same table for a page of the docs, with what it was measured on."""
+    lines = [f"Measured on {host['cores']} cores of {host['cpu']}, Python {host['python']}, at a load of "
+             f"{host['load_1min']} when it began. Medians, and least to largest of n.", "",
+             "| benchmark | case | figure | median | spread | n | note |", "|---|---|---|--:|--:|--:|---|"]
+    for row in rows:
+        spread = "" if row["n"] < 2 else f"{number(row['low'])} to {number(row['high'])}"
+        cells = (row["bench"], row["case"], row["figure"].replace("_", " "), number(row["median"]), spread,
+                 str(row["n"] or ""), row["note"])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])

@@ -107,6 +107,8 @@ def sweep(repeats: Repeats = 3, as_json: Json = False) -> None:
 @app.command("all")
 def all_(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the JSON goes.")]
          = Path("out/bench.json"),
+         markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the table for the docs, too.")]
+         = None,
          quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that all of it runs.")] = False,
          as_json: Json = False) -> None:
     """Everything, as one table; the JSON is kept."""
@@ -116,6 +118,9 @@ def all_(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where 
         report = module("suite").bench_all(quick, bar.update)
     text = json.dumps(report, indent=1)
     write_whole(out.parent, {out.name: lambda file: file.write(text.encode("utf-8"))})
+    if markdown is not None:
+        page = module("table").markdown(module("suite").rows(report), report["host"])
+        write_whole(markdown.parent, {markdown.name: lambda file: file.write(page.encode("utf-8"))})
     told("suite", report, as_json)
 
 

@@ -14,7 +14,7 @@ from actors.messages import Move, Run, Work
 from benchmarks import growth, plot, replay, startup, suite
 from benchmarks.floors import PipeFloor, reply
 from benchmarks.harness import ROOT, Folder, Spread, figure, refused, timed
-from benchmarks.table import table
+from benchmarks.table import markdown, table
 from cluster.commands import bench
 from cluster.main import enter
 
@@ -26,6 +26,9 @@ def check_rows(rows: list[dict[str, object]]) -> None:
     assert all(set(row) == COLUMNS for row in rows)
     json.dumps(rows, allow_nan=False)
     assert table(rows).row_count == len(rows)
+    page = markdown(rows, {"cores": 2, "cpu": "a cpu", "python": "3.11", "load_1min": 0.1}).splitlines()
+    assert len([line for line in page if line.startswith("| ")]) == 1 + len(rows)
+    assert all(line.count("|") - line.count("\\|") == 8 for line in page if line.startswith("|"))
 
 
 def test_a_spread_is_the_median_between_the_least_and_the_largest() -> None:
