@@ -72,7 +72,7 @@ def families(of: dict[int, Kin], devices: Sequence[int]) -> list[Kin]:
     """The given devices by who is alike, in order."""
     chosen: dict[int, list[int]] = {}
     for device in devices:
-        chosen.setdefault(id(of[device]), []).append(device)
+        chosen.setdefault(of[device].devices[0], []).append(device)
     made = []
     for members in chosen.values():
         family = of[members[0]]
