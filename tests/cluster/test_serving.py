@@ -120,6 +120,20 @@ def test_a_trace_lends_its_routing_to_requests(tmp_path: Path) -> None:
     assert result.digest != served(tmp_path, ["seed=1"], workload=work).digest
 
 
+def test_an_objective_is_met_to_the_picosecond(tmp_path: Path) -> None:
+    """TPOT is the time between first and last token over the gaps; its longest is met, a picosecond less is not."""
+    requests = served(tmp_path).requests
+    longest = max(-(-(last - first) // 2) for first, last in zip(requests.first_ps, requests.last_ps, strict=True)
+                  if first is not None and last is not None)
+    shares = []
+    for limit in (longest, longest - 1):
+        result = served(tmp_path, [f"workload.serving.slo={{tpot: {limit} ps}}"])
+        assert result.serving is not None
+        assert result.serving.slo is not None
+        shares.append(result.serving.slo.tpot_share)
+    assert shares == [1.0, 5 / 6]
+
+
 def test_policies_are_compared_on_the_same_requests(tmp_path: Path) -> None:
     results = moelab.compare(written(tmp_path, against=["on_demand"]), [])
     first, second = (result.requests for result in results.values())
@@ -252,6 +266,7 @@ from workloads.batchers.contract import Batch
 @dataclass(frozen=True)
 class Batcher:
     moe: int = -1
+    first: int = 0
     clock: ClassVar[bool] = False
 
     def batch(self, queues):
@@ -259,7 +274,8 @@ class Batcher:
         return Batch(one.number, one.todo, resume=queues.parked.number)
 
     def park(self, layer):
-        return np.full(layer.experts.shape, layer.moe == self.moe) & (layer.experts >= 0) & ~layer.back[:, None]
+        here = (layer.moe == self.moe) & (np.arange(layer.experts.shape[1]) >= self.first)
+        return here & (layer.experts >= 0) & ~layer.back[:, None]
 """
 
 
@@ -276,3 +292,16 @@ def test_a_step_that_is_parked_whole_takes_as_long_in_two_parts(moe: int, policy
     assert parked.requests.last_ps == whole.requests.last_ps
     steps = [sum(phase.steps for phase in result.phases.values()) for result in (whole, parked)]
     assert steps == [3, 6]
+
+
+def test_a_step_ends_when_what_parked_sequences_ran_is_back(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    work = {"work": "synthetic", "generator": "balanced",
+            "serving": {"requests": 1, "prompt_tokens": 7, "output_tokens": 1}}
+    first_part = []
+    for first in (0, 1):  # all pairs wait; all but each token's first
+        choice = f"{{name: alone.py, parameters: {{moe: 2, first: {first}}}}}"
+        result = served(tmp_path, [f"workload.serving.batcher={choice}", "limits.steps=1"], policy="expert_parallel",
+                        workload=work)
+        first_part.append(result.phases["prefill"].time_ps)
+    assert first_part[0] < first_part[1]

@@ -35,6 +35,7 @@ def test_rows_of_a_mixed_step_by_hand() -> None:
     assert ran[1].step.sequence.tolist() == [0, 1, 1, 1]
     assert ran[1].step.position.tolist() == [4, 0, 1, 2]
     assert ran[1].step.ends.tolist() == [True, False, False, True]
+    assert ran[2].step.phase.tolist() == [DECODE, DECODE]
     assert ran[3].step.phase.tolist() == [DECODE, PREFILL, PREFILL]
     assert ran[3].step.position.tolist() == [4, 0, 1]
     assert [one.step.number for one in ran] == [0, 1, 2, 3]
@@ -107,6 +108,18 @@ def test_a_prefix_that_nobody_runs_with_gives_way() -> None:
     assert [one.work for one in run(of)] == [{0: 3}, {1: 4}, {2: 3}]  # 4 + 2 do not fit in 5: computed again
     of = serving(requests, max_batch=1, blocks=6)
     assert [one.work for one in run(of)] == [{0: 3}, {1: 4}, {2: 1}]
+
+
+def test_a_prefix_goes_with_the_last_that_begins_with_it() -> None:
+    of = serving(asked((3, 1), (4, 1), (4, 2), prefix=[0, 0, -1], prefix_tokens=2))
+    run(of)
+    assert of.cache.peak.tolist() == [2 + 1 + 4 + 2]  # step 1 holds the prefix, what 1 adds, and 2 with its answer
+    assert not of.cache.ready.any()
+
+
+def test_nobody_starts_in_the_room_that_a_prompt_under_way_still_needs() -> None:
+    of = serving(asked((6, 1), (3, 1)), budget=4, blocks=7)
+    assert [one.work for one in run(of)] == [{0: 4}, {0: 2}, {1: 3}]  # one block is free beside the first prompt
 
 
 # Laws

@@ -56,26 +56,19 @@ def keep(queues: Queues, tokens: Ints) -> Kept:
     return Kept(stay, ~stay, left)
 
 
-def admitted(queues: Queues, free: Ints, running: int, promised: Ints) -> Ints:
+def admitted(queues: Queues, free: Ints, running: int) -> Ints:
     """How many of the waiting may start: places of those for whom all that they have to compute fits, [n].
 
-    First come, first served on each home: nobody passes one who waits for room on the same home. free, promised
-    [homes]: blocks that are free, and those that running requests still need for the rest of their prompts.
+    First come, first served on each home: nobody passes one who waits for room on the same home. free [homes]: blocks
+    beside this step's. A prompt under way has used up the budget, so that nobody starts in the room that it needs.
     """
     waiting = queues.waiting
     most = max(queues.max_batch - running, 0)
     if not most or not len(waiting):
         return np.zeros(0, np.int64)
     need = along(waiting.home, queues.blocks_for(waiting, waiting.todo), len(free))
-    places: Ints = np.flatnonzero(need <= (free - promised)[waiting.home])[:most]
+    places: Ints = np.flatnonzero(need <= free[waiting.home])[:most]
     return places
-
-
-def promised(queues: Queues, stay: Mask, tokens: Ints) -> Ints:
-    """Blocks that the requests that stay will need for what is left of their prompts after this step, [homes]."""
-    running = queues.running
-    rest = (queues.blocks_for(running, np.maximum(running.todo, tokens)) - queues.blocks_for(running, tokens)) * stay
-    return np.bincount(running.home, rest, len(queues.free_blocks)).astype(np.int64)
 
 
 def steps_of(queues: Queues, *turns: Mask) -> Batch:
@@ -91,7 +84,7 @@ def steps_of(queues: Queues, *turns: Mask) -> Batch:
     stay, lost, free = keep(queues, tokens)
     places = started = waiting.number[:0]
     if not lost.any():
-        places = admitted(queues, free, len(running), promised(queues, stay, tokens))
+        places = admitted(queues, free, len(running))
         started = granted(waiting.todo[places], budget - int(tokens.sum()))
     return batch_of(queues, stay, tokens, places, started)
 
