@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.messages import Move, Reply, Work
+from benchmarks.harness import ROOT
 
 Batch = dict[int, Work]
 
@@ -105,7 +106,8 @@ class RayFloor:
         import ray
 
         remote: Any = ray.remote(_Echo)
-        self._actors = [remote.options(num_cpus=0).remote() for _ in range(self._devices)]
+        path = {"env_vars": {"PYTHONPATH": str(ROOT)}}  # workers know the packages, and this folder is none
+        self._actors = [remote.options(num_cpus=0, runtime_env=path).remote() for _ in range(self._devices)]
         ray.get([actor.work.remote({}) for actor in self._actors])
         return self
 
