@@ -74,7 +74,8 @@ class Scheduler:
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
         self.emit = Emitter(machine)
-        copies = Copies(self.emit, self.ledger, pool_of)
+        self.pool_of = pool_of
+        self.copies = copies = Copies(self.emit, self.ledger, pool_of)
         self._dense = Dense(self.emit, model)
         self._experts = Experts(self.emit, model, self.ledger, copies)
         self.counts = Counts(setting, self.ledger)
@@ -115,7 +116,7 @@ class Scheduler:
                 constant(seen.weights)
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
-                    self.engine.now_ps, self.engine.backlog_ps)
+                    lambda: self.engine.now_ps, self.engine.backlog_ps)
         self.counts.found(view)
         answer, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
         plan = as_plan(layer, answer)
@@ -173,7 +174,7 @@ class Scheduler:
             self._submit()
             ended = self.engine.run(list(woken))
             self._decision = ended[0]
-            now = replace(view, now_ps=self.engine.now_ps, ended=tuple(woken.pop(op) for op in ended))
+            now = replace(view, ended=tuple(woken.pop(op) for op in ended))
             answer, self.state = _pair(wake(now, self.state), "wake", "a Plan")
             fragment = as_plan(view.layer, answer)
             check_fragment(view, fragment)

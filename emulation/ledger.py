@@ -77,6 +77,14 @@ class Ledger:
             self._since[device] = np.full(self.start.rest.shape, ABSENT, np.int64)
         return self._since[device]
 
+    def copies_on(self, device: int) -> Ints:
+        """When each copy on a device was issued, ABSENT where there is none, [moe_layers, experts, parts]."""
+        return self._copies(device)
+
+    def keep_copies(self, device: int, since: Ints) -> None:
+        """Let another keep that array, and write it."""
+        self._since[device] = since
+
     def _parts(self, part: int) -> slice:
         return slice(None) if part == ALL_PARTS else slice(part, part + 1)
 

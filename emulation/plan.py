@@ -56,9 +56,13 @@ class Row(NamedTuple):
     wake: bool = False
 
 
+COLUMNS = ("verb", "layer", "expert", "part", "device", "victim", "priority")
+"""Rows of a plan that are plain (for all tokens, waking nobody), as columns."""
+
+
 @dataclass
 class Plan:
-    """Rows in program order. The readable way to write one is `run`, `load` and `evict`.
+    """Rows in program order. The readable way to write one is `run`, `load` and `evict`; `extend` writes many at once.
 
     layer is a model layer; part is ALL_PARTS or one slice of an expert; tokens is ALL_TOKENS (those routed to the
     expert) or an index into token_sets. served is None where the policy serves the routing that it was given. With
@@ -67,9 +71,46 @@ class Plan:
 
     layer: int
     exchange: str = UNICAST
-    rows: list[Row] = field(default_factory=list)
     token_sets: list[Ints] = field(default_factory=list)
     served: Served | None = None
+    _rows: list[Row] = field(default_factory=list)
+    _blocks: list[Ints] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows, one by one."""
+        if self._blocks:
+            self._rows += [Row(*row, ALL_TOKENS) for block in self._blocks for row in block.T.tolist()]
+            self._blocks = []
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[Row]) -> None:
+        self._rows, self._blocks = rows, []
+
+    def columns(self) -> Ints | None:
+        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say."""
+        if self.token_sets or self.served is not None:
+            return None
+        if not self._rows:
+            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(
+                [np.empty((len(COLUMNS), 0), np.int64), *self._blocks], axis=1)
+        rows = self.rows
+        if any(not isinstance(row, Row) or row.wake or row.tokens != ALL_TOKENS for row in rows):
+            return None
+        return np.array([row[:len(COLUMNS)] for row in rows], np.int64).T.copy()
+
+    def extend(self, verb: Ints | int, expert: Ints, device: Ints | int, *, part: Ints | int = ALL_PARTS,
+               layer: int | None = None, victim: Ints | int = NOBODY, priority: int = DEMAND) -> None:
+        """Many rows at once, [rows] each or one for all: RUN, LOAD (over a victim or NOBODY) and EVICT."""
+        block = np.empty((len(COLUMNS), len(expert)), np.int64)
+        for i, column in enumerate((verb, self.layer if layer is None else layer, expert, part, device, victim,
+                                    priority)):
+            block[i] = column
+        if self._rows:
+            self.rows.extend(Row(*row, ALL_TOKENS) for row in block.T.tolist())
+        else:
+            self._blocks.append(block)
 
     def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
             layer: int | None = None, wake: bool = False) -> None:

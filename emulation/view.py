@@ -112,6 +112,36 @@ class Routing:
         return self.pairs.counts(experts)
 
 
+class Tallied(Routing):
+    """Routing of one layer of a step whose tokens were counted: what a policy asks of it most is there, the rest is
+    made when it is asked for. order [active]: experts in routing order. counted [experts]: their tokens."""
+
+    def __init__(self, layer: Callable[[], Routing], order: Ints, counted: Ints) -> None:
+        self.__dict__.update(_layer=layer, _order=order, _counted=counted)
+
+    @cached_property
+    def _whole(self) -> Routing:
+        made: Routing = self.__dict__["_layer"]()
+        return made
+
+    @cached_property
+    def experts(self) -> Ints:  # type: ignore[override]
+        return self._whole.experts
+
+    @cached_property
+    def weights(self) -> Floats:  # type: ignore[override]
+        return self._whole.weights
+
+    @property
+    def active(self) -> Ints:
+        order: Ints = self.__dict__["_order"]
+        return order
+
+    def counts(self, experts: int) -> Ints:
+        counted: Ints = self.__dict__["_counted"]
+        return counted[:experts]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a policy is told before the run.
@@ -142,9 +172,14 @@ class View:
     forecast: Routing | None
     ledger: "Ledger"
     early: Early
-    now_ps: int
+    clock: Callable[[], int]
     backlog_ps: Callable[[int], int]
     ended: tuple[Row, ...] = ()
+
+    @property
+    def now_ps(self) -> int:
+        """The emulated time of the decision."""
+        return self.clock()
 
     @cached_property
     def costs(self) -> Costs:

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from emulation.errors import ConfigError
 from emulation.machine import Machine
-from emulation.plan import NOBODY, Plan
+from emulation.plan import EVICT, LOAD, NOBODY, RUN, Plan
 from emulation.view import Setting
 
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 def only_home(setting: Setting, policy: str) -> int:
@@ -116,22 +117,25 @@ def staged(setting: Setting, shared: Places, parts: int, slots: int) -> dict[int
     return {d: slots * part for d, stores in zip(shared.devices, shared.stores, strict=True) if stores != (d,)}
 
 
-class Slots:
-    """Writes the loads of one plan into a few slots of each device, used in turn; what is in them goes at its end."""
-
-    def __init__(self, plan: Plan, slots: int) -> None:
-        self._plan, self._slots = plan, slots
-        self._taken: dict[int, list[tuple[int, int]]] = {}
-
-    def load(self, expert: int, to: int, part: int) -> None:
-        """Copy into the next slot, over what it holds."""
-        taken = self._taken.setdefault(to, [])
-        over = taken[-self._slots][0] if len(taken) >= self._slots else NOBODY
-        self._plan.load(expert, to=to, part=part, over=over)
-        taken.append((expert, part))
-
-    def empty(self) -> None:
-        """Drop what the slots still hold."""
-        for device, taken in self._taken.items():
-            for expert, part in taken[-self._slots:]:
-                self._plan.evict(expert, of=device, part=part)
+def through_slots(plan: Plan, experts: Ints, devices: Ints, parts: Ints, loads: Mask, slots: int) -> None:
+    """Run each expert on a device, [runs]; those that must be loaded pass through `slots` slots of the device, used in
+    turn, and what is in the slots goes at the end."""
+    if not loads.any():
+        plan.extend(RUN, experts, devices, part=parts)
+        return
+    copied = np.flatnonzero(loads)
+    copied = copied[np.argsort(devices[copied], kind="stable")]
+    rank = np.arange(len(copied)) - np.searchsorted(devices[copied], devices[copied])
+    held = np.bincount(devices[copied])[devices[copied]]
+    victim = np.full(len(experts), NOBODY)
+    over = rank >= slots
+    victim[copied[over]] = experts[copied[np.flatnonzero(over) - slots]]
+    # A load goes before its run; a row that needs none has only its run.
+    row = np.repeat(np.arange(len(experts)), 1 + loads)
+    run = np.r_[row[1:] != row[:-1], True]
+    plan.extend(np.where(run, RUN, LOAD), experts[row], devices[row], part=parts[row],
+                victim=np.where(run, NOBODY, victim[row]))
+    last = copied[rank >= held - slots]
+    first_use = {device: i for i, device in reversed(list(enumerate(devices[loads].tolist())))}
+    last = last[np.argsort([first_use[device] for device in devices[last].tolist()], kind="stable")]
+    plan.extend(EVICT, experts[last], devices[last], part=parts[last])

@@ -8,7 +8,7 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, ALL_TO_ALL, UNICAST, Plan
 from emulation.view import Setting, View
-from schedulers._places import Slots, at_least, owners, places, spread, staged
+from schedulers._places import at_least, owners, places, spread, staged, through_slots
 from schedulers.contract import State
 
 
@@ -47,11 +47,6 @@ class Policy:
         runs_here = view.ledger.start.rest[view.moe, :, 0] == state
         at_home = len(machine.homes) > 1 and all(machine.devices[home].rests for home in machine.homes)
         plan = Plan(view.layer, exchange=ALL_TO_ALL if at_home else UNICAST)
-        slots = Slots(plan, self.slots)
-        for expert in view.routing.active.tolist():
-            device = int(state[expert])
-            if not runs_here[expert]:
-                slots.load(expert, to=device, part=ALL_PARTS)
-            plan.run(expert, on=device)
-        slots.empty()
+        active = view.routing.active
+        through_slots(plan, active, state[active], np.full(len(active), ALL_PARTS), ~runs_here[active], self.slots)
         return plan, state

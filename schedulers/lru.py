@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.ledger import Start
-from emulation.plan import Plan
+from emulation.plan import LOAD, NOBODY, RUN, Plan
 from emulation.view import Setting, View
 from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
 from schedulers.contract import State
+
+Ints = NDArray[np.int64]
+LOAD_AND_RUN = np.array([LOAD, RUN])
 
 
 def start_cache(setting: Setting, slots: int, policy: str) -> tuple[Start, State]:
@@ -20,27 +23,22 @@ def start_cache(setting: Setting, slots: int, policy: str) -> tuple[Start, State
     return Start(rest_beside(setting, policy), {home: copies_of(setting, chosen)}), chosen[:, ::-1].copy()
 
 
-def serve(plan: Plan, view: View, order: list[int]) -> list[int]:
+def serve(plan: Plan, view: View, order: Ints) -> Ints:
     """Hits in routing order, then each miss over the least recently used expert; the new order of use."""
-    home = view.setting.machine.homes[0]
-    active = view.routing.active.tolist()
-    cached = dict.fromkeys(order)
-    hits = [expert for expert in active if expert in cached]
-    for expert in hits:
-        cached[expert] = cached.pop(expert)
-        plan.run(expert, on=home)
-    wanted = dict.fromkeys(hits)
-    for expert in active:
-        if expert not in wanted:
-            victim = next(iter(cached))
-            del cached[victim]
-            cached[expert] = None
-            plan.load(expert, to=home, over=victim)
-            plan.run(expert, on=home)
-    return list(cached)
+    home, active = view.setting.machine.homes[0], view.routing.active
+    cached, routed = np.zeros((2, view.setting.model.experts), np.bool_)
+    cached[order] = routed[active] = True
+    there = cached[active]
+    hits, misses = active[there], active[~there]
+    plan.extend(RUN, hits, home)
+    # What is used, or comes, goes to the end: the first so many of this row are the victims, the rest stays.
+    row = np.concatenate([order[~routed[order]], hits, misses])
+    plan.extend(np.tile(LOAD_AND_RUN, len(misses)), np.repeat(misses, 2), home,
+                victim=np.stack([row[:len(misses)], np.full(len(misses), NOBODY)], axis=1).ravel())
+    return row[len(misses):]
 
 
-def with_row(order: NDArray[np.int64], moe: int, row: list[int]) -> NDArray[np.int64]:
+def with_row(order: Ints, moe: int, row: Ints) -> Ints:
     """A copy of the orders of use with another row for one layer."""
     new = order.copy()
     new[moe] = row
@@ -66,4 +64,4 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        return plan, with_row(state, view.moe, serve(plan, view, state[view.moe].tolist()))
+        return plan, with_row(state, view.moe, serve(plan, view, state[view.moe]))

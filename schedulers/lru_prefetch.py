@@ -3,27 +3,29 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from emulation.ledger import Start
 from emulation.ops import PREFETCH
-from emulation.plan import Plan
+from emulation.plan import LOAD, Plan
 from emulation.view import Routing, Setting, View
 from schedulers._places import at_least
 from schedulers.contract import State
-from schedulers.lru import serve, start_cache, with_row
+from schedulers.lru import Ints, serve, start_cache, with_row
 
 
-def prefetch(plan: Plan, view: View, forecast: Routing, layer: int, order: list[int]) -> list[int]:
+def prefetch(plan: Plan, view: View, forecast: Routing, layer: int, order: Ints) -> Ints:
     """Copy absent forecast experts over the least recently used that are not forecast; the next layer's new order."""
-    home = view.setting.machine.homes[0]
-    wanted = dict.fromkeys(forecast.active.tolist())
-    cached = dict.fromkeys(order)
-    absent = [expert for expert in wanted if expert not in cached]
-    for expert in absent[:len(order) // 2]:
-        victim = next((old for old in cached if old not in wanted), next(iter(cached)))
-        del cached[victim]
-        cached[expert] = None
-        plan.load(expert, to=home, layer=layer, over=victim, priority=PREFETCH)
-    return list(cached)
+    guessed = forecast.active
+    cached, wanted = np.zeros((2, view.setting.model.experts), np.bool_)
+    cached[order] = wanted[guessed] = True
+    coming = guessed[~cached[guessed]][:len(order) // 2]
+    spared = wanted[order]
+    victims = np.concatenate([order[~spared], order[spared]])[:len(coming)]
+    plan.extend(LOAD, coming, view.setting.machine.homes[0], layer=layer, victim=victims, priority=PREFETCH)
+    wanted[:] = False
+    wanted[victims] = True
+    return np.concatenate([order[~wanted[order]], coming])
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        new = with_row(state, view.moe, serve(plan, view, state[view.moe].tolist()))
+        new = with_row(state, view.moe, serve(plan, view, state[view.moe]))
         if view.forecast is not None and view.next_layer is not None:
             following = view.moe + 1
-            new[following] = prefetch(plan, view, view.forecast, view.next_layer, new[following].tolist())
+            new[following] = prefetch(plan, view, view.forecast, view.next_layer, new[following])
         return plan, new

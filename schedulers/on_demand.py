@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, Plan
 from emulation.view import Setting, View
-from schedulers._places import Slots, at_least, only_home, rest_beside
+from schedulers._places import at_least, only_home, rest_beside, through_slots
 from schedulers.contract import State
 
 
@@ -34,9 +36,7 @@ class Policy:
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         home = view.setting.machine.homes[0]
         plan = Plan(view.layer)
-        slots = Slots(plan, self.slots)
-        for expert in view.routing.active.tolist():
-            slots.load(expert, to=home, part=ALL_PARTS)
-            plan.run(expert, on=home)
-        slots.empty()
+        active = view.routing.active
+        everywhere = np.ones(len(active), np.bool_)
+        through_slots(plan, active, np.full(len(active), home), np.full(len(active), ALL_PARTS), everywhere, self.slots)
         return plan, state

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from emulation.ledger import Start
-from emulation.plan import Plan
+from emulation.plan import RUN, Plan
 from emulation.view import Setting, View
 from schedulers._places import only_home, rest_beside
 from schedulers.contract import State
@@ -27,6 +27,5 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        for expert in view.routing.active.tolist():
-            plan.run(expert, on=view.setting.machine.homes[0])
+        plan.extend(RUN, view.routing.active, view.setting.machine.homes[0])
         return plan, state

@@ -9,7 +9,7 @@ from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.plan import Plan
 from emulation.view import Setting, View
-from schedulers._places import Slots, at_least, places, staged
+from schedulers._places import at_least, places, staged, through_slots
 from schedulers.contract import State
 
 
@@ -45,12 +45,8 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer, exchange=self.exchange)
-        slots = Slots(plan, self.slots)
-        runs_here = view.ledger.start.rest[view.moe] == state
-        for expert in view.routing.active.tolist():
-            for part, device in enumerate(state.tolist()):
-                if not runs_here[expert, part]:
-                    slots.load(expert, to=device, part=part)
-                plan.run(expert, on=device, part=part)
-        slots.empty()
+        active, units = view.routing.active, len(state)
+        runs_here = view.ledger.start.rest[view.moe, active] == state
+        through_slots(plan, np.repeat(active, units), np.tile(state, len(active)),
+                      np.tile(np.arange(units), len(active)), ~runs_here.ravel(), self.slots)
         return plan, state

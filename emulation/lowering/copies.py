@@ -1,7 +1,7 @@
 """Copies of shards in time: when each is ready, who used it last, and the memory that it holds."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence
 from dataclasses import dataclass, field
 
 from emulation.ledger import Ledger
@@ -60,6 +60,10 @@ class Copies:
                 op = self._emit.add("place", device=device, takes=[self._take(device, part) for *_, part in keys])
                 for i, key in enumerate(keys):
                     self._copies[key] = Copy(self._emit.ops.take_handle(op, i))
+
+    def items(self) -> ItemsView[Key, Copy]:
+        """All copies by key."""
+        return self._copies.items()
 
     def _take(self, device: int, part: int) -> tuple[int, int, int]:
         bytes_ = int(self._ledger.part_bytes[part])

@@ -29,7 +29,7 @@ class Asked:
 
     def ask(self, experts, forecast=None, *, layer=0, early=NOTHING_EARLY) -> Plan:
         view = View(self.given, step(0, len(experts), self.given.machine.homes), layer, layer, routing(experts),
-                    None if forecast is None else routing(forecast), self.ledger, early, 0, {}.__getitem__)
+                    None if forecast is None else routing(forecast), self.ledger, early, lambda: 0, {}.__getitem__)
         plan, self.state = self.policy.plan(view, self.state)
         return plan
 

@@ -1,0 +1,196 @@
+"""Lowers plans in columns: keeps the compiled lowering's arrays, and cuts its output into what the engine takes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.engine.play import Program
+from emulation.ledger import Ledger
+from emulation.lowering import compiled_ops as c
+from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
+from emulation.lowering.compiled_experts import Layer
+from emulation.lowering.compiled_ops import Ints, Out, room
+from emulation.lowering.compiled_state import USES, make_scratch, make_state
+from emulation.lowering.copies import Copies
+from emulation.lowering.dense import Share
+from emulation.lowering.emit import CAUSES, Labels
+from emulation.lowering.tables import NONE, TableMaker, Tables
+from emulation.machine import Machine
+from emulation.model import Model, Work
+from emulation.ops import END, Ops
+from emulation.plan import EXCHANGES
+from emulation.view import PREFILL, Step
+
+FAMILIES = ("attention", "norm", "router", "shared", "dense", "head")
+
+
+class NotPlain(Exception):
+    """A plan, or a machine, that the compiled lowering leaves to the readable one."""
+
+
+class ColumnLowering:
+    """One run's lowering. `begin`, `layer` for each MoE layer, `take` whenever the engine is to have what there is."""
+
+    def __init__(self, machine: Machine, model: Model, ledger: Ledger, copies: Copies, pool_of: dict[int, int],
+                 first: int, first_take: int) -> None:
+        self._machine, self._model, self._ledger = machine, model, ledger
+        for home in machine.homes:
+            for family in ("attention", "norm", "router", *(["dense"] if any(
+                    not layer.is_moe for layer in model.layers) else [])):
+                if family not in machine.devices[home].kernels:
+                    raise NotPlain(f"{machine.devices[home].name} has no cost for {family}")
+        self._maker, self._tokens = TableMaker(machine, model, ledger), 0
+        self._tables: Tables | None = None
+        homes = np.array(machine.homes, np.int64)
+        slot = np.full(len(machine.devices), NONE, np.int64)
+        holders = sorted({*machine.homes, *ledger.start.copies})
+        slot[holders] = np.arange(len(holders))
+        self.state = make_state(slot, homes, ledger.start.rest.copy(), ledger.part_bytes,
+                                ledger.used_bytes, ledger.peak_bytes, ledger.budget_bytes.copy(),
+                                np.array([pool_of[d] for d in range(len(machine.devices))], np.int64),
+                                len(machine.links), len(CAUSES))
+        for number, device in enumerate(holders):
+            self.state.since[number] = ledger.copies_on(device)
+            ledger.keep_copies(device, self.state.since[number])
+        for (device, moe, expert, part), copy in copies.items():
+            self.state.handle[slot[device], moe, expert, part] = copy.handle
+        kinds = list(dict.fromkeys(model.layers))
+        self._kinds = kinds
+        self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
+        self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
+        self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
+        self._rows = 0
+        layers, experts = len(model.moe_layers), model.experts
+        self.counts = np.zeros((layers, experts), np.int64)
+        self.order = np.zeros((layers, experts), np.int64)
+        self.active = np.zeros(layers, np.int64)
+        self._out = room(0, 0, 0, 0, 0)
+        self._out.n[[c.FIRST, c.FIRST_TAKE]] = first, first_take
+        self._widest = self._widest_op()
+        self._bounds, self._decisions = [(0, 0)], list[int]()
+        self._home_of = np.full(len(machine.devices), NONE, np.int64)
+        self._home_of[homes] = np.arange(len(homes))
+
+    def _widest_op(self) -> int:
+        """The most lanes that one operation holds: a kernel's, or a broadcast's over all links."""
+        machine = self._machine
+        return max(1, *(len(device.lanes) for device in machine.devices),
+                   len(machine.links) + sum(len(device.copy_lanes) for device in machine.devices))
+
+    # a step
+
+    def begin(self, step: Step, share: dict[int, Share], experts: NDArray[np.uint16]) -> int:
+        """Begin a step whose routing is known, [tokens, layers, top_k]; its first decision."""
+        if len(step) > self._tokens or self._tables is None:
+            self._tokens = max(len(step), min(2 * self._tokens, 1 << 14))
+            self._tables = self._maker.make(self._tokens)
+        if tally(np.ascontiguousarray(experts), self.counts, self.order, self.active):
+            raise NotPlain("the routing names an expert that the model does not have")
+        self._layer = Layer(np.ascontiguousarray(experts), self._home_of[step.home], self.counts)
+        self._dense = self._dense_of(share)
+        self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
+        self._reserve(0)
+        decision = lower_begin(self._tables, self.state, self._out, self._scratch, self._dense, 0)
+        return self._decided(decision)
+
+    def layer(self, moe: int, plan: Ints, exchange: str) -> int:
+        """Lower a layer's plan, COLUMNS [7, rows]; the next decision."""
+        rows = plan.shape[1]
+        self._reserve(rows)
+        uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
+        if uses > len(self.state.used_op):
+            self._grow_uses(int(uses))
+        decision = lower_layer(
+            self._tables, self.state, self._out, self._scratch, self._layer, self._dense, plan, rows, moe,
+            self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
+        if decision == NONE:
+            raise NotPlain("the plan is not plain and right")
+        return self._decided(decision)
+
+    def _decided(self, decision: int) -> int:
+        self._bounds.append((int(self._out.n[c.OPS]), int(self._out.n[c.RELEASES])))
+        self._decisions.append(decision)
+        return decision
+
+    def _grow_uses(self, uses: int) -> None:
+        more = {name: np.concatenate([getattr(self.state, name), np.zeros(2 * uses, np.int64)])
+                for name in ("used_op", "used_at")}
+        self.state = self.state._replace(**more)
+
+    def _dense_of(self, share: dict[int, Share]) -> Dense:
+        homes = self._machine.homes
+        ps = np.zeros((len(self._kinds), len(homes), len(FAMILIES)), np.int64)
+        bytes_ = np.zeros_like(ps)
+        for h, home in enumerate(homes):
+            work = share.get(home)
+            if work is None:
+                continue
+            kernels, n = self._machine.devices[home].kernels, work.tokens
+
+            def note(kind: int, at: int, moved: int, flops: int) -> None:
+                cost = kernels.get(FAMILIES[at])  # noqa: B023
+                bytes_[kind, h, at] = moved  # noqa: B023
+                if cost is not None:
+                    ps[kind, h, at] = cost.ps(moved, flops)  # noqa: B023
+
+            for kind, part in enumerate(self._kinds):
+                note(kind, 0, part.attention.bytes_for(n) + work.kept * part.kv_bytes,
+                     part.attention.flops_for(n) + work.attended * part.context_flops)
+                note(kind, 1, 2 * self._model.token_row_bytes(n), 0)
+                for at, each in ((2, part.router), (3, part.shared), (4, part.dense)):
+                    note(kind, at, each.bytes_for(n), each.flops_for(n))
+            head: Work = self._model.head
+            note(0, 5, head.bytes_for(work.ends), head.flops_for(work.ends))
+        present = np.array([home in share for home in homes], np.int64)
+        ends = np.array([share[home].ends if home in share else 0 for home in homes], np.int64)
+        return Dense(ps, bytes_, self._kind, self._is_moe, self._shared, present, ends)
+
+    # room
+
+    def _reserve(self, rows: int) -> None:
+        """Room for a plan of so many rows and the layers behind it."""
+        if rows > self._rows or not hasattr(self, "_scratch"):
+            self._rows = max(rows, 2 * self._rows, 64)
+            hidden = self._scratch.hidden if hasattr(self, "_scratch") else None
+            self._scratch = make_scratch(len(self._machine.devices), len(self._machine.homes), self._model.experts,
+                                         len(self._machine.links), self._rows)
+            if hidden is not None:
+                self._scratch.hidden[:] = hidden
+        parts, homes = self._ledger.start.parts, len(self._machine.homes)
+        visits = min(rows, len(self._machine.devices))
+        ops = 9 * rows * parts + 6 * visits * homes + 12 * homes * (1 + len(self._model.layers))
+        waits = ops * (homes + parts + 3) + rows * (2 + homes)
+        narrow = max(1, *(len(device.lanes) for device in self._machine.devices), 8)
+        o, n = self._out, self._out.n
+        if n[c.OPS] + ops > len(o.priority) or n[c.WAITS] + waits > len(o.wait_op) \
+                or n[c.HOLDS] + narrow * ops + homes * self._widest > len(o.hold_lane) \
+                or n[c.TAKES] + rows * parts > len(o.take_pool) or n[c.RELEASES] + rows * parts > len(o.release_take):
+            self._out = _grown(o, 2 * (int(n[c.OPS]) + ops), 2 * (int(n[c.HOLDS]) + narrow * ops + homes * self._widest),
+                               2 * (int(n[c.WAITS]) + waits), 2 * (int(n[c.TAKES]) + rows * parts),
+                               2 * (int(n[c.RELEASES]) + rows * parts))
+
+    def take(self) -> tuple[Program, Labels]:
+        """What was lowered since the last call."""
+        o = self._out
+        n = o.n
+        ops, holds, waits, takes, releases, edges = (int(n[i]) for i in range(6))
+        made = Ops(int(n[c.FIRST]), int(n[c.FIRST_TAKE]), o.priority[:ops], o.quantum_ps[:ops], o.length_ps[:ops],
+                   o.hold_ptr[:ops + 1], o.hold_lane[:holds], o.hold_ps[:holds], o.wait_ptr[:ops + 1],
+                   o.wait_op[:waits], np.full(waits, END, np.int64), o.take_ptr[:ops + 1], o.take_pool[:takes],
+                   o.take_amount[:takes], o.take_amount[:takes], o.release_take[:releases],
+                   o.release_ptr[:releases + 1], o.release_op[:edges], np.full(edges, END, np.int64))
+        labels = Labels(o.kind[:ops], o.cause[:ops], o.device[:ops], np.full(ops, self._number, np.int32),
+                        o.layer[:ops], o.expert[:ops], o.bytes[:ops])
+        bounds = np.array(self._bounds, np.int64)
+        program = Program(made, bounds[:, 0].copy(), bounds[:, 1].copy(), np.array(self._decisions, np.int64))
+        self._out = room(len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
+        self._out.n[[c.FIRST, c.FIRST_TAKE]] = made.first + ops, made.first_take + takes
+        self._bounds, self._decisions = [(0, 0)], []
+        return program, labels
+
+
+def _grown(o: Out, ops: int, holds: int, waits: int, takes: int, releases: int) -> Out:
+    new = room(ops, holds, waits, takes, releases)
+    for name, column in zip(Out._fields, o, strict=True):
+        getattr(new, name)[:len(column)] = column
+    return new
+

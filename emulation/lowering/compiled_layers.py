@@ -1,0 +1,221 @@
+"""The compiled lowering: what `dense` and `experts` write, from columns, at tens of nanoseconds an operation.
+
+The readable lowering is the specification: this one writes the same operations with the same serials, durations and
+edges for plans that are plain (every run in its own layer, over all tokens routed to its expert, nothing woken, nothing
+served otherwise, no all-to-all), and declines others.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulation.lowering import compiled_ops as c
+from emulation.lowering.compiled_bare import bare
+from emulation.lowering.compiled_copies import has
+from emulation.lowering.compiled_experts import NO_EXPERT, Layer, end_kernel, lower_plan, run_kernel, sync
+from emulation.lowering.compiled_ops import NONE, Ints, Out, begin_op, end_op, inner, kernel, room, wait
+from emulation.lowering.compiled_state import HITS, MISSES, Scratch, State, make_scratch, make_state
+from emulation.lowering.tables import GRIDS, Tables
+
+AT_ATTENTION, AT_NORM, AT_ROUTER, AT_SHARED, AT_DENSE, AT_HEAD = range(6)
+
+
+class Dense(NamedTuple):
+    """A step outside its routed experts. ps, bytes [kinds of layers, homes, 6]; kind, moe, shared [layers]: the kind
+    of a layer, and whether it has routed and shared experts. present [homes]: whether a home has tokens. ends
+    [homes]: rows whose logits are wanted."""
+
+    ps: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    kind: Ints
+    moe: Ints
+    shared: Ints
+    present: Ints
+    ends: Ints
+
+
+@inner
+def dense_kernel(t: Tables, o: Out, d: Dense, home: int, h: int, layer: int, at: int, family: int) -> int:
+    kind = d.kind[layer]
+    return run_kernel(t, o, home, family, d.ps[kind, h, at], NONE, d.bytes[kind, h, at])
+
+
+@inner
+def to_router(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -> int:
+    """From here to the next router, or to the head: the operation whose end is the next decision."""
+    homes, layers = len(s.homes), len(d.kind)
+    while layer < layers:
+        o.n[c.LAYER] = layer
+        for h in range(homes):
+            if d.present[h]:
+                home = s.homes[h]
+                issued = dense_kernel(t, o, d, home, h, layer, AT_ATTENTION, c.ATTENTION)
+                wait(o, w.hidden[h])
+                w.hidden[h] = end_kernel(o, issued)
+                issued = dense_kernel(t, o, d, home, h, layer, AT_NORM, c.NORM)
+                wait(o, w.hidden[h])
+                w.hidden[h] = end_kernel(o, issued)
+        if d.moe[layer]:
+            for h in range(homes):
+                if d.present[h]:
+                    issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_ROUTER, c.ROUTER)
+                    wait(o, w.hidden[h])
+                    w.hidden[h] = sync(t, o, s.homes[h], end_kernel(o, issued))
+            return decide(s, o, w, d)
+        for h in range(homes):
+            if d.present[h]:
+                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_DENSE, c.DENSE)
+                wait(o, w.hidden[h])
+                w.hidden[h] = end_kernel(o, issued)
+        for h in range(homes):
+            if d.present[h]:
+                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_NORM, c.NORM)
+                wait(o, w.hidden[h])
+                w.hidden[h] = end_kernel(o, issued)
+        layer += 1
+    o.n[c.LAYER] = NONE
+    for h in range(homes):
+        if d.present[h]:
+            home = s.homes[h]
+            if d.ends[h] and t.kernel[home, c.HEAD]:
+                issued = dense_kernel(t, o, d, home, h, 0, AT_HEAD, c.HEAD)
+                wait(o, w.hidden[h])
+                w.hidden[h] = end_kernel(o, issued)
+            w.hidden[h] = sync(t, o, home, w.hidden[h])
+    return decide(s, o, w, d)
+
+
+@inner
+def decide(s: State, o: Out, w: Scratch, d: Dense) -> int:
+    """The decision of all homes: of one its own, of several a join."""
+    homes, present, op = len(s.homes), 0, NONE
+    for h in range(homes):
+        if d.present[h]:
+            present += 1
+            op = w.hidden[h]
+    if present > 1:
+        op = begin_op(o, c.JOIN, 0, NONE, NONE, 0)
+        for h in range(homes):
+            if d.present[h]:
+                wait(o, w.hidden[h])
+        end_op(o)
+    for h in range(homes):
+        w.hidden[h] = op if d.present[h] else NONE
+    return op
+
+
+@inner
+def after_experts(t: Tables, s: State, o: Out, w: Scratch, d: Dense, visits: int, layer: int, decision: int,
+                  first_shared: int) -> None:
+    """Residual and norm behind the experts, home by home; `first_shared`: the shared experts' first operation."""
+    homes = len(s.homes)
+    for h in range(homes):
+        if not d.present[h]:
+            continue
+        home = s.homes[h]
+        issued = dense_kernel(t, o, d, home, h, layer, AT_NORM, c.NORM)
+        if first_shared != NONE:
+            wait(o, w.shared[h])
+        summed = False
+        for v in range(visits):
+            if w.visit_device[v] == home and w.rows[v, h] > 0:
+                row = w.first_run[v]
+                while row != NONE:
+                    wait(o, w.run_end[row])
+                    row = w.next_run[row]
+                summed = True
+            elif w.rows[v, h] > 0:
+                wait(o, w.back[v, h])
+                summed = True
+        if not summed:
+            wait(o, decision)
+        w.hidden[h] = end_kernel(o, issued)
+
+
+@inner
+def found(s: State, y: Layer, moe: int, phase: int) -> None:
+    """Count the load and, before the plan changes it, which routed experts a home holds whole."""
+    parts = s.rest.shape[2]
+    for expert in range(y.counts.shape[1]):
+        if y.counts[moe, expert] == 0:
+            continue
+        s.load[moe, expert] += y.counts[moe, expert]
+        held = False
+        for h in range(len(s.homes)):
+            whole = True
+            for part in range(parts):
+                whole &= has(s, s.homes[h], moe, expert, part)
+            held |= whole
+        s.phase[phase, HITS if held else MISSES] += 1
+
+
+@inner
+def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: NDArray[np.int64], n: int, moe: int,
+          layer: int, exchange: int, step: int, phase: int) -> int:
+    homes, decision = len(s.homes), NONE
+    for h in range(homes):
+        if d.present[h]:
+            decision = w.hidden[h]
+    first_shared = NONE
+    if d.shared[layer]:
+        for h in range(homes):
+            if d.present[h]:
+                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_SHARED, c.SHARED)
+                wait(o, w.hidden[h])
+                w.shared[h] = end_kernel(o, issued)
+                first_shared = w.shared[h]
+    found(s, y, moe, phase)
+    visits = lower_plan(t, s, o, w, y, rows, n, moe, exchange, step, phase, decision)
+    if visits != NONE:
+        after_experts(t, s, o, w, d, visits, layer, decision, first_shared)
+    for v in range(len(w.visit_of)):
+        w.visit_of[v] = NONE
+    return NONE if visits == NONE else to_router(t, s, o, w, d, layer + 1)
+
+
+_ONE = np.zeros(1, np.int64)
+_GRID = np.zeros((1, 1), np.int64)
+_STATE = make_state(_ONE, _ONE, np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE, _ONE, _ONE, 1, 1)
+_SCRATCH = make_scratch(1, 1, 1, 1, 1)
+_TABLES = Tables(*(_GRID if name in GRIDS else _ONE for name in Tables._fields))
+_LAYER = Layer(np.zeros((1, 1, 1), np.uint16), _ONE, _GRID)
+_DENSE = Dense(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE, _ONE, _ONE)
+
+
+@kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE)
+def tally(experts: NDArray[np.uint16], counts: NDArray[np.int64], order: NDArray[np.int64], active: Ints) -> int:
+    """Count the tokens of each expert of a step, experts [tokens, layers, top_k]: counts [layers, experts], experts in
+    routing order [layers, experts], and how many are active [layers]. How many places hold no such expert."""
+    strange = 0
+    counts[:, :] = 0
+    active[:] = 0
+    for token in range(experts.shape[0]):
+        for moe in range(experts.shape[1]):
+            for place in range(experts.shape[2]):
+                expert = experts[token, moe, place]
+                if expert < counts.shape[1]:
+                    if counts[moe, expert] == 0:
+                        order[moe, active[moe]] = expert
+                        active[moe] += 1
+                    counts[moe, expert] += 1
+                else:
+                    strange += expert != NO_EXPERT
+    return strange
+
+
+@kernel(_TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _DENSE, 1)
+def lower_begin(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -> int:
+    """Begin a step: the layers up to the first router, whose operation is returned."""
+    fresh = bare(w)
+    for h in range(len(fresh.hidden)):
+        fresh.hidden[h] = NONE
+    return to_router(bare(t), bare(s), bare(o), fresh, bare(d), layer)
+
+
+@kernel(_TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _LAYER, _DENSE, _GRID, 1, 1, 1, 1, 1, 1)
+def lower_layer(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: NDArray[np.int64], n: int, moe: int,
+                layer: int, exchange: int, step: int, phase: int) -> int:
+    """Lower the first n rows of a layer's plan, and on to the next decision, whose operation is returned; NONE where
+    the plan is not plain and right: the run is then to be taken up from its beginning by the readable path."""
+    return lower(bare(t), bare(s), bare(o), bare(w), bare(y), bare(d), bare(rows), n, moe, layer, exchange, step, phase)
