@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Batch, MakeEngine, Scheduler, StepTimes
 from emulation.engine.play import play
+from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
 from emulation.lowering.compiled_state import AT_HOME, HITS, LOADED_BYTES, LOADS, MISSES, PREFETCHED, USES
 from emulation.lowering.dense import shares
@@ -46,11 +47,13 @@ class ColumnScheduler(Scheduler):
         lowering, setting, layers = self.lowering, self.setting, self._layers
         begin = self._decision
         decision = lowering.begin(step, shares(step), routed.experts)
+        order, counts, active = lowering.order, lowering.counts, lowering.active.tolist()
+        constant(order)
         policy, state, ledger = self.policy, self.state, self.ledger
         for moe, layer in enumerate(layers):
             forecast = guess(step, moe + 1, routed)
             routing = Tallied(lambda moe=moe: routed.layer(moe),  # type: ignore[misc]
-                              lowering.order[moe, :lowering.active[moe]].copy(), lowering.counts[moe].copy())
+                              order[moe, :active[moe]], counts[moe])
             view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._now, self._backlog)
             answer = policy.plan(view, state)
             if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Plan):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from emulation.shards import slice_bounds
 
@@ -66,8 +67,9 @@ class Model:
     head: Work = NOTHING
     embedding_bytes: int = 0
 
-    @property
+    @cached_property
     def moe_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that have routed experts."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.is_moe)
 
     @property

@@ -39,6 +39,8 @@ class Program(NamedTuple):
 
 def play(engine: Engine, program: Program) -> list[int]:
     """Submit and run batch by batch; when each was submitted."""
+    if hasattr(engine, "play"):
+        return list(engine.play(program))
     at_ps = []
     for i, decision in enumerate(program.decisions.tolist()):
         at_ps.append(engine.now_ps)

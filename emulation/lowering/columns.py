@@ -59,10 +59,6 @@ class ColumnLowering:
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
         self._rows = 0
-        layers, experts = len(model.moe_layers), model.experts
-        self.counts = np.zeros((layers, experts), np.int64)
-        self.order = np.zeros((layers, experts), np.int64)
-        self.active = np.zeros(layers, np.int64)
         self._out = room(0, 0, 0, 0, 0)
         self._out.n[[c.FIRST, c.FIRST_TAKE]] = first, first_take
         self._widest = self._widest_op()
@@ -83,6 +79,10 @@ class ColumnLowering:
         if len(step) > self._tokens or self._tables is None:
             self._tokens = max(len(step), min(2 * self._tokens, 1 << 14))
             self._tables = self._maker.make(self._tokens)
+        layers = len(self._model.moe_layers)
+        self.counts = np.zeros((layers, self._model.experts), np.int64)
+        self.order = np.zeros_like(self.counts)
+        self.active = np.zeros(layers, np.int64)
         if tally(np.ascontiguousarray(experts), self.counts, self.order, self.active):
             raise NotPlain("the routing names an expert that the model does not have")
         self._layer = Layer(np.ascontiguousarray(experts), self._home_of[step.home], self.counts)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.lowering import compiled_ops as c
-from emulation.lowering.compiled_bare import bare
+from emulation.engine.compiled_bare import bare
 from emulation.lowering.compiled_copies import has
 from emulation.lowering.compiled_experts import NO_EXPERT, Layer, end_kernel, lower_plan, run_kernel, sync
 from emulation.lowering.compiled_ops import NONE, Ints, Out, begin_op, end_op, inner, kernel, room, wait
