@@ -1,8 +1,8 @@
 """The scheduler in columns: for policies whose plans are plain, and routing that is known a step ahead.
 
-It asks the policy layer by layer as the scheduler does, lowers each plan by the compiled lowering, and lets the engine
-run behind: only who asks for the time waits for it. Plans that are not plain raise `NotPlain`, and the run is taken up
-from its beginning by the scheduler, which gives the same results.
+It asks the policy layer by layer as the scheduler does, lowers each plan by the compiled lowering, and times a step at
+once. Plans that are not plain raise `NotPlain`: the run is then taken up from its beginning by the scheduler, which
+gives the same results, or tells what is wrong.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scheduler import Batch, MakeEngine, Scheduler, StepTimes
+from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
 from emulation.engine.play import play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
 from emulation.lowering.compiled_state import AT_HOME, HITS, LOADED_BYTES, LOADS, MISSES, PREFETCHED, USES
 from emulation.lowering.dense import shares
-from emulation.lowering.emit import NO, Labels
 from emulation.plan import Plan
 from emulation.trace import StepRouting
 from emulation.validate import ran_early
@@ -29,76 +28,70 @@ Observe = Callable[[Step, int, Routing], None]
 
 
 class ColumnScheduler(Scheduler):
-    """A scheduler that is fed whole steps: `step`, then `finish`."""
+    """A scheduler that is fed whole steps: `step`, then `finish`. What it submits goes to its sink."""
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         super().__init__(setting, policy, make_engine)
         if not policy.exact or hasattr(policy, "wake"):
             raise NotPlain("the policy may do more than plans in columns can say")
-        self._submit()
-        self._decision_before = NO
-        self.lowering = ColumnLowering(setting.machine, setting.model, self.ledger, self.copies, self.pool_of,
-                                       self.engine.next_serial, self.engine.next_take)
         self._no_early = ran_early(0, [], 1)
-        self._untimed: list[tuple[Step, int, int]] = []
 
-    def step(self, step: Step, routed: StepRouting, guess: Guess, observe: Observe) -> None:
-        """Decide and lower all layers of a step."""
-        lowering, setting, layers = self.lowering, self.setting, self._layers
-        begin = self._decision
+    def watch(self, sink: Sink) -> None:
+        """Hand what is submitted to a sink, from the first operation on."""
+        self.sink = sink
+        self._submit()
+        self.lowering = ColumnLowering(self.setting.machine, self.setting.model, self.ledger, self.copies, self.pool_of,
+                                       self.engine.next_serial, self.engine.next_take)
+
+    @property
+    def active(self) -> int:
+        """(Layer, expert) pairs of the last step with at least one token."""
+        return int(self.lowering.active.sum())
+
+    @property
+    def pairs(self) -> int:
+        """(Layer, token, expert) triples of the last step."""
+        return int(self.lowering.counts.sum())
+
+    def step(self, step: Step, routed: StepRouting, guess: Guess, observe: Observe, not_before_ps: int = 0) -> None:
+        """Decide, lower and time all layers of a step."""
+        if not_before_ps > self.engine.now_ps:
+            self.engine.advance(not_before_ps)
+        begin_ps, before = self.engine.now_ps, self._decision
+        lowering, setting = self.lowering, self.setting
         decision = lowering.begin(step, shares(step), routed.experts)
-        order, counts, active = lowering.order, lowering.counts, lowering.active.tolist()
-        constant(order)
+        order, counts, active = constant(lowering.order), lowering.counts, lowering.active.tolist()
         policy, state, ledger = self.policy, self.state, self.ledger
-        for moe, layer in enumerate(layers):
+        for moe, layer in enumerate(self._layers):
             forecast = guess(step, moe + 1, routed)
             routing = Tallied(lambda moe=moe: routed.layer(moe),  # type: ignore[misc]
                               order[moe, :active[moe]], counts[moe])
-            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._now, self._backlog)
+            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, _no_time, _no_backlog)
             answer = policy.plan(view, state)
-            if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Plan):
-                raise NotPlain("the policy returned no plan")
-            plan, state = answer
+            plan, state = as_pair(answer)
             columns = plan.columns()
             if columns is None or plan.layer != layer:
                 raise NotPlain("the plan says more than columns can")
-            self._decision = decision
             decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
-        self.state = state
-        self._decision = decision
-        self._untimed.append((step, begin, decision))
-        self._play()
-
-    def _play(self) -> None:
-        """Let the engine run through what was lowered."""
-        program, labels = self.lowering.take()
-        after = self._decision_before
+        self.state, self._decision = state, decision
+        program, labels = lowering.take()
         at_ps = play(self.engine, program)
-        bounds = program.ops.tolist()
-        for i, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            self.labels.append(Labels(*(column[low:high] for column in labels)))
-            self.batches.append(Batch(program.batch(i), at_ps[i], after))
-            after = int(program.decisions[i])
-        self._decision_before = after
-
-    def _now(self) -> int:
-        raise NotPlain("the policy asks for the time")
-
-    def _backlog(self, lane: int) -> int:
-        raise NotPlain("the policy asks for the time")
+        prefill = int((step.phase == PREFILL).sum())
+        self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision))
+        assert self.sink is not None
+        self.sink.batches(program, labels, at_ps, np.concatenate([[before], program.decisions[:-1]]))
+        self.sink.step(begin_ps, decision)
+        self.sink.flush()
 
     def finish(self) -> None:
+        """Run what is still in flight to its end."""
         self.engine.run()
-        end_ps = self.engine.spans().end_ps
-        for step, begin, end in self._untimed:
-            prefill = int((step.phase == PREFILL).sum())
-            self.steps.append(StepTimes(step.number, 0 if begin == NO else int(end_ps[begin]), int(end_ps[end]), prefill,
-                                        len(step) - prefill, end))
-        self._count(end_ps)
+        assert self.sink is not None
+        self.sink.flush()
 
-    def _count(self, end_ps: NDArray[np.int64]) -> None:
-        """Counts as the scheduler keeps them."""
+    def count(self, end_ps: NDArray[np.int64]) -> None:
+        """Note in `counts` and `emit` what was counted; end_ps: when each operation ended."""
         state, counts = self.lowering.state, self.counts
         for phase, name in enumerate(("prefill", "decode")):
             tally, row = counts.phases[name], state.phase[phase]
@@ -111,3 +104,18 @@ class ColumnScheduler(Scheduler):
         used = int(state.phase[0, USES])
         counts.first_uses = list(zip(state.used_op[:used].tolist(), end_ps[state.used_at[:used]].tolist(), strict=True))
         self.emit.moved_bytes += state.moved
+
+
+def as_pair(answer: Any) -> tuple[Plan, Any]:
+    """What a policy returned, if it is a plan and a state."""
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Plan):
+        raise NotPlain("the policy returned no plan")
+    return answer
+
+
+def _no_time() -> int:
+    raise NotPlain("the policy asks for the time")
+
+
+def _no_backlog(lane: int) -> int:
+    raise NotPlain(f"the policy asks for the backlog of lane {lane}")

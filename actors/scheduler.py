@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.counts import Counts
 from emulation.engine.contract import Describe, Engine
+from emulation.engine.play import Program
 from emulation.errors import PlanError
 from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
@@ -21,7 +22,26 @@ from emulation.validate import Assignment, Decision, as_plan, check_fragment, ra
 from emulation.view import FROM_START, PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
 
+Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+
+class Sink(Protocol):
+    """Takes what a scheduler submits, so that the scheduler need not keep it."""
+
+    def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
+        """Operations that were submitted at an instant, behind a decision (NO: none)."""
+
+    def batches(self, program: Program, labels: Labels, at_ps: Ints, after: Ints) -> None:
+        """Several batches at once: when each was submitted, and behind which decision, [batches]."""
+
+    def step(self, begin_ps: int, end_op: int) -> None:
+        """A step is over: what has ended may be asked of the engine."""
+
+    def flush(self) -> None:
+        """Nothing more comes for now."""
+
+
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 
@@ -69,7 +89,9 @@ class Scheduler:
         start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
+        self.sink: Sink | None = None
         self.labels: list[Labels] = []
+        self._first_label = 0
         self.batches: list[Batch] = []
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
@@ -86,11 +108,15 @@ class Scheduler:
         self._hidden: Hidden = {}
 
     def _describe(self, op: int) -> str:
-        return describe(self.setting.machine, self.labels, op)
+        if op < self._first_label:
+            return f"op {op} of an earlier step"
+        return describe(self.setting.machine, self.labels, op - self._first_label)
 
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
         if not_before_ps > self.engine.now_ps:
+            if self.emit.ops.next_serial > self.engine.next_serial:
+                self._submit()  # copies of the start are there at time zero
             self.engine.advance(not_before_ps)
         self.emit.step = step.number
         for column in (step.sequence, step.position, step.phase, step.home, step.ends):
@@ -214,6 +240,10 @@ class Scheduler:
         times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(phase) - prefill,
                           self._decision)
         self.steps.append(times)
+        if self.sink is not None:
+            self.sink.step(times.begin_ps, times.end_op)
+            self.sink.flush()
+            self.labels, self._first_label = [], self.engine.next_serial
         return times
 
     def finish(self) -> None:
@@ -221,9 +251,14 @@ class Scheduler:
         if self.emit.ops.next_serial > self.engine.next_serial:
             self._submit()
         self.engine.run()
+        if self.sink is not None:
+            self.sink.flush()
 
     def _submit(self) -> None:
         ops, labels = self.emit.finish()
         self.labels.append(labels)
-        self.batches.append(Batch(ops, self.engine.now_ps, self._decision))
+        if self.sink is None:
+            self.batches.append(Batch(ops, self.engine.now_ps, self._decision))
+        else:
+            self.sink.batch(ops, labels, self.engine.now_ps, self._decision)
         self.engine.submit(ops)

@@ -15,6 +15,8 @@ from cluster.config.run import RunConfig
 from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
 from cluster.kv import division
 from cluster.observe.build import build_result
+from cluster.observe.collect import Collector
+from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
@@ -22,6 +24,7 @@ from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
+from emulation.lowering.streams import is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -112,18 +115,26 @@ class OneRun:
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress) -> None:
         self.setup, self.target, self.transport = setup, target, transport
-        self.policy = load_policy(target.target, target.parameters)
-        config, model, setting = setup.config, setup.model, setup.setting
+        self.policy, self.progress = load_policy(target.target, target.parameters), progress
+        self.setting = setup.setting
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
-            setting, self.kv_blocks = division(setup, self.policy)
-        self.scheduler = Scheduler(setting, self.policy,
-                                   lambda lanes, pools, describe: make_engine(config.engine, lanes, pools, describe))
+            self.setting, self.kv_blocks = division(setup, self.policy)
+        self.served: Served | None = None
+        self._begin(Scheduler, setup.config.engine)
+
+    def _begin(self, kind: type[Scheduler], engine: str) -> None:
+        """A scheduler, and what notes its run, from the beginning."""
+        setup, config, model = self.setup, self.setup.config, self.setup.model
+        self.scheduler = kind(self.setting, self.policy,
+                              lambda lanes, pools, describe: make_engine(engine, lanes, pools, describe))
+        self.collector = Collector(self.scheduler.engine, config.timeline.max_ops) if engine != "spec" else None
+        self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
         self.journal = Journal()
-        self.session = Session(self.scheduler, self.forecaster, self.journal, progress, setup.setting.budget_bytes)
-        self.served: Served | None = None
+        self.session = Session(self.scheduler, self.forecaster, self.journal, self.progress,
+                               setup.setting.budget_bytes)
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
@@ -131,13 +142,43 @@ class OneRun:
             self.transport.open(device_specs(self.scheduler.ledger, None))
             self.transport.wait()
             self.session.transport = self.transport
-        if record is not None and self.forecaster.kind == "next_gate":
-            self.forecaster.kind = "recorded"
-        self.session.replay(self._feed(record))
+        if not self._in_columns(record):
+            self._expect(record)
+            self.session.replay(self._feed(record))
         if record is not None:
             mine = self.session.record
             mine.prompts, mine.answers, mine.texts = record.prompts, record.answers, record.texts
         return self._result()
+
+    def _expect(self, record: Record | None) -> None:
+        if record is not None and self.forecaster.kind == "next_gate":
+            self.forecaster.kind = "recorded"
+
+    def _in_columns(self, record: Record | None) -> bool:
+        """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
+        if self.transport.name != "local" or self.setup.config.engine == "spec" or not self.policy.exact:
+            return False
+        from actors.columnar import ColumnScheduler
+        from emulation.engine.straight import NotStraight
+        from emulation.lowering.columns import NotPlain
+
+        for engine in ("straight", "compiled") if is_straight(self.setting.machine) else ("compiled",):
+            try:
+                self._begin(ColumnScheduler, engine)
+                assert isinstance(self.scheduler, ColumnScheduler)
+                assert self.collector is not None
+                self.scheduler.watch(self.collector)
+                self._expect(record)
+                self.session.replay_columns(self._feed(record), self.scheduler)
+                self.scheduler.count(self.collector.end_ps)
+            except NotStraight:
+                continue
+            except NotPlain:
+                break
+            else:
+                return True
+        self._begin(Scheduler, self.setup.config.engine)
+        return False
 
     def _feed(self, record: Record | None) -> Feed:
         """The steps to time: those of a record, of served requests, or static batches."""
@@ -166,14 +207,18 @@ class OneRun:
         setup, record = self.setup, self.session.record
         text = [{"sequence": i, "token_ids": tokens, "text": words}
                 for i, (tokens, words) in enumerate(zip(record.answers, record.texts, strict=True))]
+        timed, flight = self.collector, None
+        if timed is not None and timed.kept.ops:
+            flight = kept_flight(timed.kept, self.setting.machine, self.scheduler.engine.pools, timed.keeps_all)
         constants = [{key: row.get(key) for key in ("path", "value", "kind", "source", "range")}
                      for row in setup.provenance]
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
                             policy=self.target.name, provenance=constants, hashes=setup.hashes,
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
-                            service=self._service(), host={**self.transport.describe(), "versions": versions(),
-                                                           "operations": self.scheduler.engine.next_serial})
+                            service=self._service(), timed=timed, flight=flight,
+                            host={**self.transport.describe(), "versions": versions(),
+                                  "operations": self.scheduler.engine.next_serial})
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps.

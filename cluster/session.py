@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.columnar import ColumnScheduler
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
 from cluster.feed import Feed
@@ -183,6 +184,32 @@ class Session:
                 self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
             self.progress.update(feed.done, feed.total, f"step {step.number}")
         self.scheduler.finish()
+
+    def replay_columns(self, feed: Feed, scheduler: ColumnScheduler) -> None:
+        """The same by a scheduler that is fed whole steps, with no device to tell."""
+        forecaster = self.forecaster
+        while (fed := feed.next(self.clock)) is not None:
+            step, routed = fed.step, fed.routed
+            self.journal.begin(step)
+            self.served_work.add_step(step, fed.not_before_ps)
+            guesses = np.full_like(routed.experts, NO_EXPERT) if feed.kept else None
+
+            def guess(step: Step, moe: int, routed: StepRouting) -> Routing | None:
+                forecast = forecaster.guess(step, moe, routed)
+                if forecast is not None:
+                    self.journal.forecast(forecast)
+                    if guesses is not None:  # noqa: B023
+                        guesses[:, moe] = narrow(forecast.experts, routed.experts.shape[2])  # noqa: B023
+                return forecast
+
+            scheduler.step(step, routed, guess, forecaster.observe, fed.not_before_ps)
+            self.journal.whole(routed, scheduler.active, scheduler.pairs)
+            self.served_work.add_routed(routed.experts)
+            if guesses is not None:
+                self.record.steps.append(step)
+                self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
+            self.progress.update(feed.done, feed.total, f"step {step.number}")
+        scheduler.finish()
 
 
 def _merge(batch: dict[int, Work], work: dict[int, Work]) -> None:

@@ -80,7 +80,7 @@ class Plan:
     def rows(self) -> list[Row]:
         """The rows, one by one."""
         if self._blocks:
-            self._rows += [Row(*row, ALL_TOKENS) for block in self._blocks for row in block.T.tolist()]
+            self._rows += [row for block in self._blocks for row in _rows_in(block)]
             self._blocks = []
         return self._rows
 
@@ -96,7 +96,7 @@ class Plan:
             return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(
                 [np.empty((len(COLUMNS), 0), np.int64), *self._blocks], axis=1)
         rows = self.rows
-        if any(not isinstance(row, Row) or row.wake or row.tokens != ALL_TOKENS for row in rows):
+        if any(row[len(COLUMNS):] != (ALL_TOKENS, False) for row in rows):
             return None
         return np.array([row[:len(COLUMNS)] for row in rows], np.int64).T.copy()
 
@@ -108,7 +108,7 @@ class Plan:
                                     priority)):
             block[i] = column
         if self._rows:
-            self.rows.extend(Row(*row, ALL_TOKENS) for row in block.T.tolist())
+            self.rows.extend(_rows_in(block))
         else:
             self._blocks.append(block)
 
@@ -142,6 +142,10 @@ class Plan:
         self.token_sets += fragment.token_sets
         self.rows += [row if row.tokens == ALL_TOKENS else row._replace(tokens=row.tokens + shift)
                       for row in fragment.rows]
+
+
+def _rows_in(block: Ints) -> list[Row]:
+    return [Row._make([*row, ALL_TOKENS, False]) for row in block.T.tolist()]
 
 
 def _rows_of(tokens: Ints, expert: int) -> Ints:

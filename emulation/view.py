@@ -125,11 +125,11 @@ class Tallied(Routing):
         return made
 
     @cached_property
-    def experts(self) -> Ints:  # type: ignore[override]
+    def experts(self) -> Ints:
         return self._whole.experts
 
     @cached_property
-    def weights(self) -> Floats:  # type: ignore[override]
+    def weights(self) -> Floats:
         return self._whole.weights
 
     @property

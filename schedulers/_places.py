@@ -118,8 +118,7 @@ def staged(setting: Setting, shared: Places, parts: int, slots: int) -> dict[int
 
 
 def through_slots(plan: Plan, experts: Ints, devices: Ints, parts: Ints, loads: Mask, slots: int) -> None:
-    """Run each expert on a device, [runs]; those that must be loaded pass through `slots` slots of the device, used in
-    turn, and what is in the slots goes at the end."""
+    """Run experts on devices, [runs]; those to be loaded pass through `slots` slots of theirs, used in turn and emptied."""
     if not loads.any():
         plan.extend(RUN, experts, devices, part=parts)
         return

@@ -75,11 +75,13 @@ class Forecast(Named):
 
 
 class Timeline(Strict):
-    """The window of emulated time that is written, and the size at which writing stops."""
+    """The window of emulated time that is written, the size at which writing stops, and how many of a run's first
+    operations are kept for it."""
 
     first_s: float = Field(default=0.0, ge=0)
     last_s: float | None = Field(default=None, gt=0)
     max_bytes: int = Field(default=64 << 20, ge=64 << 10)
+    max_ops: int = Field(default=50_000, ge=0, le=10**8)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Timeline":

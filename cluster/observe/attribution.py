@@ -5,11 +5,14 @@ left its lane, the release that made room. Following those edges back from an op
 so an idle stretch before it, or a step that it ends, divides exactly into what ran on the path meanwhile.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.scheduler import StepTimes
+from cluster.observe.digest import mix_digest
 from cluster.observe.flight import Flight
 from emulation.lowering.emit import CAUSES, KINDS
 
@@ -218,6 +221,30 @@ def lane_use(walker: Walker, horizon_ps: int) -> Use:
     of_track = np.repeat(np.arange(len(flight.lanes)), np.diff(first_track))
     np.add.at(use.stall_ps[:, _NO_WORK], of_track, horizon_ps - last_ps)
     return use
+
+
+class Walked:
+    """Figures of a run from its whole flight: what `collect.Collector` gives without keeping it."""
+
+    def __init__(self, flight: Flight, steps: Sequence[StepTimes]) -> None:
+        self._walker, self._steps = Walker(flight), steps
+        self.end_ps, self.horizon_ps = flight.end_ps, flight.horizon_ps
+
+    @property
+    def spans_digest(self) -> str:
+        """SHA-256 of two sums over a mix of what each operation was and when it ran."""
+        flight = self._walker.flight
+        return mix_digest(flight.labels, flight.start_ps, flight.end_ps)
+
+    @property
+    def latency_ps(self) -> Ints:
+        """Of each step by LABELS, [steps, labels]."""
+        return step_latency(self._walker, np.array([s.end_op for s in self._steps], np.int64),
+                            np.array([s.begin_ps for s in self._steps], np.int64))
+
+    def use(self) -> Use:
+        """Of every lane until the horizon."""
+        return lane_use(self._walker, self.horizon_ps)
 
 
 def step_latency(walker: Walker, end_op: Ints, begin_ps: Ints) -> Ints:

@@ -7,8 +7,9 @@ from typing import Any
 from actors.scheduler import Scheduler
 from cluster.config.quantities import confidence
 from cluster.observe import figures, schema
-from cluster.observe.attribution import Walker
-from cluster.observe.digest import array_bytes, sha256, value_digest
+from cluster.observe.attribution import Walked
+from cluster.observe.digest import value_digest
+from cluster.observe.figures import Timed
 from cluster.observe.flight import Flight, read_flight
 from cluster.observe.journal import Asked, Journal
 from cluster.observe.requests import Service
@@ -20,17 +21,20 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
                  provenance: Sequence[Mapping[str, Any]], hashes: Mapping[str, str], requests: Asked,
                  approximations: Sequence[str] = (), bound: Mapping[str, Any] | None = None,
                  text: Sequence[Mapping[str, Any]] | None = None, host: Mapping[str, Any] | None = None,
-                 service: Service | None = None) -> Result:
+                 service: Service | None = None, timed: Timed | None = None, flight: Flight | None = None) -> Result:
     """The result of a finished run.
 
     config: canonical and resolved, JSON values only. provenance: rows with path, value, kind, source and range.
     hashes: of inputs (trace, checkpoint). bound: lb_ps, binds and whatever else it found. text: rows with sequence,
-    token_ids, text. host: keys of `schema.Host`. service: of requests that were batched continuously.
+    token_ids, text. host: keys of `schema.Host`. service: of requests that were batched continuously. timed, flight:
+    what a collector gathered, and the operations that it kept; otherwise the scheduler has all of them.
     """
-    setting, flight = scheduler.setting, read_flight(scheduler)
-    walker = Walker(flight)
+    setting = scheduler.setting
+    if timed is None:
+        flight = read_flight(scheduler)
+        timed = Walked(flight, scheduler.steps)
     constants = tuple(schema.Constant.model_validate(dict(row), strict=False) for row in provenance)
-    lanes, devices = figures.uses(scheduler, walker)
+    lanes, devices = figures.uses(scheduler, timed)
     makespan_ps = max((step.end_ps for step in scheduler.steps), default=0)
     found = request_figures(scheduler, journal, requests, service, makespan_ps)
     emitted = sum(found.requests.emitted_tokens)
@@ -40,11 +44,11 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         approximations=tuple(approximations),
         hashes={**hashes, "machine": value_digest(setting.machine), "model": value_digest(setting.model),
                 "budget": value_digest(setting.budget_bytes), "history": value_digest(setting.popularity),
-                "routing": journal.digest, "spans": _spans_digest(flight)},
-        makespan_ps=makespan_ps, horizon_ps=flight.horizon_ps, emitted_tokens=emitted,
+                "routing": journal.digest, "spans": timed.spans_digest},
+        makespan_ps=makespan_ps, horizon_ps=timed.horizon_ps, emitted_tokens=emitted,
         output_tokens_per_s=figures.rate(emitted, makespan_ps), ttft=found.ttft, tpot=found.tpot, itl=found.itl,
-        phases=figures.phases(scheduler, journal, walker), requests=found.requests, serving=found.serving,
-        prefetch=schema.Prefetch(**scheduler.counts.prefetch(flight.end_ps)),
+        phases=figures.phases(scheduler, journal, timed), requests=found.requests, serving=found.serving,
+        prefetch=schema.Prefetch(**scheduler.counts.prefetch(timed.end_ps)),
         traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load), lanes=tuple(lanes),
         devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service)),
         bound=_bound(bound, makespan_ps),
@@ -68,7 +72,3 @@ def _bound(bound: Mapping[str, Any] | None, makespan_ps: int) -> schema.Bound | 
     lb_ps = int(bound["lb_ps"])
     return schema.Bound(lb_ps=lb_ps, binds=bound["binds"], times=makespan_ps / lb_ps if lb_ps else None, detail=detail)
 
-
-def _spans_digest(flight: Flight) -> str:
-    """SHA-256 of what every operation was and when it started and ended."""
-    return sha256(b"".join(array_bytes(column) for column in (*flight.labels, flight.start_ps, flight.end_ps)))

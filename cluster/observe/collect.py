@@ -6,41 +6,21 @@ steps' latencies are added up, and its columns go. The first operations, up to `
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.observe import compiled_paths as c
+from cluster.observe import compiled_sums as sums
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
+from cluster.observe.submitted import Kept, Submitted
 from emulation.engine.contract import Engine, Occupancy, Retired
+from emulation.engine.play import Program
 from emulation.lowering.emit import Labels
 from emulation.ops import END, Ops
 
 Ints = NDArray[np.int64]
-
-
-@dataclass
-class Submitted:
-    """Operations of one or several batches. batch_end, release_end: rows and releases up to which each goes; at_ps, after: when each was
-    submitted, and behind which decision (-1: none)."""
-
-    ops: Ops
-    labels: Labels
-    batch_end: Ints
-    release_end: Ints
-    at_ps: Ints
-    after: Ints
-
-
-@dataclass
-class Kept:
-    """The first operations of a run, whole: for a timeline."""
-
-    submitted: list[Submitted] = field(default_factory=list)
-    retired: list[Retired] = field(default_factory=list)
-    ops: int = 0
 
 
 class Collector:
@@ -50,7 +30,7 @@ class Collector:
         self._engine, self._keep = engine, keep
         lanes = engine.lanes
         self.kept = Kept()
-        self._history = c.History(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int32, np.int8, np.int8)))
+        self._history = c.no_history()
         self._submitted: list[Submitted] = []
         self._retired: list[Retired] = []
         self._steps: list[tuple[int, int]] = []
@@ -70,6 +50,11 @@ class Collector:
     def horizon_ps(self) -> int:
         """When the last operation so far ended."""
         return self._begin_ps
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether what it keeps is the whole run."""
+        return self.kept.ops == self._done
 
     @property
     def end_ps(self) -> Ints:
@@ -94,8 +79,17 @@ class Collector:
             stall_ps[lane, c.NO_WORK] += int((self.horizon_ps - last_ps).sum())
         return Use(self._busy_ps, stall_ps)
 
+    def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
+        """One batch that is being submitted."""
+        self.add(Submitted(ops, labels, *(np.array([each], np.int64) for each in (
+            len(ops), len(ops.release_take), at_ps, after))))
+
+    def batches(self, program: Program, labels: Labels, at_ps: Ints, after: Ints) -> None:
+        """Several batches that were submitted."""
+        self.add(Submitted(program.columns, labels, program.ops[1:], program.releases[1:], at_ps, after))
+
     def add(self, submitted: Submitted) -> None:
-        """What was just submitted, in order."""
+        """What is being submitted, in order."""
         self._submitted.append(submitted)
 
     def step(self, begin_ps: int, end_op: int) -> None:
@@ -129,14 +123,15 @@ class Collector:
         end_ps = int(h.end_ps[first:first + n].max(initial=self._begin_ps))
         labels = Labels(*(_joined([s.labels[i] for s in submitted]) for i in range(len(Labels._fields))))
         small = [np.ascontiguousarray(column, np.int32) for column in labels[:-1]]
-        c.add_mix(self._mix, first, *small, np.ascontiguousarray(labels.bytes, np.int64), h.start_ps[first:first + n],
-                  h.end_ps[first:first + n])
+        kind, cause, device, step, layer, expert = small
+        sums.add_mix(self._mix, first, kind, cause, device, step, layer, expert,
+                  np.ascontiguousarray(labels.bytes, np.int64), h.start_ps[first:first + n], h.end_ps[first:first + n])
         self._note_takes(ops)
-        chunk = c.Chunk(
-            small[0], small[1], *self._columns(ops),
+        chunk = c.Chunk._make([
+            kind, cause, *self._columns(ops),
             np.concatenate([s.batch_end + (s.ops.first - first) for s in submitted]),
             np.concatenate([s.at_ps for s in submitted]), np.concatenate([s.after for s in submitted]),
-            *self._stretches([r.occupancy for r in retired]), *self._freed(submitted, end_ps))
+            *self._stretches([r.occupancy for r in retired]), *self._freed(submitted, end_ps)])
         step_op = np.array([op for _, op in self._steps], np.int64)
         begins = np.array([begin_ps for begin_ps, _ in self._steps], np.int64)
         latency = np.zeros((len(step_op), len(LABELS)), np.int64)
@@ -159,9 +154,9 @@ class Collector:
     def _stretches(self, occupancy: Sequence[Occupancy]) -> tuple[Ints, Ints, Ints, Ints]:
         lane, op, from_ps, to_ps = (np.ascontiguousarray(_joined([o[i] for o in occupancy])) for i in range(4))
         ptr = np.zeros(len(self._engine.lanes) + 1, np.int64)
-        out = [np.empty(len(op), np.int64) for _ in range(3)]
-        c.group_by_lane(lane, op, from_ps, to_ps, ptr, *out, np.zeros(len(ptr), np.int64))
-        return ptr, out[0], out[1], out[2]
+        to_op, to_from, to_to = (np.empty(len(op), np.int64) for _ in range(3))
+        sums.group_by_lane(lane, op, from_ps, to_ps, ptr, to_op, to_from, to_to, np.zeros(len(ptr), np.int64))
+        return ptr, to_op, to_from, to_to
 
     def _note_takes(self, ops: Sequence[Ops]) -> None:
         """Which operation took what: releases of later chunks name takes by their handles."""

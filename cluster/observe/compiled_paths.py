@@ -16,10 +16,10 @@ from emulation.engine.compiled_table import inner
 from emulation.lowering.compiled_ops import kernel
 from emulation.lowering.emit import CAUSES, KINDS
 
-Ints = NDArray[np.int64]
-Grid = NDArray[np.int64]
-Small = NDArray[np.int32]
-Tiny = NDArray[np.int8]
+Ints = NDArray[Any]
+Grid = NDArray[Any]
+Small = NDArray[Any]
+Tiny = NDArray[Any]
 
 ROOT, WAIT, PLAN, FREED, ROOM, ORDER = a.ROOT, a.WAIT, a.PLAN, a.FREED, a.ROOM, a.ORDER
 BEHIND, MEMORY, LANE, ARRIVAL, NO_WORK, UNEXPLAINED = (
@@ -44,8 +44,8 @@ class Chunk(NamedTuple):
     """Operations that ran between two instants of rest. Columns as in `Ops` and `Labels`.
 
     batch_end, at_ps, after [batches]: rows up to which a batch goes, when it was submitted, and behind which decision.
-    op, from_ps, to_ps [stretches]: occupancy, of each lane by time; lane_ptr [lanes + 1]: where a lane's begin. free_op,
-    free_ps [releases]: whose end gave memory back, and when, of each pool by time; free_ptr [pools + 1].
+    op, from_ps, to_ps [stretches]: occupancy, of each lane by time; lane_ptr [lanes + 1]: where a lane's begin.
+    free_op, free_ps [releases]: whose end gave memory back, and when, of each pool by time; free_ptr [pools + 1].
     """
 
     kind: Small
@@ -126,7 +126,7 @@ def who_gave(h: Any, c: Any, row: int, op: int) -> int:
 
 @inner
 def who_went_on(h: Any, c: Any, b: Any, row: int, at_ps: int) -> int:
-    """The operation of an in-order lane that went on after a stop, as this one started."""
+    """The operation of an in-order lane that went on after a stop, as this one started, the first to have begun."""
     for k in range(c.hold_ptr[row], c.hold_ptr[row + 1]):
         lane = c.hold_lane[k]
         if not b.in_order[lane]:
@@ -192,7 +192,7 @@ def walk(h: Any, op: int, from_ps: int, out: Any, owner: int, at_start: bool) ->
     while h.start_ps[op] > from_ps:
         by, via = h.by[op], h.via[op]
         at_ps = h.start_ps[op]
-        if via == PLAN or via == ROOT:
+        if via in (PLAN, ROOT):
             at_ps = 0 if by == NONE else h.end_ps[by]
         at_ps = max(at_ps, from_ps)
         out[owner, ARRIVAL if via == PLAN else UNEXPLAINED] += h.start_ps[op] - at_ps
@@ -241,64 +241,15 @@ def look_back(h: Any, c: Any, b: Any, end_ps: int) -> None:
         b.left_by[lane] = found
 
 
-@inner
-def mixed(x: int, field: int) -> int:
-    """One round of a mixer after splitmix64, in whole numbers that wrap."""
-    x = (x ^ field) * -7046029254386353131
-    return x ^ ((x >> 29) & 0x7FFFFFFFF)
+def no_history() -> History:
+    """Of no operation."""
+    none = np.empty(0, np.int64)
+    return History(none, none, none.astype(np.int32), none.astype(np.int8), none.astype(np.int8))
 
 
-_ONE = np.zeros(1, np.int64)
-_GRID = np.zeros((1, 1), np.int64)
-_SMALL, _TINY = np.zeros(1, np.int32), np.zeros(1, np.int8)
 _HISTORY = History(_ONE, _ONE, _SMALL, _TINY, _TINY)
-_CHUNK = Chunk(*(_SMALL if name in ("kind", "cause") else _ONE for name in Chunk._fields))
-_BEFORE = Before(*(_ONE for _ in Before._fields))
-
-
-@kernel(_ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE)
-def group_by_lane(of_lane: Ints, ops: Ints, froms: Ints, tos: Ints, lane_ptrs: Ints, to_op: Ints,
-                  to_from: Ints, to_to: Ints, cursor: Ints) -> int:
-    """Stretches, in the order of time, lane by lane; empty ones are left out. Returns how many there are."""
-    lanes, ptr, at = bare(of_lane), bare(lane_ptrs), bare(cursor)
-    op, from_ps, to_ps = bare(ops), bare(froms), bare(tos)
-    out_op, out_from, out_to = bare(to_op), bare(to_from), bare(to_to)
-    for i in range(len(ptr)):
-        ptr[i] = 0
-    for i in range(len(lanes)):
-        if to_ps[i] > from_ps[i]:
-            ptr[lanes[i] + 1] += 1
-    for i in range(1, len(ptr)):
-        ptr[i] += ptr[i - 1]
-        at[i - 1] = ptr[i - 1]
-    for i in range(len(lanes)):
-        if to_ps[i] > from_ps[i]:
-            k = at[lanes[i]]
-            out_op[k], out_from[k], out_to[k] = op[i], from_ps[i], to_ps[i]
-            at[lanes[i]] = k + 1
-    return ptr[len(ptr) - 1]
-
-
-@kernel(_ONE, 1, _SMALL, _SMALL, _SMALL, _SMALL, _SMALL, _SMALL, _ONE, _ONE, _ONE)
-def add_mix(sums: Ints, first: int, kinds: Small, causes: Small, devices: Small, steps: Small, layers: Small,
-            experts: Small, bytes_: Ints, starts: Ints, ends: Ints) -> int:
-    """Add to two sums a mix of what each operation is and when it ran."""
-    total = bare(sums)
-    kind, cause, device, step = bare(kinds), bare(causes), bare(devices), bare(steps)
-    layer, expert, moved, start_ps, end_ps = bare(layers), bare(experts), bare(bytes_), bare(starts), bare(ends)
-    one = two = 0
-    for i in range(len(start_ps)):
-        x = mixed(first + i, kind[i] << 40 | cause[i] << 32 | (device[i] & 0xFFFFFFFF))
-        x = mixed(x, step[i] << 32 | (layer[i] & 0xFFFFFFFF))
-        x = mixed(x, expert[i])
-        x = mixed(x, moved[i])
-        x = mixed(x, start_ps[i])
-        x = mixed(x, end_ps[i])
-        one += x
-        two += mixed(x, first + i)
-    total[0] += one
-    total[1] += two
-    return 0
+_CHUNK = Chunk._make([_SMALL if name in ("kind", "cause") else _ONE for name in Chunk._fields])
+_BEFORE = Before._make([_ONE] * len(Before._fields))
 
 
 @kernel(_HISTORY, _CHUNK, _BEFORE, 1, 1, 1, _ONE, _ONE, _GRID, _GRID, _GRID)

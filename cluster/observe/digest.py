@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
+
+from emulation.lowering.emit import Labels
 
 
 def canonical(value: object) -> bytes:
@@ -46,3 +49,24 @@ def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     raise TypeError(f"a {type(value).__name__} has no canonical form")
+
+
+def mix_digest(labels: Labels, start_ps: NDArray[np.int64], end_ps: NDArray[np.int64]) -> str:
+    """SHA-256 of two sums over a mix of what each operation was and when it ran; `compiled_sums.add_mix` is its twin.
+
+    Sums of mixed words do not depend on the order in which operations are worked off.
+    """
+    kind, cause, device, step, layer, expert, bytes_ = (column.astype(np.int64) for column in labels)
+    serial, low = np.arange(len(start_ps)), 0xFFFFFFFF
+    with np.errstate(over="ignore"):
+        x = mixed(serial, kind << 40 | cause << 32 | (device & low))
+        for word in (step << 32 | (layer & low), expert, bytes_, start_ps, end_ps):
+            x = mixed(x, word)
+        sums = np.array([x.sum(), mixed(x, serial).sum()], np.int64)
+    return sha256(array_bytes(sums))
+
+
+def mixed(x: NDArray[np.int64], word: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One round of a mixer after splitmix64, in whole numbers that wrap."""
+    x = (x ^ word) * np.int64(-7046029254386353131)
+    return x ^ ((x >> 29) & 0x7FFFFFFFF)

@@ -1,13 +1,15 @@
 """Figures of a run, computed from what the scheduler and the journal kept. Exact where whole numbers allow it."""
 
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from cluster.observe import schema
-from cluster.observe.attribution import LABELS, Walker, lane_use, step_latency
+from cluster.observe.attribution import LABELS, Use
+from cluster.observe.flight import lane_owners
 from cluster.observe.journal import Activity, Journal
 from cluster.observe.requests import Service
 from emulation.lowering.dense import shares
@@ -48,14 +50,31 @@ class Dense:
         return bytes_, flops
 
 
-def phases(scheduler: Scheduler, journal: Journal, walker: Walker) -> dict[str, schema.Phase]:
+class Timed(Protocol):
+    """What is known of a run's operations: `Walked`, or a collector."""
+
+    @property
+    def horizon_ps(self) -> int: ...
+
+    @property
+    def end_ps(self) -> Ints: ...
+
+    @property
+    def latency_ps(self) -> Ints: ...
+
+    @property
+    def spans_digest(self) -> str: ...
+
+    def use(self) -> Use: ...
+
+
+def phases(scheduler: Scheduler, journal: Journal, timed: Timed) -> dict[str, schema.Phase]:
     """Prefill and decode apart. A step with any prefill token is a prefill step."""
     machine, model = scheduler.setting.machine, scheduler.setting.model
     kernels = [device.kernels.values() for device in machine.devices if device.computes and device.kernels]
     bytes_per_s = sum(max(kernel.bytes_per_s for kernel in each) for each in kernels)
     flops_per_s = sum(max(kernel.flops_per_s for kernel in each) for each in kernels)
-    latency = step_latency(walker, np.array([s.end_op for s in scheduler.steps], np.int64),
-                           np.array([s.begin_ps for s in scheduler.steps], np.int64))
+    latency = timed.latency_ps
     out, dense = {}, Dense(model)
     for name, tally in scheduler.counts.phases.items():
         which = [i for i, step in enumerate(scheduler.steps) if bool(step.prefill_tokens) == (name == "prefill")]
@@ -108,10 +127,11 @@ def skew(load: Ints) -> schema.Skew:
                        max=max(known, default=None))
 
 
-def uses(scheduler: Scheduler, walker: Walker) -> tuple[list[schema.LaneUse], list[schema.DeviceUse]]:
+def uses(scheduler: Scheduler, timed: Timed) -> tuple[list[schema.LaneUse], list[schema.DeviceUse]]:
     """Busy and stalled time of every lane, and of every computing device by its busiest lane."""
-    machine, use = scheduler.setting.machine, lane_use(walker, walker.flight.horizon_ps)
-    lanes = [schema.LaneUse(lane=lane.name, device=walker.flight.owners[i], servers=lane.servers,
+    machine, use = scheduler.setting.machine, timed.use()
+    owners = lane_owners(machine)
+    lanes = [schema.LaneUse(lane=lane.name, device=owners[i], servers=lane.servers,
                             busy_ps=int(use.busy_ps[i].sum()), stall_ps=int(use.stall_ps[i].sum()),
                             busy=_named(use.busy_ps[i]), stall=_named(use.stall_ps[i]))
              for i, lane in enumerate(machine.lanes)]

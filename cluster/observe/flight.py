@@ -1,13 +1,14 @@
 """All operations of a run in columns: what they waited for, what they held and when. Read from a scheduler."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Batch, Scheduler
+from cluster.observe.submitted import Kept, Submitted
 from emulation.engine.contract import Engine, Occupancy, Spans
 from emulation.lowering.emit import Labels
 from emulation.machine import Machine
@@ -24,6 +25,7 @@ class Flight:
     an operation was submitted, and the decision op that this followed (-1: none).
     owners: the device that each lane belongs to, "links" where only links name it. slots: pools before those of memory.
     rows: occupancy, sorted by lane, then time. release_*: one row a release; its last edge and when that happened.
+    is_whole: whether these are all operations of the run, and not its first ones only.
     """
 
     lanes: Sequence[Lane]
@@ -49,6 +51,7 @@ class Flight:
     release_take: Ints
     release_op: Ints
     release_ps: Ints
+    is_whole: bool = True
 
     @property
     def horizon_ps(self) -> int:
@@ -81,12 +84,29 @@ def read_flight(scheduler: Scheduler) -> Flight:
 def flight_of(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels], owners: Sequence[str],
               slots: int) -> Flight:
     """What was submitted to an engine, in columns, with when it ran."""
-    spans, taken = engine.spans(), engine.occupancy()
+    spans = engine.spans()
     if (spans.end_ps < 0).any():
         raise ValueError("operations are still in flight: finish the scheduler before its run is read")
-    ops = [batch.ops for batch in batches]
+    one = np.ones(1, np.int64)
+    submitted = [Submitted(b.ops, label, len(b.ops) * one, len(b.ops.release_take) * one, b.at_ps * one, b.after * one)
+                 for b, label in zip(batches, labels, strict=True)]
+    return _columns_of(engine.lanes, engine.pools, submitted, spans, engine.occupancy(), owners, slots)
+
+
+def kept_flight(kept: Kept, machine: Machine, pools: Sequence[Pool], is_whole: bool) -> Flight:
+    """The first operations of a run, as far as a collector kept them."""
+    spans = Spans._make([np.concatenate(column) for column in zip(*(r.spans for r in kept.retired), strict=True)])
+    rows = Occupancy._make([np.concatenate(column) for column in zip(*(r.occupancy for r in kept.retired), strict=True)])
+    flight = _columns_of(machine.lanes, pools, kept.submitted, spans, rows, lane_owners(machine), len(machine.pools))
+    return flight if is_whole else replace(flight, is_whole=False)
+
+
+def _columns_of(lanes: Sequence[Lane], pools: Sequence[Pool], submitted: Sequence[Submitted], spans: Spans,
+                taken: Occupancy, owners: Sequence[str], slots: int) -> Flight:
+    ops, labels = [each.ops for each in submitted], [each.labels for each in submitted]
     order = np.lexsort((taken.op, taken.to_ps, taken.from_ps, taken.lane))
-    sizes = [len(each) for each in ops]
+    at_ps, after = (np.concatenate([np.empty(0, np.int64), *(np.repeat(getattr(each, name), np.diff(
+        each.batch_end, prepend=0)) for each in submitted)]) for name in ("at_ps", "after"))
     take_ptr, release_take = _pointers(ops, "take_ptr"), _column(ops, "release_take")
     wait_ptr, wait_op, wait_edge = _pointers(ops, "wait_ptr"), _column(ops, "wait_op"), _column(ops, "wait_edge")
     last_wait, last_wait_ps = _last_edges(wait_ptr, wait_op, wait_edge, spans)
@@ -94,16 +114,17 @@ def flight_of(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels]
     release_op, release_ps = _last_edges(_pointers(ops, "release_ptr"), _column(ops, "release_op"),
                                          _column(ops, "release_edge"), spans)
     # A release is due no earlier than its plan came, nor than what it gives back was taken.
-    counts = [len(each.release_take) for each in ops]
-    for op, ps in ((np.repeat(_of(batches, "after"), counts), np.repeat(_of(batches, "at_ps"), counts)),
+    came_ps, came_after = (np.concatenate([np.empty(0, np.int64), *(np.repeat(getattr(each, name), np.diff(
+        each.release_end, prepend=0)) for each in submitted)]) for name in ("at_ps", "after"))
+    for op, ps in ((came_after, came_ps),
                    (took[release_take], spans.start_ps[took[release_take]])):
         later = ps > release_ps
         release_op, release_ps = np.where(later, op, release_op), np.where(later, ps, release_ps)
     return Flight(
-        lanes=engine.lanes, owners=owners, slots=slots, pools=engine.pools,
+        lanes=lanes, owners=owners, slots=slots, pools=pools,
         labels=Labels(*(np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*labels, strict=True))),
         start_ps=spans.start_ps, end_ps=spans.end_ps, rows=Occupancy(*(column[order] for column in taken)),
-        submitted_ps=np.repeat(_of(batches, "at_ps"), sizes), behind=np.repeat(_of(batches, "after"), sizes),
+        submitted_ps=at_ps, behind=after,
         hold_ptr=_pointers(ops, "hold_ptr"), hold_lane=_column(ops, "hold_lane"),
         wait_ptr=wait_ptr, wait_op=wait_op, wait_edge=wait_edge, last_wait=last_wait, last_wait_ps=last_wait_ps,
         take_op=took, take_pool=_column(ops, "take_pool"), take_amount=_column(ops, "take_amount"),
@@ -127,10 +148,6 @@ def _column(ops: Sequence[Ops], name: str) -> Ints:
 def _pointers(ops: Sequence[Ops], name: str) -> Ints:
     lengths = [np.diff(getattr(each, name)) for each in ops]
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))])
-
-
-def _of(batches: Sequence[Batch], name: str) -> Ints:
-    return np.array([getattr(batch, name) for batch in batches], np.int64)
 
 
 def _last_edges(ptr: Ints, op: Ints, edge: Ints, spans: Spans) -> tuple[Ints, Ints]:

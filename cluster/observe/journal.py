@@ -2,11 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.observe.digest import array_bytes
+from cluster.observe.digest import array_bytes, sha256
+from emulation.trace import StepRouting
 from emulation.validate import Decision
 from emulation.view import Routing, Step
 
@@ -39,34 +41,61 @@ class Activity:
 class Journal:
     """Notes every step and every decision of a run, in order; `digest` covers all of them.
 
-    Call `begin` beside `Scheduler.begin`, and `decide` with what `Scheduler.decide` was given and returned.
+    Call `begin` beside `Scheduler.begin`, and `decide` with what `Scheduler.decide` was given and returned; or `whole`,
+    behind `begin`, for a step that was served as it was routed.
     """
 
     def __init__(self) -> None:
         self.activities: list[Activity] = []
-        self._hash = hashlib.sha256()
+        self._hashes = {name: hashlib.sha256() for name in ("steps", "experts", "weights", "forecasts", "served")}
 
     def begin(self, step: Step) -> None:
         self.activities.append(Activity(step))
-        self._add(np.array([step.number]), step.sequence, step.position, step.phase, step.home, step.ends)
+        self._add("steps", np.array([step.number]), step.sequence, step.position, step.phase, step.home, step.ends)
 
     def decide(self, routing: Routing, forecast: Routing | None, decision: Decision) -> None:
         """Note a layer's routing as routed, as forecast and as served."""
         activity, served = self.activities[-1], decision.served
         activity.shards += len(np.unique(served.expert))
         activity.pairs += len(served.expert)
-        self._add(routing.experts, routing.weights)
-        if forecast is None:
-            self._hash.update(b"no forecast;")
-        else:
-            self._add(forecast.experts, forecast.weights)
-        self._add(served.token, served.expert, served.weight, decision.early)
+        self._hashes["experts"].update(_ids(routing.experts).tobytes())
+        self._weigh(routing.weights)
+        if forecast is not None:
+            self._add("forecasts", np.array([len(self.activities)]), forecast.experts)
+        if served is not routing.pairs or decision.early.any():
+            self._add("served", np.array([len(self.activities)]), served.token, served.expert, served.weight,
+                      decision.early)
 
-    def _add(self, *arrays: np.ndarray) -> None:
+    def whole(self, routed: StepRouting, shards: int, pairs: int) -> None:
+        """Note all layers of a step at once; what was forecast is noted by `forecast`."""
+        activity = self.activities[-1]
+        activity.shards, activity.pairs = shards, pairs
+        self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16).tobytes())
+        for moe in range(routed.weights.shape[1]):
+            self._weigh(routed.weights[:, moe])
+
+    def forecast(self, forecast: Routing) -> None:
+        """Note a forecast of the step."""
+        self._add("forecasts", np.array([len(self.activities)]), forecast.experts)
+
+    def _weigh(self, weights: NDArray[Any]) -> None:
+        """Note weights; those that are all alike as their shape and the one."""
+        first = np.float64(weights.flat[0]) if weights.size else np.float64(0)
+        if weights.strides == (0, 0) or bool((weights == weights.flat[:1]).all()):
+            self._hashes["weights"].update(f"{weights.shape}{first.hex()};".encode())
+        else:
+            self._hashes["weights"].update(np.ascontiguousarray(weights, np.float64).tobytes())
+
+    def _add(self, name: str, *arrays: np.ndarray) -> None:
         for array in arrays:
-            self._hash.update(array_bytes(array))
+            self._hashes[name].update(array_bytes(array))
 
     @property
     def digest(self) -> str:
         """SHA-256 of all tokens, routings, forecasts and served pairs so far."""
-        return self._hash.hexdigest()
+        return sha256("".join(part.hexdigest() for part in self._hashes.values()).encode())
+
+
+def _ids(experts: NDArray[Any]) -> NDArray[np.uint16]:
+    """Expert ids as a trace holds them: 65535 for none."""
+    return np.ascontiguousarray(experts).astype(np.uint16)

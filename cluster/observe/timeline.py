@@ -64,7 +64,8 @@ class _Timeline:
         self.flight, self.extent, self.interned = flight, extent, wire.Interned()
         rows = flight.rows
         self.first_ps = int(extent.first_s * PS_PER_S)
-        self.last_ps = flight.horizon_ps if extent.last_s is None else int(extent.last_s * PS_PER_S)
+        end_ps = flight.horizon_ps + (not flight.is_whole)
+        self.last_ps = end_ps if extent.last_s is None else int(extent.last_s * PS_PER_S)
         shown = np.flatnonzero((rows.to_ps > rows.from_ps) & (rows.to_ps >= self.first_ps)
                                & (rows.from_ps <= self.last_ps))
         self.shown = shown[np.lexsort((rows.lane[shown], rows.from_ps[shown]))]
@@ -88,7 +89,9 @@ class _Timeline:
                 return Written(slices, len(self.shown), notice)
             room -= file.write(packet)
             slices += is_slice
-        return Written(slices, len(self.shown), None)
+        cut = None if self.flight.is_whole or self.last_ps <= self.flight.horizon_ps else (
+            f"it holds the first {len(self.flight.start_ps)} operations, to {self.flight.horizon_ps / PS_PER_S:.9f} s")
+        return Written(slices, len(self.shown), cut)
 
     def _tracks(self) -> Iterator[bytes]:
         """A group for each device and for the links, with a track for each server of their lanes; then the pools."""

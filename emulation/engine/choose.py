@@ -20,6 +20,9 @@ def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
         warm()
         from emulation.engine.compiled import CompiledEngine
         return CompiledEngine(lanes, pools, describe)
+    if name == "straight":
+        from emulation.engine.straight import StraightEngine
+        return StraightEngine(lanes, pools, describe)
     raise ConfigError(unknown("engine", name, ENGINES))
 
 

@@ -26,7 +26,7 @@ class Bare(types.Type):
 @register_model(Bare)
 class BareModel(models.StructModel):
     def __init__(self, manager: Any, bare_type: Bare) -> None:
-        members = [("data", types.CPointer(bare_type.dtype))]
+        members: list[tuple[str, Any]] = [("data", types.CPointer(bare_type.dtype))]
         members += [(f"n{i}", types.intp) for i in range(bare_type.ndim)]
         super().__init__(manager, bare_type, members)  # type: ignore[no-untyped-call]
 
@@ -115,7 +115,7 @@ _length_of: Any = intrinsic(prefer_literal=True)(_length)
 
 
 @overload(operator.getitem, strict=False)
-def _getitem(rows: Any, index: Any) -> Any:
+def _getitem(rows: Any, index: Any) -> Any:  # noqa: ARG001
     return (lambda rows, index: _read(rows, index)) if isinstance(rows, Bare) else None
 
 
@@ -129,7 +129,7 @@ def _len(rows: Any) -> Any:
     return (lambda rows: _length_of(rows, 0)) if isinstance(rows, Bare) else None
 
 
-@overload_attribute(Bare, "shape", strict=False)
+@overload_attribute(Bare, "shape")
 def _shape(rows: Any) -> Any:
     if rows.ndim == 2:
         return lambda rows: (_length_of(rows, 0), _length_of(rows, 1))

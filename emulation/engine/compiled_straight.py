@@ -77,7 +77,8 @@ def make_free(s: Any, pools: Any, due: Any, pool: int, at_ps: int) -> None:
             k += 1
 
 
-@kernel("int64(" + ", ".join(["int64[::1]"] * 3 + ["int64[:,::1]"] * 4 + ["int64"] * 2 + ["int64[::1]"] * 15 + ["int64"] * 2) + ")")
+@kernel("int64(" + ", ".join(["int64[::1]"] * 3 + ["int64[:,::1]"] * 4 + ["int64"] * 2 + ["int64[::1]"] * 15
+                             + ["int64"] * 2) + ")")
 def time_ops(scalars: Ints, starts: Ints, ends: Ints, lane_rows: Ints, pool_rows: Ints, take_rows: Ints, due_rows: Ints,
              low: int, high: int, lengths: Ints, hold_ptrs: Ints, hold_lanes: Ints, hold_pss: Ints, wait_ptrs: Ints,
              wait_ops: Ints, wait_edges: Ints, take_ptrs: Ints, take_pools: Ints, take_needs: Ints, take_amounts: Ints,

@@ -1,6 +1,7 @@
 """Runs an engine through operations that are submitted one batch after another, each when the last one's decision
 operation has ended."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +38,14 @@ class Program(NamedTuple):
             o.release_edge[edges])
 
 
-def play(engine: Engine, program: Program) -> list[int]:
-    """Submit and run batch by batch; when each was submitted."""
-    if hasattr(engine, "play"):
-        return list(engine.play(program))
-    at_ps = []
+def play(engine: Engine, program: Program) -> Ints:
+    """Submit and run batch by batch; when each was submitted, [batches]."""
+    whole: Callable[[Program], Ints] | None = getattr(engine, "play", None)
+    if whole is not None:
+        return whole(program)
+    at_ps = np.empty(len(program.decisions), np.int64)
     for i, decision in enumerate(program.decisions.tolist()):
-        at_ps.append(engine.now_ps)
+        at_ps[i] = engine.now_ps
         engine.submit(program.batch(i))
         engine.run([decision])
     return at_ps

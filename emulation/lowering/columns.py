@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
-from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
 from emulation.lowering.compiled_experts import Layer
+from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
 from emulation.lowering.compiled_ops import Ints, Out, room
 from emulation.lowering.compiled_state import USES, make_scratch, make_state
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import CAUSES, Labels
-from emulation.lowering.tables import NONE, TableMaker, Tables
+from emulation.lowering.tables import NONE, TableMaker
 from emulation.machine import Machine
 from emulation.model import Model, Work
 from emulation.ops import END, Ops
@@ -38,8 +38,9 @@ class ColumnLowering:
                     not layer.is_moe for layer in model.layers) else [])):
                 if family not in machine.devices[home].kernels:
                     raise NotPlain(f"{machine.devices[home].name} has no cost for {family}")
-        self._maker, self._tokens = TableMaker(machine, model, ledger), 0
-        self._tables: Tables | None = None
+        self._maker, self._tokens = TableMaker(machine, model, ledger), 1
+        self._tables = self._maker.make(1)
+        self._scratch = make_scratch(len(machine.devices), len(machine.homes), model.experts, len(machine.links), 1)
         homes = np.array(machine.homes, np.int64)
         slot = np.full(len(machine.devices), NONE, np.int64)
         holders = sorted({*machine.homes, *ledger.start.copies})
@@ -58,7 +59,7 @@ class ColumnLowering:
         self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
-        self._rows = 0
+        self._rows = 1
         self._out = room(0, 0, 0, 0, 0)
         self._out.n[[c.FIRST, c.FIRST_TAKE]] = first, first_take
         self._widest = self._widest_op()
@@ -76,7 +77,7 @@ class ColumnLowering:
 
     def begin(self, step: Step, share: dict[int, Share], experts: NDArray[np.uint16]) -> int:
         """Begin a step whose routing is known, [tokens, layers, top_k]; its first decision."""
-        if len(step) > self._tokens or self._tables is None:
+        if len(step) > self._tokens:
             self._tokens = max(len(step), min(2 * self._tokens, 1 << 14))
             self._tables = self._maker.make(self._tokens)
         layers = len(self._model.moe_layers)
@@ -148,13 +149,12 @@ class ColumnLowering:
 
     def _reserve(self, rows: int) -> None:
         """Room for a plan of so many rows and the layers behind it."""
-        if rows > self._rows or not hasattr(self, "_scratch"):
+        if rows > self._rows:
             self._rows = max(rows, 2 * self._rows, 64)
-            hidden = self._scratch.hidden if hasattr(self, "_scratch") else None
+            hidden = self._scratch.hidden
             self._scratch = make_scratch(len(self._machine.devices), len(self._machine.homes), self._model.experts,
                                          len(self._machine.links), self._rows)
-            if hidden is not None:
-                self._scratch.hidden[:] = hidden
+            self._scratch.hidden[:] = hidden
         parts, homes = self._ledger.start.parts, len(self._machine.homes)
         visits = min(rows, len(self._machine.devices))
         ops = 9 * rows * parts + 6 * visits * homes + 12 * homes * (1 + len(self._model.layers))
@@ -164,9 +164,9 @@ class ColumnLowering:
         if n[c.OPS] + ops > len(o.priority) or n[c.WAITS] + waits > len(o.wait_op) \
                 or n[c.HOLDS] + narrow * ops + homes * self._widest > len(o.hold_lane) \
                 or n[c.TAKES] + rows * parts > len(o.take_pool) or n[c.RELEASES] + rows * parts > len(o.release_take):
-            self._out = _grown(o, 2 * (int(n[c.OPS]) + ops), 2 * (int(n[c.HOLDS]) + narrow * ops + homes * self._widest),
-                               2 * (int(n[c.WAITS]) + waits), 2 * (int(n[c.TAKES]) + rows * parts),
-                               2 * (int(n[c.RELEASES]) + rows * parts))
+            used = [int(n[i]) for i in (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)]
+            more = (ops, narrow * ops + homes * self._widest, waits, rows * parts, rows * parts)
+            self._out = _grown(o, [2 * (have + wanted) for have, wanted in zip(used, more, strict=True)])
 
     def take(self) -> tuple[Program, Labels]:
         """What was lowered since the last call."""
@@ -188,9 +188,10 @@ class ColumnLowering:
         return program, labels
 
 
-def _grown(o: Out, ops: int, holds: int, waits: int, takes: int, releases: int) -> Out:
-    new = room(ops, holds, waits, takes, releases)
-    for name, column in zip(Out._fields, o, strict=True):
-        getattr(new, name)[:len(column)] = column
+def _grown(o: Out, least: list[int]) -> Out:
+    have = (o.priority, o.hold_lane, o.wait_op, o.take_pool, o.release_take)
+    new = room(*(max(wanted, len(column)) for wanted, column in zip(least, have, strict=True)))
+    for mine, column in zip(new, o, strict=True):
+        mine[:len(column)] = column
     return new
 

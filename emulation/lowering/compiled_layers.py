@@ -5,18 +5,19 @@ edges for plans that are plain (every run in its own layer, over all tokens rout
 served otherwise, no all-to-all), and declines others.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.lowering import compiled_ops as c
 from emulation.engine.compiled_bare import bare
+from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_copies import has
-from emulation.lowering.compiled_experts import NO_EXPERT, Layer, end_kernel, lower_plan, run_kernel, sync
+from emulation.lowering.compiled_experts import NO_EXPERT, Layer, lower_plan
+from emulation.lowering.compiled_moves import end_kernel, run_kernel, sync
 from emulation.lowering.compiled_ops import NONE, Ints, Out, begin_op, end_op, inner, kernel, room, wait
 from emulation.lowering.compiled_state import HITS, MISSES, Scratch, State, make_scratch, make_state
-from emulation.lowering.tables import GRIDS, Tables
+from emulation.lowering.tables import GRIDS, Grid, Tables
 
 AT_ATTENTION, AT_NORM, AT_ROUTER, AT_SHARED, AT_DENSE, AT_HEAD = range(6)
 
@@ -26,8 +27,8 @@ class Dense(NamedTuple):
     of a layer, and whether it has routed and shared experts. present [homes]: whether a home has tokens. ends
     [homes]: rows whose logits are wanted."""
 
-    ps: NDArray[np.int64]
-    bytes: NDArray[np.int64]
+    ps: Grid
+    bytes: Grid
     kind: Ints
     moe: Ints
     shared: Ints
@@ -151,7 +152,7 @@ def found(s: State, y: Layer, moe: int, phase: int) -> None:
 
 
 @inner
-def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: NDArray[np.int64], n: int, moe: int,
+def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Grid, n: int, moe: int,
           layer: int, exchange: int, step: int, phase: int) -> int:
     homes, decision = len(s.homes), NONE
     for h in range(homes):
@@ -184,7 +185,7 @@ _DENSE = Dense(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64), _ON
 
 
 @kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE)
-def tally(experts: NDArray[np.uint16], counts: NDArray[np.int64], order: NDArray[np.int64], active: Ints) -> int:
+def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints) -> int:
     """Count the tokens of each expert of a step, experts [tokens, layers, top_k]: counts [layers, experts], experts in
     routing order [layers, experts], and how many are active [layers]. How many places hold no such expert."""
     strange = 0
@@ -214,7 +215,7 @@ def lower_begin(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -
 
 
 @kernel(_TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _LAYER, _DENSE, _GRID, 1, 1, 1, 1, 1, 1)
-def lower_layer(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: NDArray[np.int64], n: int, moe: int,
+def lower_layer(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Grid, n: int, moe: int,
                 layer: int, exchange: int, step: int, phase: int) -> int:
     """Lower the first n rows of a layer's plan, and on to the next decision, whose operation is returned; NONE where
     the plan is not plain and right: the run is then to be taken up from its beginning by the readable path."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from emulation.engine.compiled_cache import drop_stale, kept_in
 from emulation.lowering.emit import CAUSES, KINDS
 
-Ints = NDArray[np.int64]
-Small = NDArray[np.int32]
+Ints = NDArray[Any]
+Small = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPS, HOLDS, WAITS, TAKES, RELEASES, EDGES, FIRST, FIRST_TAKE, LAYER = range(9)

@@ -1,12 +1,14 @@
 """What the compiled lowering keeps between layers: shards and their marks, room, counts; and its scratch."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Grid = Solid = Block = NDArray[np.int64]
+Ints = NDArray[Any]
+Grid = NDArray[Any]
+Solid = NDArray[Any]
+Block = NDArray[Any]
 """Arrays of two, three and four dimensions."""
 NONE = -1
 
@@ -88,10 +90,10 @@ def make_state(slot: Ints, homes: Ints, rest: Ints, part_bytes: Ints, used_bytes
     ring = max(1, moe * experts * parts + 1)
     left = [np.zeros((slots, ring), np.int64) for _ in range(3)]
     of_slot = [np.zeros(slots, np.int64) for _ in range(3)]
-    return State(slot, rest, *absent, part_bytes, used_bytes, peak_bytes, budget_bytes, pool, *left, *of_slot,
-                 np.zeros((links, causes), np.int64), np.zeros((2, NUMBERS), np.int64),
-                 np.zeros((2, len(slot)), np.int64), np.zeros((moe, experts), np.int64), np.zeros(1, np.int64),
-                 np.zeros(1, np.int64), homes)
+    return State._make([slot, rest, *absent, part_bytes, used_bytes, peak_bytes, budget_bytes, pool, *left, *of_slot,
+                        np.zeros((links, causes), np.int64), np.zeros((2, NUMBERS), np.int64),
+                        np.zeros((2, len(slot)), np.int64), np.zeros((moe, experts), np.int64), np.zeros(1, np.int64),
+                        np.zeros(1, np.int64), homes])
 
 
 def make_scratch(devices: int, homes: int, experts: int, links: int, rows: int) -> Scratch:

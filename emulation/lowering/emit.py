@@ -1,7 +1,7 @@
 """Writes operations: kernels on devices, copies over links, what a host thread does to issue them."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ CAUSES = ("none", "demand", "prefetch", "dispatch", "return")
 """Why bytes move: an expert that is waited for, one that is not yet, activations on their way out and back."""
 
 Ints = NDArray[np.int64]
+Numbers = NDArray[Any]
 _KIND = {name: i for i, name in enumerate(KINDS)}
 _CAUSE = {name: i for i, name in enumerate(CAUSES)}
 NO = -1
@@ -27,12 +28,12 @@ NO = -1
 class Labels(NamedTuple):
     """What each operation of a batch is, in columns of the same length: codes of KINDS and CAUSES, and numbers."""
 
-    kind: Ints
-    cause: Ints
-    device: Ints
-    step: Ints
-    layer: Ints
-    expert: Ints
+    kind: Numbers
+    cause: Numbers
+    device: Numbers
+    step: Numbers
+    layer: Numbers
+    expert: Numbers
     bytes: Ints
 
 

@@ -1,7 +1,7 @@
 """What a machine and a model cost, as arrays for the compiled lowering: made by the functions that the readable one
 calls, so that both write the same durations."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from emulation.machine import Machine
 from emulation.model import Model
 from emulation.units import per_second_ps
 
-Ints = NDArray[np.int64]
-Grid = NDArray[np.int64]
+Ints = NDArray[Any]
+Grid = NDArray[Any]
 
 FAMILIES = (*KINDS, "wait", "record")
 FAMILY = {name: i for i, name in enumerate(FAMILIES)}
@@ -75,6 +75,7 @@ class TableMaker:
         self._parts = ledger.start.parts
         self._columns = [*(model.columns(part, self._parts) for part in range(self._parts)), model.d_ff]
         self._rows: dict[tuple[object, ...], int] = {}
+        self._durations: list[list[int]] = []
         self._pairs: dict[tuple[int, int], int] = {}
 
     def make(self, tokens: int) -> Tables:

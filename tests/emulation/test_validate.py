@@ -22,8 +22,8 @@ def view(experts, *, layer=1, parts=1, early=NOTHING_EARLY, machine=None, weight
     given = setting(machine or gpu_and_units(2), of)
     rest = [[UNIT0] * parts] * 4 if machine is None else [[4]] * 4
     ledger = Ledger(given.machine, of, resting(3, rest), given.budget_bytes)
-    return View(given, step(0, len(experts)), layer, layer - 1, routing(experts, weights), None, ledger, early, lambda: 0,
-                {}.__getitem__)
+    return View(given, step(0, len(experts)), layer, layer - 1, routing(experts, weights), None, ledger, early,
+                lambda: 0, {}.__getitem__)
 
 
 def plan(*runs, layer=1, exchange="unicast", served=None, **more):
