@@ -118,7 +118,7 @@ def staged(setting: Setting, shared: Places, parts: int, slots: int) -> dict[int
 
 
 def through_slots(plan: Plan, experts: Ints, devices: Ints, parts: Ints, loads: Mask, slots: int) -> None:
-    """Run experts on devices, [runs]; those to be loaded pass through `slots` slots of theirs, used in turn and emptied."""
+    """Run experts on devices, [runs]; those to be loaded pass through `slots` slots there, used in turn and emptied."""
     if not loads.any():
         plan.extend(RUN, experts, devices, part=parts)
         return

@@ -247,6 +247,8 @@ def no_history() -> History:
     return History(none, none, none.astype(np.int32), none.astype(np.int8), none.astype(np.int8))
 
 
+_ONE, _GRID = np.zeros(1, np.int64), np.zeros((1, 1), np.int64)
+_SMALL, _TINY = np.zeros(1, np.int32), np.zeros(1, np.int8)
 _HISTORY = History(_ONE, _ONE, _SMALL, _TINY, _TINY)
 _CHUNK = Chunk._make([_SMALL if name in ("kind", "cause") else _ONE for name in Chunk._fields])
 _BEFORE = Before._make([_ONE] * len(Before._fields))

@@ -96,7 +96,8 @@ def flight_of(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels]
 def kept_flight(kept: Kept, machine: Machine, pools: Sequence[Pool], is_whole: bool) -> Flight:
     """The first operations of a run, as far as a collector kept them."""
     spans = Spans._make([np.concatenate(column) for column in zip(*(r.spans for r in kept.retired), strict=True)])
-    rows = Occupancy._make([np.concatenate(column) for column in zip(*(r.occupancy for r in kept.retired), strict=True)])
+    stretches = zip(*(r.occupancy for r in kept.retired), strict=True)
+    rows = Occupancy._make([np.concatenate(column) for column in stretches])
     flight = _columns_of(machine.lanes, pools, kept.submitted, spans, rows, lane_owners(machine), len(machine.pools))
     return flight if is_whole else replace(flight, is_whole=False)
 

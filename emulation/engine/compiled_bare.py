@@ -28,7 +28,7 @@ class BareModel(models.StructModel):
     def __init__(self, manager: Any, bare_type: Bare) -> None:
         members: list[tuple[str, Any]] = [("data", types.CPointer(bare_type.dtype))]
         members += [(f"n{i}", types.intp) for i in range(bare_type.ndim)]
-        super().__init__(manager, bare_type, members)  # type: ignore[no-untyped-call]
+        super().__init__(manager, bare_type, members)
 
 
 def _of_array(context: Any, builder: Any, array_type: Any, value: Any) -> Any:
@@ -129,7 +129,7 @@ def _len(rows: Any) -> Any:
     return (lambda rows: _length_of(rows, 0)) if isinstance(rows, Bare) else None
 
 
-@overload_attribute(Bare, "shape")
+@overload_attribute(Bare, "shape", strict=False)  # type: ignore[call-arg]
 def _shape(rows: Any) -> Any:
     if rows.ndim == 2:
         return lambda rows: (_length_of(rows, 0), _length_of(rows, 1))
