@@ -169,7 +169,10 @@ class OneRun:
                 assert self.collector is not None
                 self.scheduler.watch(self.collector)
                 self._expect(record)
-                self.session.replay_columns(self._feed(record), self.scheduler)
+                feed = self._feed(record)
+                if feed.parking is not None:
+                    break
+                self.session.replay_columns(feed, self.scheduler)
                 self.scheduler.count(self.collector.end_ps)
             except NotStraight:
                 continue

@@ -68,10 +68,11 @@ fi
 
 # What numba compiles keeps its machine code beside its source; a change of the source asks for it again.
 if [ -f emulation/engine/choose.py ]; then
-    engine=$(cat emulation/engine/*.py workloads/routing/*.py | cksum)
+    engine=$(cat emulation/engine/*.py emulation/lowering/*.py workloads/routing/*.py cluster/observe/compiled*.py | cksum)
     if [ "$(cat .venv/.warmed 2>/dev/null || true)" != "$engine" ]; then
         began=$(date +%s)
-        "$py" -c 'from emulation.engine.choose import warm; warm(); import workloads.routing.compiled_oracle'
+        "$py" -c 'from emulation.engine.choose import warm; warm(); import workloads.routing.compiled_oracle
+import cluster.observe.collect, emulation.engine.straight, emulation.lowering.compiled_layers'
         echo "$engine" >.venv/.warmed
         say "engine compiled in $(($(date +%s) - began)) s"
     fi

@@ -84,9 +84,12 @@ class ColumnLowering:
         self.counts = np.zeros((layers, self._model.experts), np.int64)
         self.order = np.zeros_like(self.counts)
         self.active = np.zeros(layers, np.int64)
-        if tally(np.ascontiguousarray(experts), self.counts, self.order, self.active):
+        layered = np.ascontiguousarray(experts.transpose(1, 0, 2))
+        if not layered.flags.writeable:  # what a recorded trace holds; kernels are compiled for what may be written
+            layered = layered.copy()
+        if tally(layered, self.counts, self.order, self.active):
             raise NotPlain("the routing names an expert that the model does not have")
-        self._layer = Layer(np.ascontiguousarray(experts), self._home_of[step.home], self.counts)
+        self._layer = Layer(layered, self._home_of[step.home], self.counts)
         self._dense = self._dense_of(share)
         self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
         self._reserve(0)

@@ -23,7 +23,7 @@ BITS = 62
 
 
 class Layer(NamedTuple):
-    """What a layer is about. experts uint16 [tokens, layers, top_k]; home [tokens]: the place of a token's home among
+    """What a layer is about. experts uint16 [layers, tokens, top_k]; home [tokens]: the place of a token's home among
     the homes; counts [layers, experts]: tokens of each expert."""
 
     experts: NDArray[Any]
@@ -88,7 +88,7 @@ def check(t: Tables, s: State, w: Scratch, y: Layer, rows: Grid, n: int, moe: in
 @inner
 def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int) -> None:
     """The distinct tokens of each home that each visit needs (`rows`), and that leave each home at all (`sent`)."""
-    tokens, top_k, experts = y.experts.shape[0], y.experts.shape[2], y.counts.shape[1]
+    tokens, top_k, experts = y.experts.shape[1], y.experts.shape[2], y.counts.shape[1]
     for h in range(homes):
         w.sent[h] = 0
         for v in range(visits):
@@ -109,7 +109,7 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
     for token in range(tokens):
         h, mask = y.home[token], 0
         for place in range(top_k):
-            expert = y.experts[token, moe, place]
+            expert = y.experts[moe, token, place]
             if expert != NO_EXPERT:
                 mask |= w.ran[expert]
         if mask == everywhere:
@@ -128,10 +128,10 @@ def stamp_rows(s: State, w: Scratch, y: Layer, moe: int) -> None:
     """The same for more visits than a number has bits."""
     for device in range(len(w.stamp)):
         w.stamp[device] = NONE
-    for token in range(y.experts.shape[0]):
+    for token in range(y.experts.shape[1]):
         h, leaves = y.home[token], False
         for place in range(y.experts.shape[2]):
-            expert = y.experts[token, moe, place]
+            expert = y.experts[moe, token, place]
             on = NONE if expert == NO_EXPERT else w.first_on[expert]
             while on != NONE:
                 device = w.on[on]

@@ -186,15 +186,15 @@ _DENSE = Dense(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64), _ON
 
 @kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE)
 def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints) -> int:
-    """Count the tokens of each expert of a step, experts [tokens, layers, top_k]: counts [layers, experts], experts in
+    """Count the tokens of each expert of a step, experts [layers, tokens, top_k]: counts [layers, experts], experts in
     routing order [layers, experts], and how many are active [layers]. How many places hold no such expert."""
     strange = 0
     counts[:, :] = 0
     active[:] = 0
-    for token in range(experts.shape[0]):
-        for moe in range(experts.shape[1]):
+    for moe in range(experts.shape[0]):
+        for token in range(experts.shape[1]):
             for place in range(experts.shape[2]):
-                expert = experts[token, moe, place]
+                expert = experts[moe, token, place]
                 if expert < counts.shape[1]:
                     if counts[moe, expert] == 0:
                         order[moe, active[moe]] = expert

@@ -9,6 +9,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
+from emulation.engine.compiled_cache import HERE as ENGINE
 from emulation.engine.compiled_cache import drop_stale, kept_in
 from emulation.lowering.emit import CAUSES, KINDS
 
@@ -65,7 +66,10 @@ def kernel(*like: Any) -> Callable[[F], F]:
     def compile_now(function: F) -> F:
         kept = kept_in(function)
         if kept is not None:
-            drop_stale(kept, Path(__file__).parent)
+            here = Path(__file__).parent
+            for sources in (ENGINE, here, Path(function.__code__.co_filename).parent):
+                drop_stale(kept, sources)
+            drop_stale(kept, here, "emit.py")
         signature = types.int64(*(numba.typeof(each) for each in like))
         return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
     return compile_now

@@ -27,7 +27,7 @@ def misled(truth: Ints, sequence: Ints, position: Ints, root: int, key: int, acc
     guess = np.ascontiguousarray(truth).copy()
     if find_spec("numba"):
         from workloads.routing.compiled_oracle import mislead
-        mislead(guess, np.ascontiguousarray(sequence), np.ascontiguousarray(position), np.uint64(root), np.uint64(key),
+        mislead(guess, np.array(sequence, np.int64), np.array(position, np.int64), np.uint64(root), np.uint64(key),
                 np.uint64(chances.threshold(accuracy)), experts)
     else:
         mislead_plainly(guess, sequence, position, root, key, chances.threshold(accuracy), experts)
