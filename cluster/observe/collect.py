@@ -160,11 +160,14 @@ class Collector:
 
     def _note_takes(self, ops: Sequence[Ops]) -> None:
         """Which operation took what: releases of later chunks name takes by their handles."""
-        taken = [o for o in ops if o.takes]
-        if taken:
-            self._take_op = np.concatenate([self._take_op, *(
-                o.first + np.repeat(np.arange(len(o)), np.diff(o.take_ptr)) for o in taken)])
-            self._take_pool = np.concatenate([self._take_pool, *(o.take_pool for o in taken)])
+        for o in ops:
+            end = o.first_take + o.takes
+            if end > len(self._take_op):
+                more = np.zeros(max(end, 2 * len(self._take_op)) - len(self._take_op), np.int64)
+                self._take_op, self._take_pool = (np.concatenate([column, more]) for column in (
+                    self._take_op, self._take_pool))
+            self._take_op[o.first_take:end] = o.first + np.repeat(np.arange(len(o)), np.diff(o.take_ptr))
+            self._take_pool[o.first_take:end] = o.take_pool
 
     def _freed(self, submitted: Sequence[Submitted], end_ps: int) -> tuple[Ints, Ints, Ints]:
         """Releases of this chunk, and of the instant before it, by pool and instant: pointers, operations, instants."""

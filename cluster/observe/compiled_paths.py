@@ -132,10 +132,13 @@ def who_went_on(h: Any, c: Any, b: Any, row: int, at_ps: int) -> int:
         if not b.in_order[lane]:
             continue
         found = NONE
-        i = first_at(c.from_ps, c.lane_ptr[lane], c.lane_ptr[lane + 1], at_ps)
-        while i < c.lane_ptr[lane + 1] and c.from_ps[i] == at_ps:
+        # Stretches lie in order of their ends; on one server that is the order in which they began.
+        low = c.lane_ptr[lane]
+        i = first_at(c.from_ps, low, c.lane_ptr[lane + 1], at_ps) if b.servers[lane] == 1 else low
+        while i < c.lane_ptr[lane + 1] and (c.from_ps[i] == at_ps or b.servers[lane] > 1):
             op = c.op[i]
-            if at_ps > h.start_ps[op] and (found == NONE or (h.start_ps[op], op) < (h.start_ps[found], found)):
+            begins = c.from_ps[i] == at_ps and at_ps > h.start_ps[op]
+            if begins and (found == NONE or (h.start_ps[op], op) < (h.start_ps[found], found)):
                 found = op
             i += 1
         if found != NONE:
@@ -267,7 +270,8 @@ def digest_chunk(history: History, chunk: Chunk, before: Before, first: int, beg
         latency_ps[i, h.label[op]] += h.end_ps[op] - max(h.start_ps[op], step_begin_ps[i])
         walk(h, op, step_begin_ps[i], latency_ps, i, False)
     use_lanes(h, c, b, busy_ps, stall_ps)
-    look_back(h, c, b, end_ps)
+    if end_ps > begin_ps:
+        look_back(h, c, b, end_ps)
     return 0
 
 

@@ -28,23 +28,21 @@ _SMALL, _TINY = np.zeros(1, np.int32), np.zeros(1, np.int8)
 @kernel(_ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE, _ONE)
 def group_by_lane(of_lane: Ints, ops: Ints, froms: Ints, tos: Ints, lane_ptrs: Ints, to_op: Ints,
                   to_from: Ints, to_to: Ints, cursor: Ints) -> int:
-    """Stretches, in the order of time, lane by lane; empty ones are left out. Returns how many there are."""
+    """Stretches, in the order of time, lane by lane. Returns how many there are."""
     lanes, ptr, at = bare(of_lane), bare(lane_ptrs), bare(cursor)
     op, from_ps, to_ps = bare(ops), bare(froms), bare(tos)
     out_op, out_from, out_to = bare(to_op), bare(to_from), bare(to_to)
     for i in range(len(ptr)):
         ptr[i] = 0
     for i in range(len(lanes)):
-        if to_ps[i] > from_ps[i]:
-            ptr[lanes[i] + 1] += 1
+        ptr[lanes[i] + 1] += 1
     for i in range(1, len(ptr)):
         ptr[i] += ptr[i - 1]
         at[i - 1] = ptr[i - 1]
     for i in range(len(lanes)):
-        if to_ps[i] > from_ps[i]:
-            k = at[lanes[i]]
-            out_op[k], out_from[k], out_to[k] = op[i], from_ps[i], to_ps[i]
-            at[lanes[i]] = k + 1
+        k = at[lanes[i]]
+        out_op[k], out_from[k], out_to[k] = op[i], from_ps[i], to_ps[i]
+        at[lanes[i]] = k + 1
     return ptr[len(ptr) - 1]
 
 

@@ -123,7 +123,8 @@ def _columns_of(lanes: Sequence[Lane], pools: Sequence[Pool], submitted: Sequenc
         release_op, release_ps = np.where(later, op, release_op), np.where(later, ps, release_ps)
     return Flight(
         lanes=lanes, owners=owners, slots=slots, pools=pools,
-        labels=Labels(*(np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*labels, strict=True))),
+        labels=Labels._make([np.concatenate([np.empty(0, np.int64), *(label[i] for label in labels)])
+                             for i in range(len(Labels._fields))]),
         start_ps=spans.start_ps, end_ps=spans.end_ps, rows=Occupancy(*(column[order] for column in taken)),
         submitted_ps=at_ps, behind=after,
         hold_ptr=_pointers(ops, "hold_ptr"), hold_lane=_column(ops, "hold_lane"),

@@ -3,6 +3,7 @@ import multiprocessing
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,15 +89,17 @@ def test_bits_do_not_depend_on_alignment_or_strides() -> None:
     assert torch.equal(partial_ffn(strided, tokens), expected)
 
 
-def test_experts_are_added_by_ascending_id_and_dropped_slots_are_nobodys() -> None:
+def test_experts_are_added_by_ascending_id_and_dropped_slots_are_nobodys(pinned: bool) -> None:
     parts = {expert: random_slice(8, 16, seed=expert) for expert in (2, 5)}
     hidden = torch.randn(3, 16, generator=torch.Generator().manual_seed(9))
     experts = torch.tensor([[5, 2], [DROPPED, 5], [3, -1]])
     weights = torch.tensor([[0.25, 0.75], [9.0, 0.5], [1.0, 1.0]])
     out = unit_partial(parts.get, hidden, experts, weights)
     both = {e: partial_ffn(part, hidden) for e, part in parts.items()}
-    assert torch.equal(out[0], both[2][0] * 0.75 + both[5][0] * 0.25)
-    assert torch.equal(out[1], both[5][1] * 0.5)
+    # Where a row's bits depend on what is computed beside it (no pinned arithmetic), the sums are near, not equal.
+    same = torch.equal if pinned else partial(torch.allclose, rtol=1e-5)
+    assert same(out[0], both[2][0] * 0.75 + both[5][0] * 0.25)
+    assert same(out[1], both[5][1] * 0.5)
     assert not out[2].any()
     assert routed(experts) == [2, 3, 5]
 
