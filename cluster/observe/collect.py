@@ -216,11 +216,13 @@ class Collector:
             c.walk_each(self._history, np.ascontiguousarray(ops), np.ascontiguousarray(since), self._stall_ps, lane)
 
     def _room(self, ops: int) -> None:
+        """Room for so many operations: far ahead, since what is not written yet takes no memory."""
         if ops > len(self._history.start_ps):
-            size = max(ops, 2 * len(self._history.start_ps), 4096)
-            self._history = c.History(*(np.concatenate([column[:self._done],
-                                                        np.empty(size - self._done, column.dtype)])
-                                        for column in self._history))
+            size = max(ops, 8 * len(self._history.start_ps), 1 << 20)
+            grown = c.History._make([np.empty(size, column.dtype) for column in self._history])
+            for mine, column in zip(grown, self._history, strict=True):
+                mine[:self._done] = column[:self._done]
+            self._history = grown
 
 
 def _joined(columns: Sequence[Ints]) -> Ints:
