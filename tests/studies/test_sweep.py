@@ -23,7 +23,7 @@ from studies.sweep_study import load_study
 from tests.studies.small import POLICY, lines, started, told, written
 
 LONG: dict[str, Any] = {"grid": {"seed": list(range(12)), "workload.batch": [1, 2]},
-                        "set": {"model.layers": 4, "workload.output_tokens": 6}}
+                        "set": {"model.layers": 4, "workload.output_tokens": 60}}
 """Points of tenths of a second, so that kills fall into them."""
 
 
