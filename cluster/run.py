@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from cluster.config.run import RunConfig
 from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
 from cluster.kv import division
 from cluster.observe.build import build_result
-from cluster.observe.collect import Collector
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
@@ -27,6 +26,9 @@ from emulation.engine.choose import make_engine
 from emulation.lowering.streams import is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
+
+if TYPE_CHECKING:
+    from cluster.observe.collect import Collector
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> Result:
@@ -128,7 +130,11 @@ class OneRun:
         setup, config, model = self.setup, self.setup.config, self.setup.model
         self.scheduler = kind(self.setting, self.policy,
                               lambda lanes, pools, describe: make_engine(engine, lanes, pools, describe))
-        self.collector = Collector(self.scheduler.engine, config.timeline.max_ops) if engine != "spec" else None
+        self.collector: Collector | None = None
+        if engine != "spec":  # which needs no numba
+            from cluster.observe.collect import Collector
+
+            self.collector = Collector(self.scheduler.engine, config.timeline.max_ops)
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)

@@ -14,6 +14,7 @@ from cluster.observe import compiled_paths as c
 from cluster.observe import compiled_sums as sums
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
+from cluster.observe.flight import pointers
 from cluster.observe.submitted import Kept, Submitted
 from emulation.engine.contract import Engine, Occupancy, Retired
 from emulation.engine.play import Program
@@ -147,8 +148,8 @@ class Collector:
         if len(ops) == 1:
             o = ops[0]
             return [o.hold_ptr, o.hold_lane, o.wait_ptr, o.wait_op, o.wait_edge, o.take_ptr, o.take_pool]
-        return [_pointers(ops, "hold_ptr"), _joined([o.hold_lane for o in ops]), _pointers(ops, "wait_ptr"),
-                _joined([o.wait_op for o in ops]), _joined([o.wait_edge for o in ops]), _pointers(ops, "take_ptr"),
+        return [pointers(ops, "hold_ptr"), _joined([o.hold_lane for o in ops]), pointers(ops, "wait_ptr"),
+                _joined([o.wait_op for o in ops]), _joined([o.wait_edge for o in ops]), pointers(ops, "take_ptr"),
                 _joined([o.take_pool for o in ops])]
 
     def _stretches(self, occupancy: Sequence[Occupancy]) -> tuple[Ints, Ints, Ints, Ints]:
@@ -227,8 +228,3 @@ class Collector:
 
 def _joined(columns: Sequence[Ints]) -> Ints:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
-
-
-def _pointers(ops: Sequence[Ops], name: str) -> Ints:
-    lengths = [np.diff(getattr(each, name)) for each in ops]
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])

@@ -108,11 +108,11 @@ def _columns_of(lanes: Sequence[Lane], pools: Sequence[Pool], submitted: Sequenc
     order = np.lexsort((taken.op, taken.to_ps, taken.from_ps, taken.lane))
     at_ps, after = (np.concatenate([np.empty(0, np.int64), *(np.repeat(getattr(each, name), np.diff(
         each.batch_end, prepend=0)) for each in submitted)]) for name in ("at_ps", "after"))
-    take_ptr, release_take = _pointers(ops, "take_ptr"), _column(ops, "release_take")
-    wait_ptr, wait_op, wait_edge = _pointers(ops, "wait_ptr"), _column(ops, "wait_op"), _column(ops, "wait_edge")
+    take_ptr, release_take = pointers(ops, "take_ptr"), _column(ops, "release_take")
+    wait_ptr, wait_op, wait_edge = pointers(ops, "wait_ptr"), _column(ops, "wait_op"), _column(ops, "wait_edge")
     last_wait, last_wait_ps = _last_edges(wait_ptr, wait_op, wait_edge, spans)
     took = np.repeat(np.arange(len(take_ptr) - 1), np.diff(take_ptr))
-    release_op, release_ps = _last_edges(_pointers(ops, "release_ptr"), _column(ops, "release_op"),
+    release_op, release_ps = _last_edges(pointers(ops, "release_ptr"), _column(ops, "release_op"),
                                          _column(ops, "release_edge"), spans)
     # A release is due no earlier than its plan came, nor than what it gives back was taken.
     came_ps, came_after = (np.concatenate([np.empty(0, np.int64), *(np.repeat(getattr(each, name), np.diff(
@@ -127,7 +127,7 @@ def _columns_of(lanes: Sequence[Lane], pools: Sequence[Pool], submitted: Sequenc
                              for i in range(len(Labels._fields))]),
         start_ps=spans.start_ps, end_ps=spans.end_ps, rows=Occupancy(*(column[order] for column in taken)),
         submitted_ps=at_ps, behind=after,
-        hold_ptr=_pointers(ops, "hold_ptr"), hold_lane=_column(ops, "hold_lane"),
+        hold_ptr=pointers(ops, "hold_ptr"), hold_lane=_column(ops, "hold_lane"),
         wait_ptr=wait_ptr, wait_op=wait_op, wait_edge=wait_edge, last_wait=last_wait, last_wait_ps=last_wait_ps,
         take_op=took, take_pool=_column(ops, "take_pool"), take_amount=_column(ops, "take_amount"),
         release_take=release_take, release_op=release_op, release_ps=release_ps)
@@ -147,7 +147,8 @@ def _column(ops: Sequence[Ops], name: str) -> Ints:
     return np.concatenate([np.empty(0, np.int64), *(getattr(each, name) for each in ops)])
 
 
-def _pointers(ops: Sequence[Ops], name: str) -> Ints:
+def pointers(ops: Sequence[Ops], name: str) -> Ints:
+    """One CSR column of pointers over the rows of all."""
     lengths = [np.diff(getattr(each, name)) for each in ops]
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))])
 
