@@ -6,17 +6,18 @@ gives the same results, or tells what is wrong.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
-from emulation.engine.play import play
+from emulation.engine.play import Program, play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
 from emulation.lowering.compiled_state import AT_HOME, HITS, LOADED_BYTES, LOADS, MISSES, PREFETCHED, USES
-from emulation.lowering.dense import shares
+from emulation.lowering.dense import Share
+from emulation.lowering.emit import Labels
 from emulation.plan import Plan
 from emulation.trace import StepRouting
 from emulation.validate import ran_early
@@ -27,8 +28,18 @@ Guess = Callable[[Step, int, StepRouting], Routing | None]
 Observe = Callable[[Step, int, Routing], None]
 
 
+class Lowered(NamedTuple):
+    """A step as operations, not timed yet. before: the decision behind which its first batch comes."""
+
+    step: Step
+    not_before_ps: int
+    before: int
+    program: Program
+    labels: Labels
+
+
 class ColumnScheduler(Scheduler):
-    """A scheduler that is fed whole steps: `step`, then `finish`. What it submits goes to its sink."""
+    """A scheduler that is fed whole steps: `lower` and `time` each, then `finish`. What it submits goes to its sink."""
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         super().__init__(setting, policy, make_engine)
@@ -53,13 +64,11 @@ class ColumnScheduler(Scheduler):
         """(Layer, token, expert) triples of the last step."""
         return int(self.lowering.counts.sum())
 
-    def step(self, step: Step, routed: StepRouting, guess: Guess, observe: Observe, not_before_ps: int = 0) -> None:
-        """Decide, lower and time all layers of a step."""
-        if not_before_ps > self.engine.now_ps:
-            self.engine.advance(not_before_ps)
-        begin_ps, before = self.engine.now_ps, self._decision
-        lowering, setting = self.lowering, self.setting
-        decision = lowering.begin(step, shares(step), routed.experts)
+    def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess, observe: Observe,
+              not_before_ps: int = 0) -> Lowered:
+        """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`."""
+        before, lowering, setting = self._decision, self.lowering, self.setting
+        decision = lowering.begin(step, share, routed.experts)
         order, counts, active = constant(lowering.order), lowering.counts, lowering.active.tolist()
         policy, state, ledger = self.policy, self.state, self.ledger
         for moe, layer in enumerate(self._layers):
@@ -75,7 +84,14 @@ class ColumnScheduler(Scheduler):
             decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
         self.state, self._decision = state, decision
-        program, labels = lowering.take()
+        return Lowered(step, not_before_ps, before, *lowering.take())
+
+    def time(self, lowered: Lowered) -> None:
+        """Time a step that was lowered; steps come in order."""
+        step, not_before_ps, before, program, labels = lowered
+        if not_before_ps > self.engine.now_ps:
+            self.engine.advance(not_before_ps)
+        begin_ps, decision = self.engine.now_ps, int(program.decisions[-1])
         at_ps = play(self.engine, program)
         prefill = int((step.phase == PREFILL).sum())
         self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision))

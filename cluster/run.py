@@ -132,9 +132,9 @@ class OneRun:
                               lambda lanes, pools, describe: make_engine(engine, lanes, pools, describe))
         self.collector: Collector | None = None
         if engine != "spec":  # which needs no numba
-            from cluster.observe.collect import Collector
+            from cluster.observe import collect
 
-            self.collector = Collector(self.scheduler.engine, config.timeline.max_ops)
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops)
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)

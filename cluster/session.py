@@ -2,26 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.columnar import ColumnScheduler
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
+from cluster.behind import Behind
 from cluster.feed import Feed
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
 from emulation.bound import BoundInput
 from emulation.ledger import Ledger
+from emulation.lowering.dense import shares
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
 from emulation.trace import NO_EXPERT, StepRouting, Trace
 from emulation.validate import Decision
 from emulation.view import Routing, Step
 from workloads.forecasts import Forecaster
 
+if TYPE_CHECKING:
+    from actors.columnar import ColumnScheduler  # which needs numba
+
 Ints = NDArray[np.int64]
+
+TASKS_BEHIND = 8
+"""How far timing and noting may be behind deciding: two tasks a step."""
 
 
 class Progress(Protocol):
@@ -185,30 +192,37 @@ class Session:
             self.progress.update(feed.done, feed.total, f"step {step.number}")
         self.scheduler.finish()
 
-    def replay_columns(self, feed: Feed, scheduler: ColumnScheduler) -> None:
-        """The same by a scheduler that is fed whole steps, with no device to tell."""
-        forecaster = self.forecaster
-        while (fed := feed.next(self.clock)) is not None:
-            step, routed = fed.step, fed.routed
-            self.journal.begin(step)
-            self.served_work.add_step(step, fed.not_before_ps)
-            guesses = np.full_like(routed.experts, NO_EXPERT) if feed.kept else None
+    def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler") -> None:
+        """The same by a scheduler that is fed whole steps, with no device to tell. Steps are timed and noted behind
+        those that are being decided, up to where the feed asks for the time."""
+        forecaster, work = self.forecaster, self.served_work
+        with Behind(TASKS_BEHIND) as behind:
+            def clock() -> int:
+                behind.wait()
+                return self.clock()
 
-            def guess(step: Step, moe: int, routed: StepRouting) -> Routing | None:
-                forecast = forecaster.guess(step, moe, routed)
-                if forecast is not None:
-                    self.journal.forecast(forecast)
-                    if guesses is not None:  # noqa: B023
-                        guesses[:, moe] = narrow(forecast.experts, routed.experts.shape[2])  # noqa: B023
-                return forecast
+            while (fed := feed.next(clock)) is not None:
+                step, routed = fed.step, fed.routed
+                self.journal.begin(step)
+                guesses = np.full_like(routed.experts, NO_EXPERT) if feed.kept else None
 
-            scheduler.step(step, routed, guess, forecaster.observe, fed.not_before_ps)
-            self.journal.whole(routed, scheduler.active, scheduler.pairs)
-            self.served_work.add_routed(routed.experts)
-            if guesses is not None:
-                self.record.steps.append(step)
-                self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
-            self.progress.update(feed.done, feed.total, f"step {step.number}")
+                def guess(step: Step, moe: int, routed: StepRouting) -> Routing | None:
+                    forecast = forecaster.guess(step, moe, routed)
+                    if forecast is not None:
+                        self.journal.forecast(forecast)
+                        if guesses is not None:  # noqa: B023
+                            guesses[:, moe] = narrow(forecast.experts, routed.experts.shape[2])  # noqa: B023
+                    return forecast
+
+                share = shares(step)
+                lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
+                behind.do(scheduler.time, lowered)
+                behind.do(work.add_whole, share, fed.not_before_ps, routed.experts)
+                self.journal.whole(routed, scheduler.active, scheduler.pairs)
+                if guesses is not None:
+                    self.record.steps.append(step)
+                    self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))
+                self.progress.update(feed.done, feed.total, f"step {step.number}")
         scheduler.finish()
 
 

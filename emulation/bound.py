@@ -100,6 +100,11 @@ class BoundInput:
         self._counts[-1][moe] = np.bincount(expert, minlength=self._experts)
         self._distinct[-1][moe, 0] = len(np.unique(token))
 
+    def add_whole(self, share: Mapping[int, Share], not_before_ps: int, experts: Ints) -> None:
+        """A step and all its MoE layers."""
+        self.add_share(share, not_before_ps)
+        self.add_routed(experts)
+
     def add_routed(self, experts: Ints) -> None:
         """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""
         first = np.arange(self._layers, dtype=np.int32)[:, None] * self._experts

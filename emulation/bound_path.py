@@ -54,7 +54,8 @@ class Histogram:
         self._most = float(self.active.max(initial=0))
 
     def total(self, each_ps: Ints) -> Ints:
-        """times @ each_ps. In doubles where that is exact (every sum below 2^53 of them), since it is much faster."""
+        """times @ each_ps, [counts] or [counts, several]. In doubles where that is exact (every sum below 2^53 of
+        them), since it is much faster; several at once, since the histogram is then read once."""
         if self._most * float(np.abs(each_ps).max(initial=0)) < 2.0 ** 53:
             found: Ints = (self._real @ each_ps.astype(np.float64)).astype(np.int64)
             return found
@@ -73,6 +74,14 @@ class Case(NamedTuple):
     home: bool
     few: int
     many: int
+
+
+class Mean(NamedTuple):
+    """A weighted mean of what the devices of a case do: a constant of each row, [rows], and what an expert adds by its
+    count of tokens, [counts]."""
+
+    constant_ps: Ints
+    each_ps: Ints
 
 
 class Least:
@@ -168,7 +177,7 @@ class Least:
 
     def _balanced_ps(self, case: Case, rows: Rows, histogram: Histogram, tokens: Ints, lasts: Ints) -> Ints:
         costs = self._costs
-        bounds = [rows.kernels_ps + self._longest_ps(case, tokens)[lasts]]
+        means: list[Mean] = []
         fixed_ps = np.zeros_like(rows.kernels_ps)
         if case.many:
             fixed_ps += min(costs.fixed_ps(kind, 1) for kind in costs.units)
@@ -185,28 +194,28 @@ class Least:
             unit_ps = rows.kernels_ps + fixed_ps - spared_unit
             if home is None:
                 assert unit is not None
-                bounds.append(unit_ps + histogram.total(np.floor(unit).astype(np.int64)))
+                means.append(Mean(unit_ps, np.floor(unit).astype(np.int64)))
                 continue
             home_ps = rows.kernels_ps + self._home_constant_ps(case, rows) - spared_home
-            bounds += self._weighed(home_ps, home, unit_ps, unit, histogram, tokens)
+            means += self._weighed(home_ps, home, unit_ps, unit, tokens)
             if costs.one_home and not gathered:
                 device = costs.homes[0].devices[0]
                 issue = np.full(len(tokens), float(costs.issue_ps(device, "expert", "scatter", "record")))
                 if costs.issued_in_order(device):
-                    bounds += self._weighed(rows.issued_ps + case.few * self._wait_ps(device), issue, unit_ps, unit,
-                                            histogram, tokens)
-        least: Ints = np.maximum.reduce(bounds)
+                    means += self._weighed(rows.issued_ps + case.few * self._wait_ps(device), issue, unit_ps, unit,
+                                           tokens)
+        totals_ps = histogram.total(np.stack([mean.each_ps for mean in means], axis=1))
+        least = rows.kernels_ps + self._longest_ps(case, tokens)[lasts]
+        for mean, total_ps in zip(means, totals_ps.T, strict=True):
+            np.maximum(least, mean.constant_ps + total_ps, out=least)
         return least
 
-    def _weighed(self, home_ps: Ints, home: Floats, unit_ps: Ints, unit: Floats | None, histogram: Histogram,
-                 tokens: Ints) -> list[Ints]:
+    def _weighed(self, home_ps: Ints, home: Floats, unit_ps: Ints, unit: Floats | None, tokens: Ints) -> list[Mean]:
         if unit is None:
-            return [home_ps + histogram.total(np.floor(home).astype(np.int64))]
-        found = []
-        for a in self._weights(home, unit, tokens):
-            each = np.floor(np.minimum(a * home, (1 - a) * unit)).astype(np.int64)
-            found.append(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1 + histogram.total(each))
-        return found
+            return [Mean(home_ps, np.floor(home).astype(np.int64))]
+        return [Mean(np.floor(a * home_ps + (1 - a) * unit_ps).astype(np.int64) - 1,
+                     np.floor(np.minimum(a * home, (1 - a) * unit)).astype(np.int64))
+                for a in self._weights(home, unit, tokens)]
 
     def _weights(self, home: Floats, unit: Floats, tokens: Ints) -> list[float]:
         at = np.arange(len(tokens))

@@ -76,16 +76,19 @@ def kernel(*like: Any) -> Callable[[F], F]:
 
 
 def room(ops: int, holds: int, waits: int, takes: int, releases: int) -> Out:
-    """Columns with room for so many rows."""
+    """Columns with room for so many rows, of which none is in use."""
     def ints(n: int) -> Ints:
-        return np.zeros(n, np.int64)
+        return np.empty(n, np.int64)
 
     def small() -> Small:
-        return np.zeros(ops, np.int32)
+        return np.empty(ops, np.int32)
 
-    return Out(ints(COUNTERS), ints(ops), ints(ops), ints(ops), ints(ops + 1), ints(holds), ints(holds), ints(ops + 1),
-               ints(waits), ints(ops + 1), ints(takes), ints(takes), ints(releases), ints(releases + 1),
-               ints(2 * releases), ints(ops), small(), small(), small(), small(), small())
+    out = Out(np.zeros(COUNTERS, np.int64), ints(ops), ints(ops), ints(ops), ints(ops + 1), ints(holds), ints(holds),
+              ints(ops + 1), ints(waits), ints(ops + 1), ints(takes), ints(takes), ints(releases), ints(releases + 1),
+              ints(2 * releases), ints(ops), small(), small(), small(), small(), small())
+    for ptr in (out.hold_ptr, out.wait_ptr, out.take_ptr, out.release_ptr):
+        ptr[0] = 0
+    return out
 
 
 @inner

@@ -15,6 +15,7 @@ from cluster.feed import feed_of
 from cluster.resolve import Setup, resolve
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
+from emulation.lowering.dense import shares
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -54,7 +55,7 @@ def readable(setup: Setup, kind: type[Scheduler] = Scheduler, engine: str = "com
         collector = Collector(made.engine, 10**6)
         made.watch(collector)
         for step, routed in feed_of(setup):
-            made.step(step, routed, guesses.guess, guesses.observe)
+            made.time(made.lower(step, shares(step), routed, guesses.guess, guesses.observe))
         made.finish()
         made.count(collector.end_ps)
         return made, collector
@@ -136,7 +137,7 @@ def test_a_plan_that_is_wrong_is_left_to_the_readable_path() -> None:
     made.watch(Collector(made.engine))
     step, routed = next(iter(feed_of(setup)))
     with pytest.raises(NotPlain):
-        made.step(step, routed, lambda *_: None, lambda *_: None)
+        made.lower(step, shares(step), routed, lambda *_: None, lambda *_: None)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10**9])
