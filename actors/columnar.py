@@ -24,16 +24,23 @@ from emulation.validate import ran_early
 from emulation.view import PREFILL, Routing, Setting, Step, Tallied, View
 from schedulers.contract import Policy
 
+Ints = NDArray[np.int64]
 Guess = Callable[[Step, int, StepRouting], Routing | None]
 Observe = Callable[[Step, int, Routing], None]
 
 
 class Lowered(NamedTuple):
-    """A step as operations, not timed yet. before: the decision behind which its first batch comes."""
+    """A step as operations, not timed yet. before: the decision behind which its first batch comes.
+
+    counts [moe_layers, experts]: tokens of each expert; distinct [moe_layers, 2]: tokens that visit any, and the most
+    experts that one token visits.
+    """
 
     step: Step
     not_before_ps: int
     before: int
+    counts: Ints
+    distinct: Ints
     program: Program
     labels: Labels
 
@@ -53,16 +60,6 @@ class ColumnScheduler(Scheduler):
         self._submit()
         self.lowering = ColumnLowering(self.setting.machine, self.setting.model, self.ledger, self.copies, self.pool_of,
                                        self.engine.next_serial, self.engine.next_take)
-
-    @property
-    def active(self) -> int:
-        """(Layer, expert) pairs of the last step with at least one token."""
-        return int(self.lowering.active.sum())
-
-    @property
-    def pairs(self) -> int:
-        """(Layer, token, expert) triples of the last step."""
-        return int(self.lowering.counts.sum())
 
     def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess, observe: Observe,
               not_before_ps: int = 0) -> Lowered:
@@ -84,19 +81,19 @@ class ColumnScheduler(Scheduler):
             decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
         self.state, self._decision = state, decision
-        return Lowered(step, not_before_ps, before, *lowering.take())
+        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take())
 
     def time(self, lowered: Lowered) -> None:
         """Time a step that was lowered; steps come in order."""
-        step, not_before_ps, before, program, labels = lowered
-        if not_before_ps > self.engine.now_ps:
-            self.engine.advance(not_before_ps)
+        step, program = lowered.step, lowered.program
+        if lowered.not_before_ps > self.engine.now_ps:
+            self.engine.advance(lowered.not_before_ps)
         begin_ps, decision = self.engine.now_ps, int(program.decisions[-1])
         at_ps = play(self.engine, program)
         prefill = int((step.phase == PREFILL).sum())
         self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision))
         assert self.sink is not None
-        self.sink.batches(program, labels, at_ps, np.concatenate([[before], program.decisions[:-1]]))
+        self.sink.batches(program, lowered.labels, at_ps, np.concatenate([[lowered.before], program.decisions[:-1]]))
         self.sink.step(begin_ps, decision)
         self.sink.flush()
 
@@ -106,7 +103,7 @@ class ColumnScheduler(Scheduler):
         assert self.sink is not None
         self.sink.flush()
 
-    def count(self, end_ps: NDArray[np.int64]) -> None:
+    def count(self, end_ps: Ints) -> None:
         """Note in `counts` and `emit` what was counted; end_ps: when each operation ended."""
         state, counts = self.lowering.state, self.counts
         for phase, name in enumerate(("prefill", "decode")):

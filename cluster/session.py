@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-TASKS_BEHIND = 8
-"""How far timing and noting may be behind deciding: two tasks a step."""
+TASKS_BEHIND = 12
+"""How far timing and noting may be behind deciding: three tasks a step."""
 
 
 class Progress(Protocol):
@@ -217,8 +217,8 @@ class Session:
                 share = shares(step)
                 lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
-                behind.do(work.add_whole, share, fed.not_before_ps, routed.experts)
-                self.journal.whole(routed, scheduler.active, scheduler.pairs)
+                behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
+                behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
                 if guesses is not None:
                     self.record.steps.append(step)
                     self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))

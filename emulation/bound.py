@@ -100,10 +100,10 @@ class BoundInput:
         self._counts[-1][moe] = np.bincount(expert, minlength=self._experts)
         self._distinct[-1][moe, 0] = len(np.unique(token))
 
-    def add_whole(self, share: Mapping[int, Share], not_before_ps: int, experts: Ints) -> None:
-        """A step and all its MoE layers."""
+    def add_whole(self, share: Mapping[int, Share], not_before_ps: int, counts: Ints, distinct: Ints) -> None:
+        """A step and all its MoE layers, as they were tallied (`lowering.compiled_layers.tally`)."""
         self.add_share(share, not_before_ps)
-        self.add_routed(experts)
+        self.add_counts(counts, distinct[:, 0], distinct[:, 1])
 
     def add_routed(self, experts: Ints) -> None:
         """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""

@@ -93,8 +93,9 @@ class Plan:
         if self.token_sets or self.served is not None:
             return None
         if not self._rows:
-            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(
-                [np.empty((len(COLUMNS), 0), np.int64), *self._blocks], axis=1)
+            if len(self._blocks) == 1:
+                return self._blocks[0]
+            return np.concatenate(self._blocks, axis=1) if self._blocks else np.empty((len(COLUMNS), 0), np.int64)
         rows = self.rows
         if any(row[len(COLUMNS):] != (ALL_TOKENS, False) for row in rows):
             return None
@@ -107,6 +108,18 @@ class Plan:
         for i, column in enumerate((verb, self.layer if layer is None else layer, expert, part, device, victim,
                                     priority)):
             block[i] = column
+        self._append(block)
+
+    def fetch_and_run(self, experts: Ints, on: int, over: Ints) -> None:
+        """Many whole experts in turn, [experts]: each is copied over its victim and run."""
+        block = np.empty((len(COLUMNS), len(experts), 2), np.int64)
+        block[0] = LOAD, RUN
+        block[1], block[3], block[4], block[6] = self.layer, ALL_PARTS, on, DEMAND
+        block[2] = experts[:, None]
+        block[5, :, 0], block[5, :, 1] = over, NOBODY
+        self._append(block.reshape(len(COLUMNS), -1))
+
+    def _append(self, block: Ints) -> None:
         if self._rows:
             self.rows.extend(_rows_in(block))
         else:

@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.ledger import Start
-from emulation.plan import LOAD, NOBODY, RUN, Plan
+from emulation.plan import RUN, Plan
 from emulation.view import Setting, View
 from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
 from schedulers.contract import State
 
 Ints = NDArray[np.int64]
-LOAD_AND_RUN = np.array([LOAD, RUN])
 
 
 def start_cache(setting: Setting, slots: int, policy: str) -> tuple[Start, State]:
@@ -33,8 +32,7 @@ def serve(plan: Plan, view: View, order: Ints) -> Ints:
     plan.extend(RUN, hits, home)
     # What is used, or comes, goes to the end: the first so many of this row are the victims, the rest stays.
     row = np.concatenate([order[~routed[order]], hits, misses])
-    plan.extend(np.tile(LOAD_AND_RUN, len(misses)), np.repeat(misses, 2), home,
-                victim=np.stack([row[:len(misses)], np.full(len(misses), NOBODY)], axis=1).ravel())
+    plan.fetch_and_run(misses, home, over=row[:len(misses)])
     return row[len(misses):]
 
 

@@ -46,7 +46,8 @@ class Policy:
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer, exchange=self.exchange)
         active, units = view.routing.active, len(state)
-        runs_here = view.ledger.start.rest[view.moe, active] == state
-        through_slots(plan, np.repeat(active, units), np.tile(state, len(active)),
-                      np.tile(np.arange(units), len(active)), ~runs_here.ravel(), self.slots)
+        elsewhere = view.ledger.start.rest[view.moe, active] != state
+        every = (len(active), units)
+        through_slots(plan, np.repeat(active, units), np.broadcast_to(state, every).ravel(),
+                      np.broadcast_to(np.arange(units), every).ravel(), elsewhere.ravel(), self.slots)
         return plan, state

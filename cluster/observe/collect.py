@@ -16,6 +16,7 @@ from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
 from cluster.observe.flight import pointers
 from cluster.observe.submitted import Kept, Submitted
+from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.contract import Engine, Occupancy, Retired
 from emulation.engine.play import Program
 from emulation.lowering.emit import Labels
@@ -31,7 +32,7 @@ class Collector:
         self._engine, self._keep = engine, keep
         lanes = engine.lanes
         self.kept = Kept()
-        self._history = c.no_history()
+        self._kept_history = Addressed(c.no_history())
         self._submitted: list[Submitted] = []
         self._retired: list[Retired] = []
         self._steps: list[tuple[int, int]] = []
@@ -41,11 +42,17 @@ class Collector:
         self._before = c.Before(np.array([lane.in_order for lane in lanes], np.int64),
                                 np.array([lane.servers for lane in lanes], np.int64), np.zeros(len(lanes), np.int64),
                                 none.copy(), none.copy())
+        self._before_at = Addressed(self._before).at
         self._server_ps = [np.zeros(lane.servers, np.int64) for lane in lanes]
         self._given = np.empty((3, 0), np.int64)
         self._busy_ps, self._stall_ps = np.zeros((2, len(lanes), len(LABELS)), np.int64)
         self._latency: list[Ints] = []
         self._mix = np.zeros(2, np.int64)
+
+    @property
+    def _history(self) -> c.History:
+        history: c.History = self._kept_history.table
+        return history
 
     @property
     def horizon_ps(self) -> int:
@@ -136,8 +143,8 @@ class Collector:
         step_op = np.array([op for _, op in self._steps], np.int64)
         begins = np.array([begin_ps for begin_ps, _ in self._steps], np.int64)
         latency = np.zeros((len(step_op), len(LABELS)), np.int64)
-        c.digest_chunk(h, chunk, self._before, first, self._begin_ps, end_ps, step_op, begins, latency, self._busy_ps,
-                       self._stall_ps)
+        c.digest_chunk(self._kept_history.at, Addressed(chunk).at, self._before_at, first, self._begin_ps, end_ps,
+                       step_op, begins, latency, self._busy_ps, self._stall_ps)
         self._latency.append(latency)
         for lane, servers in enumerate(self._before.servers.tolist()):
             if servers > 1:
@@ -214,16 +221,17 @@ class Collector:
             free_ps[server] = to_ps[i]
         if idle:
             ops, since = np.array(idle, np.int64).T
-            c.walk_each(self._history, np.ascontiguousarray(ops), np.ascontiguousarray(since), self._stall_ps, lane)
+            c.walk_each(self._kept_history.at, np.ascontiguousarray(ops), np.ascontiguousarray(since), self._stall_ps,
+                        lane)
 
     def _room(self, ops: int) -> None:
         """Room for so many operations: far ahead, since what is not written yet takes no memory."""
         if ops > len(self._history.start_ps):
-            size = max(ops, 8 * len(self._history.start_ps), 1 << 20)
+            size = max(ops, 4 * len(self._history.start_ps), 1 << 26)
             grown = c.History._make([np.empty(size, column.dtype) for column in self._history])
             for mine, column in zip(grown, self._history, strict=True):
                 mine[:self._done] = column[:self._done]
-            self._history = grown
+            self._kept_history = Addressed(grown)
 
 
 def _joined(columns: Sequence[Ints]) -> Ints:

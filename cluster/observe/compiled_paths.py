@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.observe import attribution as a
+from emulation.engine.compiled_addresses import located
 from emulation.engine.compiled_bare import bare
 from emulation.engine.compiled_table import inner
 from emulation.lowering.compiled_ops import kernel
@@ -257,12 +258,15 @@ _CHUNK = Chunk._make([_SMALL if name in ("kind", "cause") else _ONE for name in 
 _BEFORE = Before._make([_ONE] * len(Before._fields))
 
 
-@kernel(_HISTORY, _CHUNK, _BEFORE, 1, 1, 1, _ONE, _ONE, _GRID, _GRID, _GRID)
-def digest_chunk(history: History, chunk: Chunk, before: Before, first: int, begin_ps: int, end_ps: int, step_op: Ints,
+_history, _chunk, _before = located(_HISTORY), located(_CHUNK), located(_BEFORE)
+
+
+@kernel(_GRID, _GRID, _GRID, 1, 1, 1, _ONE, _ONE, _GRID, _GRID, _GRID)
+def digest_chunk(history: Grid, chunk: Grid, before: Grid, first: int, begin_ps: int, end_ps: int, step_op: Ints,
                  step_begin_ps: Ints, latency_rows: Grid, busy_rows: Grid, stall_rows: Grid) -> int:
     """Paths of the chunk's operations, from serial `first` on; the latency of its steps, by their last operations; the
-    use of its lanes."""
-    h, c, b = bare(history), bare(chunk), bare(before)
+    use of its lanes. The first three come as `Addressed.at`."""
+    h, c, b = _history(history), _chunk(chunk), _before(before)
     latency_ps, busy_ps, stall_ps = bare(latency_rows), bare(busy_rows), bare(stall_rows)
     find_paths(h, c, b, first, begin_ps)
     for i in range(len(step_op)):
@@ -275,10 +279,10 @@ def digest_chunk(history: History, chunk: Chunk, before: Before, first: int, beg
     return 0
 
 
-@kernel(_HISTORY, _ONE, _ONE, _GRID, 1)
-def walk_each(history: History, ops: Ints, from_ps: Ints, out_rows: Grid, owner: int) -> int:
+@kernel(_GRID, _ONE, _ONE, _GRID, 1)
+def walk_each(history: Grid, ops: Ints, from_ps: Ints, out_rows: Grid, owner: int) -> int:
     """Divide idle stretches of a lane of several servers."""
-    h, op, since, out = bare(history), bare(ops), bare(from_ps), bare(out_rows)
+    h, op, since, out = _history(history), bare(ops), bare(from_ps), bare(out_rows)
     for i in range(len(op)):
         walk(h, op[i], since[i], out, owner, True)
     return 0

@@ -42,7 +42,7 @@ class Journal:
     """Notes every step and every decision of a run, in order; `digest` covers all of them.
 
     Call `begin` beside `Scheduler.begin`, and `decide` with what `Scheduler.decide` was given and returned; or `whole`,
-    behind `begin`, for a step that was served as it was routed.
+    step by step behind `begin`, for steps that were served as they were routed.
     """
 
     def __init__(self) -> None:
@@ -66,10 +66,9 @@ class Journal:
             self._add("served", np.array([len(self.activities)]), served.token, served.expert, served.weight,
                       decision.early)
 
-    def whole(self, routed: StepRouting, shards: int, pairs: int) -> None:
-        """Note all layers of a step at once; what was forecast is noted by `forecast`."""
-        activity = self.activities[-1]
-        activity.shards, activity.pairs = shards, pairs
+    def whole(self, activity: Activity, routed: StepRouting, counts: NDArray[np.int64]) -> None:
+        """Note all layers of a step at once, counts [moe_layers, experts]; what was forecast is noted by `forecast`."""
+        activity.shards, activity.pairs = int(np.count_nonzero(counts)), int(counts.sum())
         self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16).tobytes())
         for moe in range(routed.weights.shape[1]):
             self._weigh(routed.weights[:, moe])

@@ -4,7 +4,7 @@ Nobody overtakes in an in-order lane, so an operation starts when its edges have
 operations before it have left its lanes: a maximum, with no candidates and no events.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,57 +77,102 @@ def make_free(s: Any, pools: Any, due: Any, pool: int, at_ps: int) -> None:
             k += 1
 
 
-@kernel("int64(" + ", ".join(["int64[::1]"] * 3 + ["int64[:,::1]"] * 4 + ["int64"] * 2 + ["int64[::1]"] * 15
-                             + ["int64"] * 2) + ")")
-def time_ops(scalars: Ints, starts: Ints, ends: Ints, lane_rows: Ints, pool_rows: Ints, take_rows: Ints, due_rows: Ints,
-             low: int, high: int, lengths: Ints, hold_ptrs: Ints, hold_lanes: Ints, hold_pss: Ints, wait_ptrs: Ints,
-             wait_ops: Ints, wait_edges: Ints, take_ptrs: Ints, take_pools: Ints, take_needs: Ints, take_amounts: Ints,
-             release_takes: Ints, release_ptrs: Ints, release_ops: Ints, release_edges: Ints, first_release: int,
-             last_release: int) -> int:
+class Columns(NamedTuple):
+    """What the order of serials needs of operations: columns as in `Ops`."""
+
+    length_ps: Ints
+    hold_ptr: Ints
+    hold_lane: Ints
+    hold_ps: Ints
+    wait_ptr: Ints
+    wait_op: Ints
+    wait_edge: Ints
+    take_ptr: Ints
+    take_pool: Ints
+    take_needs: Ints
+    take_amount: Ints
+    release_take: Ints
+    release_ptr: Ints
+    release_op: Ints
+    release_edge: Ints
+
+
+@inner
+def time_rows(s: Any, start_ps: Any, end_ps: Any, lanes: Any, pools: Any, takes: Any, due: Any, o: Any, low: int,
+              high: int, first_release: int, last_release: int) -> int:
     """Time rows [low, high) of the columns and the releases from the first to before the last; NOT_STRAIGHT where the
     order of serials does not tell the times."""
-    s, start_ps, end_ps, lanes = bare(scalars), bare(starts), bare(ends), bare(lane_rows)
-    pools, takes, due = bare(pool_rows), bare(take_rows), bare(due_rows)
-    length_ps, hold_ptr, hold_lane, hold_ps = bare(lengths), bare(hold_ptrs), bare(hold_lanes), bare(hold_pss)
-    wait_ptr, wait_op, wait_edge = bare(wait_ptrs), bare(wait_ops), bare(wait_edges)
-    take_ptr, take_pool, take_amount, needs = bare(take_ptrs), bare(take_pools), bare(take_amounts), bare(take_needs)
-    release_take, release_ptr = bare(release_takes), bare(release_ptrs)
-    release_op, release_edge = bare(release_ops), bare(release_edges)
     now = s[NOW]
     for i in range(low, high):
         at = now
-        for k in range(wait_ptr[i], wait_ptr[i + 1]):
-            if wait_op[k] - s[FIRST] >= s[OPS]:
+        for k in range(o.wait_ptr[i], o.wait_ptr[i + 1]):
+            if o.wait_op[k] - s[FIRST] >= s[OPS]:
                 return NOT_STRAIGHT
-            at = max(at, happened_ps(s, start_ps, end_ps, wait_op[k], wait_edge[k]))
-        first, end = hold_ptr[i], hold_ptr[i + 1]
+            at = max(at, happened_ps(s, start_ps, end_ps, o.wait_op[k], o.wait_edge[k]))
+        first, end = o.hold_ptr[i], o.hold_ptr[i + 1]
         for k in range(first, end):
-            at = max(at, lanes[hold_lane[k], FREE_PS])
-        if not follows_guard(lanes, hold_lane, first, end):
+            at = max(at, lanes[o.hold_lane[k], FREE_PS])
+        if not follows_guard(lanes, o.hold_lane, first, end):
             return NOT_STRAIGHT
-        for k in range(take_ptr[i], take_ptr[i + 1]):
-            pool, handle = take_pool[k], s[TAKES]
+        for k in range(o.take_ptr[i], o.take_ptr[i + 1]):
+            pool, handle = o.take_pool[k], s[TAKES]
             make_free(s, pools, due, pool, at)
-            if pools[pool, FREE] < needs[k] or at < pools[pool, TAKEN_PS]:
+            if pools[pool, FREE] < o.take_needs[k] or at < pools[pool, TAKEN_PS]:
                 return NOT_STRAIGHT
-            pools[pool, FREE] -= take_amount[k]
+            pools[pool, FREE] -= o.take_amount[k]
             pools[pool, TAKEN_PS] = at
-            takes[handle, POOL], takes[handle, AMOUNT], takes[handle, TAKER_PS] = pool, take_amount[k], at
+            takes[handle, POOL], takes[handle, AMOUNT], takes[handle, TAKER_PS] = pool, o.take_amount[k], at
             s[TAKES] = handle + 1
         for k in range(first, end):
-            lanes[hold_lane[k], FREE_PS] = at + hold_ps[k]
+            lanes[o.hold_lane[k], FREE_PS] = at + o.hold_ps[k]
         row = s[OPS]
         start_ps[row] = at
-        end_ps[row] = at + length_ps[i]
+        end_ps[row] = at + o.length_ps[i]
         s[OPS] = row + 1
     for r in range(first_release, last_release):
-        handle = release_take[r]
+        handle = o.release_take[r]
         at = max(now, takes[handle, TAKER_PS])
-        for k in range(release_ptr[r], release_ptr[r + 1]):
-            at = max(at, happened_ps(s, start_ps, end_ps, release_op[k], release_edge[k]))
+        for k in range(o.release_ptr[r], o.release_ptr[r + 1]):
+            at = max(at, happened_ps(s, start_ps, end_ps, o.release_op[k], o.release_edge[k]))
         k = s[WAITING]
         due[k, DUE_PS], due[k, DUE_POOL], due[k, DUE_AMOUNT] = at, takes[handle, POOL], takes[handle, AMOUNT]
         s[WAITING] = k + 1
     return DONE
 
 
+_ONE, _GRID = np.zeros(1, np.int64), np.zeros((1, 1), np.int64)
+
+
+@kernel(*[_ONE] * 3, *[_GRID] * 4, Columns(*[_ONE] * len(Columns._fields)), *[_ONE] * 4)
+def time_batches(scalars: Ints, starts: Ints, ends: Ints, lane_rows: Ints, pool_rows: Ints, take_rows: Ints,
+                 due_rows: Ints, columns: Columns, rows: Ints, releases: Ints, decisions: Ints,
+                 submitted_ps: Ints) -> int:
+    """Time batch by batch, each when the decision before it has ended: rows, releases [batches + 1] say where each
+    begins, decisions [batches] whose end lets the next come (NONE: it comes at once). Notes when each was submitted.
+    """
+    s, start_ps, end_ps, lanes = bare(scalars), bare(starts), bare(ends), bare(lane_rows)
+    pools, takes, due, o = bare(pool_rows), bare(take_rows), bare(due_rows), bare(columns)
+    for i in range(len(decisions)):
+        submitted_ps[i] = s[NOW]
+        outcome = time_rows(s, start_ps, end_ps, lanes, pools, takes, due, o, rows[i], rows[i + 1], releases[i],
+                            releases[i + 1])
+        if outcome != DONE:
+            return outcome
+        if decisions[i] != NONE:
+            s[NOW] = end_ps[decisions[i] - s[FIRST]]
+    return DONE
+
+
+@kernel(*[_ONE] * 4, 1, 1, 1, *[_ONE] * 4)
+def note_holds(starts: Ints, hold_ptrs: Ints, hold_lanes: Ints, hold_pss: Ints, low: int, high: int, first: int,
+               to_lane: Ints, to_op: Ints, to_from: Ints, to_to: Ints) -> int:
+    """Write the holds of rows [low, high), of serials from `first` on: starts [high - low]. Returns how many."""
+    start_ps, hold_ptr, hold_lane, hold_ps = bare(starts), bare(hold_ptrs), bare(hold_lanes), bare(hold_pss)
+    lane, op, from_ps, to_ps = bare(to_lane), bare(to_op), bare(to_from), bare(to_to)
+    at = 0
+    for i in range(low, high):
+        for k in range(hold_ptr[i], hold_ptr[i + 1]):
+            lane[at], op[at], from_ps[at] = hold_lane[k], first + i - low, start_ps[i - low]
+            to_ps[at] = from_ps[at] + hold_ps[k]
+            at += 1
+    return at

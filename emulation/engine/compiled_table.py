@@ -27,13 +27,15 @@ def inner(function: F) -> F:
     return cast(F, numba.njit(error_model="numpy")(function))
 
 
-def kernel(signature: str) -> Callable[[F], F]:
-    """Compiled for one signature when its module is first imported, and kept on disk where anything can be."""
+def kernel(*like: Any) -> Callable[[F], F]:
+    """Compiled when its module is first imported, without the interpreter's lock, and kept on disk where anything can
+    be: for one signature, or for arguments like these and a whole number as its answer."""
     def compile_now(function: F) -> F:
         kept = kept_in(function)
         if kept is not None:
             drop_stale(kept)
-        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy")(function))
+        signature = like[0] if isinstance(like[0], str) else types.int64(*(numba.typeof(each) for each in like))
+        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
     return compile_now
 
 

@@ -17,6 +17,9 @@ from emulation.ops import Lane, Ops, Pool
 Ints = NDArray[np.int64]
 
 
+NO_HOLDS = Occupancy(*np.empty((len(Occupancy._fields), 0), np.int64))
+
+
 class NotStraight(Exception):
     """Operations whose times the order of serials does not tell."""
 
@@ -56,31 +59,20 @@ class StraightEngine:
 
     def submit(self, ops: Ops) -> None:
         check(ops, self.lanes, self.pools, self.next_serial, self.next_take, lambda _: False, self._describe)
-        self._room(ops)
-        self._time(ops, 0, len(ops), 0, len(ops.release_take))
-        self._kept.append(ops)
+        self.play(Program(ops, np.array([0, len(ops)]), np.array([0, len(ops.release_take)]), np.array([c.NONE])))
 
     def play(self, program: Program) -> Ints:
         """Submit batch by batch, each when the decision before has ended; when each was submitted."""
         ops, at_ps = program.columns, np.empty(len(program.decisions), np.int64)
         self._room(ops)
-        first = self._s[c.FIRST]
-        for i, decision in enumerate(program.decisions.tolist()):
-            at_ps[i] = self._s[c.NOW]
-            self._time(ops, int(program.ops[i]), int(program.ops[i + 1]), int(program.releases[i]),
-                       int(program.releases[i + 1]))
-            self._s[c.NOW] = self._end[decision - first]
-        self._kept.append(ops)
-        return at_ps
-
-    def _time(self, ops: Ops, low: int, high: int, first_release: int, last_release: int) -> None:
-        outcome = c.time_ops(self._s, self._start, self._end, self._lane, self._pool, self._take, self._due, low, high,
-                             ops.length_ps, ops.hold_ptr, ops.hold_lane, ops.hold_ps, ops.wait_ptr, ops.wait_op,
-                             ops.wait_edge, ops.take_ptr, ops.take_pool, ops.take_needs, ops.take_amount,
-                             ops.release_take, ops.release_ptr, ops.release_op, ops.release_edge, first_release,
-                             last_release)
+        outcome = c.time_batches(
+            self._s, self._start, self._end, self._lane, self._pool, self._take, self._due,
+            c.Columns._make(getattr(ops, name) for name in c.Columns._fields), program.ops, program.releases,
+            program.decisions, at_ps)
         if outcome != c.DONE:
             raise NotStraight("the order of serials does not tell when these operations run")
+        self._kept.append(ops)
+        return at_ps
 
     def _room(self, ops: Ops) -> None:
         rows = int(self._s[c.OPS]) + len(ops)
@@ -122,39 +114,40 @@ class StraightEngine:
         return Spans(np.where(start <= self.now_ps, start, UNSET), np.where(end <= self.now_ps, end, UNSET))
 
     def occupancy(self) -> Occupancy:
-        rows = self._holds()
+        rows = self._holds(self.next_serial)
         ended = rows.to_ps <= self.now_ps
         return Occupancy(*(column[ended] for column in rows))
 
     def retire(self) -> Retired:
         """As promised, but that stretches come with their operation, when that has ended."""
         n, first = int(self._s[c.OPS]), self.first_serial
-        late = np.flatnonzero(self._end[:n] > self.now_ps)
-        high = int(late[0]) if len(late) else n
-        rows = self._holds()
-        old = rows.op < first + high
-        retired = Retired(first, self._spans(high), Occupancy(*(column[old] for column in rows)))
+        late = self._end[:n] > self.now_ps
+        high = int(late.argmax()) if late.any() else n
+        retired = Retired(first, Spans(self._start[:high].copy(), self._end[:high].copy()), self._holds(first + high))
         self._start[:n - high], self._end[:n - high] = self._start[high:n].copy(), self._end[high:n].copy()
         self._s[c.FIRST] += high
         self._s[c.OPS] -= high
         self._kept = [ops for ops in self._kept if ops.first + len(ops) > first + high]
         return retired
 
-    def _holds(self) -> Occupancy:
-        """Every hold of what was not retired: lane, operation, from, to; ended or not."""
-        first = self.first_serial
-        columns: list[list[Ints]] = [[np.empty(0, np.int64)] for _ in Occupancy._fields]
+    def _holds(self, end: int) -> Occupancy:
+        """Every hold, ended or not, of what was not retired, up to before the serial `end`."""
+        first, parts = self.first_serial, [NO_HOLDS]
         for ops in self._kept:
-            op = ops.first + np.repeat(np.arange(len(ops)), np.diff(ops.hold_ptr))
-            kept = op >= first
-            op, from_ps = op[kept], self._start[op[kept] - first]
-            for column, values in zip(columns, (ops.hold_lane[kept], op, from_ps, from_ps + ops.hold_ps[kept]),
-                                      strict=True):
-                column.append(values)
-        return Occupancy(*(np.concatenate(column) for column in columns))
+            low, high = max(first - ops.first, 0), min(end - ops.first, len(ops))
+            if low < high:
+                holds = int(ops.hold_ptr[high] - ops.hold_ptr[low])
+                part = Occupancy(*np.empty((len(NO_HOLDS), holds), np.int64))
+                at = ops.first + low - first
+                c.note_holds(self._start[at:at + high - low], ops.hold_ptr, ops.hold_lane, ops.hold_ps, low, high,
+                             ops.first + low, *part)
+                parts.append(part)
+        if len(parts) == 2:
+            return parts[1]
+        return Occupancy(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def backlog_ps(self, lane: int) -> int:
-        rows = self._holds()
+        rows = self._holds(self.next_serial)
         mine = (rows.lane == lane) & (rows.to_ps > self.now_ps)
         left_ps = int((rows.to_ps[mine] - np.maximum(rows.from_ps[mine], self.now_ps)).sum())
         return -(-left_ps // self.lanes[lane].servers)

@@ -3,13 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_experts import Layer
 from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
 from emulation.lowering.compiled_ops import Ints, Out, room
-from emulation.lowering.compiled_state import USES, make_scratch, make_state
+from emulation.lowering.compiled_state import USES, State, make_scratch, make_state
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import CAUSES, Labels
@@ -20,6 +21,7 @@ from emulation.ops import END, Ops
 from emulation.plan import EXCHANGES
 from emulation.view import PREFILL, Step
 
+COUNTED = (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)
 FAMILIES = ("attention", "norm", "router", "shared", "dense", "head")
 
 
@@ -39,30 +41,33 @@ class ColumnLowering:
                 if family not in machine.devices[home].kernels:
                     raise NotPlain(f"{machine.devices[home].name} has no cost for {family}")
         self._maker, self._tokens = TableMaker(machine, model, ledger), 1
-        self._tables = self._maker.make(1)
-        self._scratch = make_scratch(len(machine.devices), len(machine.homes), model.experts, len(machine.links), 1)
+        self._tables = Addressed(self._maker.make(1))
+        self._scratch = Addressed(make_scratch(len(machine.devices), len(machine.homes), model.experts,
+                                               len(machine.links), 1))
         homes = np.array(machine.homes, np.int64)
         slot = np.full(len(machine.devices), NONE, np.int64)
         holders = sorted({*machine.homes, *ledger.start.copies})
         slot[holders] = np.arange(len(holders))
-        self.state = make_state(slot, homes, ledger.start.rest.copy(), ledger.part_bytes,
+        state = make_state(slot, homes, ledger.start.rest.copy(), ledger.part_bytes,
                                 ledger.used_bytes, ledger.peak_bytes, ledger.budget_bytes.copy(),
                                 np.array([pool_of[d] for d in range(len(machine.devices))], np.int64),
                                 len(machine.links), len(CAUSES))
         for number, device in enumerate(holders):
-            self.state.since[number] = ledger.copies_on(device)
-            ledger.keep_copies(device, self.state.since[number])
+            state.since[number] = ledger.copies_on(device)
+            ledger.keep_copies(device, state.since[number])
         for (device, moe, expert, part), copy in copies.items():
-            self.state.handle[slot[device], moe, expert, part] = copy.handle
+            state.handle[slot[device], moe, expert, part] = copy.handle
+        self._state = Addressed(state)
         kinds = list(dict.fromkeys(model.layers))
         self._kinds = kinds
         self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
         self._rows = 1
-        self._out = room(0, 0, 0, 0, 0)
-        self._out.n[[c.FIRST, c.FIRST_TAKE]] = first, first_take
         self._widest = self._widest_op()
+        self._narrow = max(8, *(len(device.lanes) for device in machine.devices))
+        self._begin_out(room(0, 0, 0, 0, 0), first, first_take)
+        self._all_ends = np.empty(0, np.int64)
         self._bounds, self._decisions = [(0, 0)], list[int]()
         self._home_of = np.full(len(machine.devices), NONE, np.int64)
         self._home_of[homes] = np.arange(len(homes))
@@ -73,27 +78,44 @@ class ColumnLowering:
         return max(1, *(len(device.lanes) for device in machine.devices),
                    len(machine.links) + sum(len(device.copy_lanes) for device in machine.devices))
 
+    @property
+    def state(self) -> State:
+        """What is where, and what was counted."""
+        state: State = self._state.table
+        return state
+
+    @property
+    def _out(self) -> Out:
+        out: Out = self._written.table
+        return out
+
+    def _begin_out(self, out: Out, first: int, first_take: int) -> None:
+        """Write into these columns, from this serial and this handle on."""
+        out.n[[c.FIRST, c.FIRST_TAKE]] = first, first_take
+        self._written = Addressed(out)
+
     # a step
 
     def begin(self, step: Step, share: dict[int, Share], experts: NDArray[np.uint16]) -> int:
         """Begin a step whose routing is known, [tokens, layers, top_k]; its first decision."""
         if len(step) > self._tokens:
             self._tokens = max(len(step), min(2 * self._tokens, 1 << 14))
-            self._tables = self._maker.make(self._tokens)
+            self._tables = Addressed(self._maker.make(self._tokens))
         layers = len(self._model.moe_layers)
         self.counts = np.zeros((layers, self._model.experts), np.int64)
         self.order = np.zeros_like(self.counts)
         self.active = np.zeros(layers, np.int64)
+        self.distinct = np.zeros((layers, 2), np.int64)
         layered = np.ascontiguousarray(experts.transpose(1, 0, 2))
         if not layered.flags.writeable:  # what a recorded trace holds; kernels are compiled for what may be written
             layered = layered.copy()
-        if tally(layered, self.counts, self.order, self.active):
+        if tally(layered, self.counts, self.order, self.active, self.distinct):
             raise NotPlain("the routing names an expert that the model does not have")
-        self._layer = Layer(layered, self._home_of[step.home], self.counts)
-        self._dense = self._dense_of(share)
+        self._layer = Addressed(Layer(layered, self._home_of[step.home], self.counts))
+        self._dense = Addressed(self._dense_of(share))
         self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
         self._reserve(0)
-        decision = lower_begin(self._tables, self.state, self._out, self._scratch, self._dense, 0)
+        decision = lower_begin(self._tables.at, self._state.at, self._written.at, self._scratch.at, self._dense.at, 0)
         return self._decided(decision)
 
     def layer(self, moe: int, plan: Ints, exchange: str) -> int:
@@ -104,8 +126,8 @@ class ColumnLowering:
         if uses > len(self.state.used_op):
             self._grow_uses(int(uses))
         decision = lower_layer(
-            self._tables, self.state, self._out, self._scratch, self._layer, self._dense, plan, rows, moe,
-            self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
+            self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at, plan,
+            rows, moe, self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
         if decision == NONE:
             raise NotPlain("the plan is not plain and right")
         return self._decided(decision)
@@ -118,7 +140,7 @@ class ColumnLowering:
     def _grow_uses(self, uses: int) -> None:
         more = {name: np.concatenate([getattr(self.state, name), np.zeros(2 * uses, np.int64)])
                 for name in ("used_op", "used_at")}
-        self.state = self.state._replace(**more)
+        self._state = Addressed(self.state._replace(**more))
 
     def _dense_of(self, share: dict[int, Share]) -> Dense:
         homes = self._machine.homes
@@ -154,22 +176,20 @@ class ColumnLowering:
         """Room for a plan of so many rows and the layers behind it."""
         if rows > self._rows:
             self._rows = max(rows, 2 * self._rows, 64)
-            hidden = self._scratch.hidden
-            self._scratch = make_scratch(len(self._machine.devices), len(self._machine.homes), self._model.experts,
-                                         len(self._machine.links), self._rows)
-            self._scratch.hidden[:] = hidden
+            hidden = self._scratch.table.hidden
+            self._scratch = Addressed(make_scratch(len(self._machine.devices), len(self._machine.homes),
+                                                   self._model.experts, len(self._machine.links), self._rows))
+            self._scratch.table.hidden[:] = hidden
         parts, homes = self._ledger.start.parts, len(self._machine.homes)
         visits = min(rows, len(self._machine.devices))
         ops = 9 * rows * parts + 6 * visits * homes + 12 * homes * (1 + len(self._model.layers))
-        waits = ops * (homes + parts + 3) + rows * (2 + homes)
-        narrow = max(1, *(len(device.lanes) for device in self._machine.devices), 8)
-        o, n = self._out, self._out.n
-        if n[c.OPS] + ops > len(o.priority) or n[c.WAITS] + waits > len(o.wait_op) \
-                or n[c.HOLDS] + narrow * ops + homes * self._widest > len(o.hold_lane) \
-                or n[c.TAKES] + rows * parts > len(o.take_pool) or n[c.RELEASES] + rows * parts > len(o.release_take):
-            used = [int(n[i]) for i in (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)]
-            more = (ops, narrow * ops + homes * self._widest, waits, rows * parts, rows * parts)
-            self._out = _grown(o, [2 * (have + wanted) for have, wanted in zip(used, more, strict=True)])
+        more = (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + rows * (2 + homes),
+                rows * parts, rows * parts)
+        o, used = self._out, self._out.n.tolist()
+        have = (len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
+        if any(used[i] + wanted > there for i, wanted, there in zip(COUNTED, more, have, strict=True)):
+            grown = _grown(o, [2 * (used[i] + wanted) for i, wanted in zip(COUNTED, more, strict=True)])
+            self._written = Addressed(grown)
 
     def take(self) -> tuple[Program, Labels]:
         """What was lowered since the last call."""
@@ -178,17 +198,24 @@ class ColumnLowering:
         ops, holds, waits, takes, releases, edges = (int(n[i]) for i in range(6))
         made = Ops(int(n[c.FIRST]), int(n[c.FIRST_TAKE]), o.priority[:ops], o.quantum_ps[:ops], o.length_ps[:ops],
                    o.hold_ptr[:ops + 1], o.hold_lane[:holds], o.hold_ps[:holds], o.wait_ptr[:ops + 1],
-                   o.wait_op[:waits], np.full(waits, END, np.int64), o.take_ptr[:ops + 1], o.take_pool[:takes],
+                   o.wait_op[:waits], self._ends(waits), o.take_ptr[:ops + 1], o.take_pool[:takes],
                    o.take_amount[:takes], o.take_amount[:takes], o.release_take[:releases],
-                   o.release_ptr[:releases + 1], o.release_op[:edges], np.full(edges, END, np.int64))
+                   o.release_ptr[:releases + 1], o.release_op[:edges], self._ends(edges))
         labels = Labels(o.kind[:ops], o.cause[:ops], o.device[:ops], np.full(ops, self._number, np.int32),
                         o.layer[:ops], o.expert[:ops], o.bytes[:ops])
         bounds = np.array(self._bounds, np.int64)
         program = Program(made, bounds[:, 0].copy(), bounds[:, 1].copy(), np.array(self._decisions, np.int64))
-        self._out = room(len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
-        self._out.n[[c.FIRST, c.FIRST_TAKE]] = made.first + ops, made.first_take + takes
+        self._begin_out(room(len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take)),
+                        made.first + ops, made.first_take + takes)
         self._bounds, self._decisions = [(0, 0)], []
         return program, labels
+
+
+    def _ends(self, edges: int) -> Ints:
+        """So many times END."""
+        if edges > len(self._all_ends):
+            self._all_ends = np.full(2 * edges, END, np.int64)
+        return self._all_ends[:edges]
 
 
 def _grown(o: Out, least: list[int]) -> Out:

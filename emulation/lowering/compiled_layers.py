@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.engine.compiled_addresses import located
 from emulation.engine.compiled_bare import bare
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_copies import has
@@ -184,15 +185,18 @@ _LAYER = Layer(np.zeros((1, 1, 1), np.uint16), _ONE, _GRID)
 _DENSE = Dense(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE, _ONE, _ONE)
 
 
-@kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE)
-def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints) -> int:
+@kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE, _GRID)
+def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints, distinct: Grid) -> int:
     """Count the tokens of each expert of a step, experts [layers, tokens, top_k]: counts [layers, experts], experts in
-    routing order [layers, experts], and how many are active [layers]. How many places hold no such expert."""
+    routing order [layers, experts], and how many are active [layers]; distinct [layers, 2]: tokens that visit any
+    expert, and the most experts that one token visits. How many places hold no such expert."""
     strange = 0
     counts[:, :] = 0
     active[:] = 0
+    distinct[:, :] = 0
     for moe in range(experts.shape[0]):
         for token in range(experts.shape[1]):
+            visits = 0
             for place in range(experts.shape[2]):
                 expert = experts[moe, token, place]
                 if expert < counts.shape[1]:
@@ -200,23 +204,31 @@ def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints) -> int
                         order[moe, active[moe]] = expert
                         active[moe] += 1
                     counts[moe, expert] += 1
+                    visits += 1
                 else:
                     strange += expert != NO_EXPERT
+            distinct[moe, 0] += visits > 0
+            distinct[moe, 1] = max(distinct[moe, 1], visits)
     return strange
 
 
-@kernel(_TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _DENSE, 1)
-def lower_begin(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -> int:
-    """Begin a step: the layers up to the first router, whose operation is returned."""
-    fresh = bare(w)
+_tables, _state, _out, _scratch, _layer, _dense = (located(like) for like in (
+    _TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _LAYER, _DENSE))
+
+
+@kernel(_GRID, _GRID, _GRID, _GRID, _GRID, 1)
+def lower_begin(t: Grid, s: Grid, o: Grid, w: Grid, d: Grid, layer: int) -> int:
+    """Begin a step: the layers up to the first router, whose operation is returned. Tables come as `Addressed.at`."""
+    fresh = _scratch(w)
     for h in range(len(fresh.hidden)):
         fresh.hidden[h] = NONE
-    return to_router(bare(t), bare(s), bare(o), fresh, bare(d), layer)
+    return to_router(_tables(t), _state(s), _out(o), fresh, _dense(d), layer)
 
 
-@kernel(_TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _LAYER, _DENSE, _GRID, 1, 1, 1, 1, 1, 1)
-def lower_layer(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Grid, n: int, moe: int,
-                layer: int, exchange: int, step: int, phase: int) -> int:
+@kernel(_GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, 1, 1, 1, 1, 1, 1)
+def lower_layer(t: Grid, s: Grid, o: Grid, w: Grid, y: Grid, d: Grid, rows: Grid, n: int, moe: int, layer: int,
+                exchange: int, step: int, phase: int) -> int:
     """Lower the first n rows of a layer's plan, and on to the next decision, whose operation is returned; NONE where
     the plan is not plain and right: the run is then to be taken up from its beginning by the readable path."""
-    return lower(bare(t), bare(s), bare(o), bare(w), bare(y), bare(d), bare(rows), n, moe, layer, exchange, step, phase)
+    return lower(_tables(t), _state(s), _out(o), _scratch(w), _layer(y), _dense(d), bare(rows), n, moe, layer, exchange,
+                 step, phase)
