@@ -14,6 +14,7 @@ from cluster.feed import Feed
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
 from emulation.bound import BoundInput
+from emulation.bound_program import load_solver
 from emulation.ledger import Ledger
 from emulation.lowering.dense import shares
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
@@ -197,6 +198,8 @@ class Session:
         those that are being decided, up to where the feed asks for the time."""
         forecaster, work = self.forecaster, self.served_work
         with Behind(TASKS_BEHIND) as behind:
+            behind.do(load_solver)
+
             def clock() -> int:
                 behind.wait()
                 return self.clock()

@@ -75,6 +75,12 @@ class Program:
         return csr_array(parts, shape=(len(self.bounds), self.width))
 
 
+def load_solver() -> None:
+    """Import the solver, which takes half a second: for a thread that has the time."""
+    import scipy.optimize
+    import scipy.sparse  # noqa: F401
+
+
 def least(program: Program, scale: float) -> Relaxation:
     """The least first variable, times `scale`, rounded down; refuses rows that nothing satisfies."""
     from scipy.optimize import linprog

@@ -41,7 +41,7 @@ class Collector:
         none = np.full(len(lanes), c.NONE, np.int64)
         self._before = c.Before(np.array([lane.in_order for lane in lanes], np.int64),
                                 np.array([lane.servers for lane in lanes], np.int64), np.zeros(len(lanes), np.int64),
-                                none.copy(), none.copy())
+                                none.copy(), none.copy(), none.copy())
         self._before_at = Addressed(self._before).at
         self._server_ps = [np.zeros(lane.servers, np.int64) for lane in lanes]
         self._given = np.empty((3, 0), np.int64)

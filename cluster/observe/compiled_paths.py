@@ -29,6 +29,8 @@ PREFETCHING = len(KINDS) + CAUSES.index("prefetch")
 COPY = KINDS.index("copy")
 N_KINDS = len(KINDS)
 NONE = -1
+LOOK = 8
+"""Places beyond a guess that are looked at one by one."""
 
 
 class History(NamedTuple):
@@ -72,13 +74,15 @@ class Chunk(NamedTuple):
 
 class Before(NamedTuple):
     """What is known of each lane when a chunk begins: whether it is in order, its servers, until when it was held; who
-    left it at that instant; the last operation of an in-order lane."""
+    left it at that instant; the last operation of an in-order lane; the place among its stretches that was last asked
+    for."""
 
     in_order: Ints
     servers: Ints
     until_ps: Ints
     left_by: Ints
     last_op: Ints
+    cursor: Ints
 
 
 @inner
@@ -94,11 +98,23 @@ def first_at(instants: Any, low: int, high: int, at_ps: int) -> int:
 
 
 @inner
+def near(instants: Any, low: int, high: int, at_ps: int, guess: int) -> int:
+    """The same, from a guess: what is asked for in nearly ascending order is found there or a few places on."""
+    if guess < low or (guess > low and instants[guess - 1] >= at_ps):
+        return first_at(instants, low, high, at_ps)
+    for i in range(guess, min(guess + LOOK, high)):
+        if instants[i] >= at_ps:
+            return i
+    return first_at(instants, min(guess + LOOK, high), high, at_ps)
+
+
+@inner
 def who_left(h: Any, c: Any, b: Any, row: int, at_ps: int, begin_ps: int) -> int:
     """The operation that left a lane of this one as it started, of several the first to have begun."""
     for k in range(c.hold_ptr[row], c.hold_ptr[row + 1]):
         lane, found = c.hold_lane[k], NONE
-        i = first_at(c.to_ps, c.lane_ptr[lane], c.lane_ptr[lane + 1], at_ps)
+        i = near(c.to_ps, c.lane_ptr[lane], c.lane_ptr[lane + 1], at_ps, b.cursor[lane])
+        b.cursor[lane] = i
         while i < c.lane_ptr[lane + 1] and c.to_ps[i] == at_ps:
             op = c.op[i]
             if at_ps > h.start_ps[op] and (found == NONE or (h.start_ps[op], op) < (h.start_ps[found], found)):
@@ -152,6 +168,8 @@ def find_paths(h: Any, c: Any, b: Any, first: int, begin_ps: int) -> None:
     """What let each operation of the chunk start. Of several edges at that instant: a wait, the plan, a lane, memory,
     the order of a stream."""
     batch = 0
+    for lane in range(len(b.cursor)):
+        b.cursor[lane] = c.lane_ptr[lane]
     for row in range(len(c.kind)):
         h.label[first + row] = N_KINDS + c.cause[row] if c.kind[row] == COPY else c.kind[row]
     for row in range(len(c.kind)):

@@ -57,11 +57,11 @@ class LocatedModel(models.PrimitiveModel):
 class LocatedFields(AttributeTemplate):
     key = Located
 
-    def generic_resolve(self, located_type: Located, name: str) -> Bare | None:
+    def generic_resolve(self, located_type: Located, name: str) -> Bare | None:  # type: ignore[override]
         return located_type.kinds[located_type.fields.index(name)] if name in located_type.fields else None
 
 
-@lower_getattr_generic(Located)
+@lower_getattr_generic(Located)  # type: ignore[untyped-decorator]
 def _field(context: Any, builder: Any, located_type: Located, words: Any, name: str) -> Any:
     number = located_type.fields.index(name)
     kind = located_type.kinds[number]
