@@ -50,7 +50,7 @@ class Located(types.Type):
 @register_model(Located)
 class LocatedModel(models.PrimitiveModel):
     def __init__(self, manager: Any, located_type: Located) -> None:
-        super().__init__(manager, located_type, WORD.as_pointer())  # type: ignore[no-untyped-call]
+        super().__init__(manager, located_type, WORD.as_pointer())
 
 
 @infer_getattr

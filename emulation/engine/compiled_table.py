@@ -50,7 +50,7 @@ class Table(types.Type):
 @register_model(Table)
 class TableModel(models.PrimitiveModel):
     def __init__(self, manager: Any, table_type: Table) -> None:
-        super().__init__(manager, table_type, ir.IntType(64).as_pointer())  # type: ignore[no-untyped-call]
+        super().__init__(manager, table_type, ir.IntType(64).as_pointer())
 
 
 def _table_of(width: int) -> Callable[[Ints], Ints]:
