@@ -8,7 +8,8 @@ from typing import Any
 
 
 class Behind:
-    """A thread that does what it is given, one thing after the other. Whoever gives it more than `depth` things waits.
+    """A thread that does what it is given, one thing after the other. Whoever gives it more than `depth` things waits;
+    with a depth of 0 he does them himself.
 
     What fails is raised where the next thing is given, or where it is waited for; nothing behind it is begun.
     """
@@ -20,6 +21,9 @@ class Behind:
 
     def do(self, task: Callable[..., None], *given: Any) -> None:
         """Do this behind all that was given before."""
+        if self._depth == 0:
+            task(*given)
+            return
         while len(self._open) >= self._depth:
             self._open.popleft().result()
         self._open.append(self._thread.submit(self._next, task, given))

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from cluster.observe.collect import Collector
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> Result:
-    """Carry out a run; its result is not written yet."""
-    return next(iter(_perform(config, compare=False, progress=progress).values()))
+def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False) -> Result:
+    """Carry out a run; its result is not written yet. one_thread: where others use the other cores."""
+    return next(iter(_perform(config, Host(compare=False, one_thread=one_thread), progress).values()))
 
 
 def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Result]:
@@ -42,12 +42,11 @@ def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Re
     In `execute` the first policy runs the model and is recorded; exact policies are timed on that record, the others
     run the model themselves.
     """
-    return _perform(config, compare=True, progress=progress)
+    return _perform(config, Host(compare=True), progress)
 
 
-def _perform(config: RunConfig, *, compare: bool, progress: Progress | None) -> dict[str, Result]:
+def _perform(config: RunConfig, host: "Host", progress: Progress | None) -> dict[str, Result]:
     heard = progress or Silent()
-    host = Host(compare)
     if config.transport == "ray":
         from cluster.transports.ray import run_in_cluster
 
@@ -87,6 +86,7 @@ class Host:
     """What runs where the scheduler lives: this process, or a scheduler actor."""
 
     compare: bool
+    one_thread: bool = False
 
     def run(self, config: RunConfig, transport: Transport, progress: Progress) -> dict[str, Result]:
         """Every policy of the run in turn."""
@@ -96,7 +96,7 @@ class Host:
         record: Record | None = None
         for target in targets:
             title = _title(target, targets, results)
-            one = OneRun(setup, target, transport, Named(title, progress))
+            one = OneRun(setup, target, transport, Named(title, progress), one_thread=self.one_thread)
             results[title] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
@@ -115,8 +115,9 @@ def _title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Mapping
 class OneRun:
     """One policy on one workload."""
 
-    def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress) -> None:
-        self.setup, self.target, self.transport = setup, target, transport
+    def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
+                 one_thread: bool = False) -> None:
+        self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
         self.setting = setup.setting
         self.kv_blocks: NDArray[np.int64] | None = None
@@ -178,7 +179,7 @@ class OneRun:
                 feed = self._feed(record)
                 if feed.parking is not None:
                     break
-                self.session.replay_columns(feed, self.scheduler)
+                self.session.replay_columns(feed, self.scheduler, one_thread=self.one_thread)
                 self.scheduler.count(self.collector.end_ps)
             except NotStraight:
                 continue

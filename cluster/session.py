@@ -193,11 +193,11 @@ class Session:
             self.progress.update(feed.done, feed.total, f"step {step.number}")
         self.scheduler.finish()
 
-    def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler") -> None:
+    def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler", *, one_thread: bool = False) -> None:
         """The same by a scheduler that is fed whole steps, with no device to tell. Steps are timed and noted behind
         those that are being decided, up to where the feed asks for the time."""
         forecaster, work = self.forecaster, self.served_work
-        with Behind(TASKS_BEHIND) as behind:
+        with Behind(0 if one_thread else TASKS_BEHIND) as behind:
             behind.do(load_solver)
 
             def clock() -> int:
