@@ -66,6 +66,7 @@ class ColumnLowering:
         self._rows = 1
         self._widest = self._widest_op()
         self._narrow = max(8, *(len(device.lanes) for device in machine.devices))
+        self._more = self._room_for(self._rows)
         self._begin_out(room(0, 0, 0, 0, 0), first, first_take)
         self._all_ends = np.empty(0, np.int64)
         self._bounds, self._decisions = [(0, 0)], list[int]()
@@ -172,24 +173,32 @@ class ColumnLowering:
 
     # room
 
-    def _reserve(self, rows: int) -> None:
-        """Room for a plan of so many rows and the layers behind it."""
-        if rows > self._rows:
-            self._rows = max(rows, 2 * self._rows, 64)
-            hidden = self._scratch.table.hidden
-            self._scratch = Addressed(make_scratch(len(self._machine.devices), len(self._machine.homes),
-                                                   self._model.experts, len(self._machine.links), self._rows))
-            self._scratch.table.hidden[:] = hidden
+    def _widen(self, rows: int) -> None:
+        """From now on plans may have so many rows."""
+        self._rows, machine = rows, self._machine
+        hidden = self._scratch.table.hidden
+        self._scratch = Addressed(make_scratch(len(machine.devices), len(machine.homes), self._model.experts,
+                                               len(machine.links), rows))
+        self._scratch.table.hidden[:] = hidden
+        self._more = self._room_for(rows)
+
+    def _room_for(self, rows: int) -> tuple[int, ...]:
+        """COUNTED rows that a plan of so many may take, with the layers behind it."""
         parts, homes = self._ledger.start.parts, len(self._machine.homes)
         visits = min(rows, len(self._machine.devices))
         ops = 9 * rows * parts + 6 * visits * homes + 12 * homes * (1 + len(self._model.layers))
-        more = (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + rows * (2 + homes),
+        return (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + rows * (2 + homes),
                 rows * parts, rows * parts)
-        o, used = self._out, self._out.n.tolist()
-        have = (len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
-        if any(used[i] + wanted > there for i, wanted, there in zip(COUNTED, more, have, strict=True)):
-            grown = _grown(o, [2 * (used[i] + wanted) for i, wanted in zip(COUNTED, more, strict=True)])
-            self._written = Addressed(grown)
+
+    def _reserve(self, rows: int) -> None:
+        """Room for a plan of so many rows and the layers behind it."""
+        if rows > self._rows:
+            self._widen(max(rows, 2 * self._rows, 64))
+        o, n, more = self._out, self._out.n.tolist(), self._more
+        if (n[c.OPS] + more[0] > len(o.priority) or n[c.HOLDS] + more[1] > len(o.hold_lane)
+                or n[c.WAITS] + more[2] > len(o.wait_op) or n[c.TAKES] + more[3] > len(o.take_pool)
+                or n[c.RELEASES] + more[4] > len(o.release_take)):
+            self._written = Addressed(_grown(o, [2 * (n[i] + wanted) for i, wanted in zip(COUNTED, more, strict=True)]))
 
     def take(self) -> tuple[Program, Labels]:
         """What was lowered since the last call."""
