@@ -9,14 +9,19 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from emulation.engine import compiled_layout as c
+from emulation.engine.compiled_layout import Ints
 from emulation.engine.compiled_loop import run_loop, settle
+from emulation.engine.compiled_memory import Memory
+from emulation.engine.compiled_play import BATCH, PLAYED, SUBMITTED, play_batches
 from emulation.engine.compiled_retire import compact, ended_prefix
 from emulation.engine.compiled_story import tell
-from emulation.engine.compiled_submit import append
-from emulation.engine.compiled_table import Ints
+from emulation.engine.compiled_submit import Columns, append
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
+from emulation.engine.play import Program
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
+
+SETS_AT_FIRST = 256
 
 FORGET_AT_LEAST = 4096
 """Retired operations after which rows are moved: moving costs as much as what is left, so it must pay."""
@@ -31,24 +36,31 @@ class CompiledEngine:
         self._s = np.zeros(c.SCALARS, np.int64)
         self._s[c.ALARM] = c.FAR
         self._s[c.N_LANES], self._s[c.N_POOLS] = len(self.lanes), len(self.pools)
-        self._lane = np.full((len(self.lanes), c.LANE_COLUMNS), c.NONE, np.int64)
-        self._lane[:, [c.HELD, c.LEFT, c.SINCE, c.CLAIM, c.SHADE, c.QUEUE_OPEN, c.SHADOW_OPEN, c.ACTIVE]] = 0
-        self._lane[:, c.SERVERS] = [lane.servers for lane in self.lanes]
-        self._lane[:, c.IN_ORDER] = [lane.in_order for lane in self.lanes]
-        self._pool = np.zeros((len(self.pools), c.POOL_COLUMNS), np.int64)
-        self._pool[:, [c.POOL_QUEUE, c.ASIDE]] = c.NONE
-        self._pool[:, [c.LEAST, c.ASIDE_LEAST]] = c.FAR
-        self._pool[:, c.FREE] = self._pool[:, c.CAPACITY] = [pool.capacity for pool in self.pools]
-        self._op = np.empty((0, c.OP_COLUMNS), np.int64)
-        self._hold = np.empty((0, c.HOLD_COLUMNS), np.int64)
-        self._state, self._node = np.empty(0, np.int64), np.empty(0, np.int64)
-        self._take = np.empty((0, c.TAKE_COLUMNS), np.int64)
-        self._release = np.empty((0, c.RELEASE_COLUMNS), np.int64)
-        self._log = np.empty((0, c.LOG_COLUMNS), np.int64)
-        self._event = np.empty((0, c.EVENT_COLUMNS), np.int64)
-        self._heap = np.empty((0, c.CANDIDATE_COLUMNS), np.int64)
-        self._list = np.empty((0, c.LISTS), np.int64)
-        self._make_room(256, 256, 256, 64, 64)
+        self._memory = Memory(self._s)
+        n_lanes, n_pools = len(self.lanes), len(self.pools)
+        self._memory.grow({"lanes": n_lanes, "pools": n_pools, "sets": n_lanes + SETS_AT_FIRST,
+                           "members": n_lanes + 3 * SETS_AT_FIRST, "buckets": SETS_AT_FIRST})
+        self._make_rows(256, 256, 256, 64, 64)
+        self._set_up(self._memory.tables)
+
+    def _set_up(self, t: c.Tables) -> None:
+        n = len(self.lanes)
+        t.lanes[:] = c.NONE
+        t.lanes[:, [c.BALANCE, c.CLAIM, c.SHADE, c.ACTIVE, c.SHADOW_OPEN]] = 0
+        t.lanes[:, c.IDLE_SERVERS] = [lane.servers for lane in self.lanes]
+        t.lanes[:, c.IN_ORDER] = [lane.in_order for lane in self.lanes]
+        t.lanes[:, c.SETS] = np.arange(n)
+        t.sets[:n] = c.NONE
+        t.sets[:n, c.QUEUE_OPEN] = 0
+        t.sets[:n, c.MEMBERS_AT] = np.arange(n)
+        t.sets[:n, c.WIDTH] = 1
+        t.members[:n] = np.arange(n)[:, None]
+        t.members[:n, c.NEXT_MEMBER] = c.NONE
+        self._s[c.SETS_N] = self._s[c.MEMBERS_N] = n
+        t.pools[:] = 0
+        t.pools[:, [c.POOL_QUEUE, c.ASIDE]] = c.NONE
+        t.pools[:, [c.LEAST, c.ASIDE_LEAST]] = c.FAR
+        t.pools[:, c.FREE] = t.pools[:, c.CAPACITY] = [pool.capacity for pool in self.pools]
 
     @property
     def now_ps(self) -> int:
@@ -67,41 +79,61 @@ class CompiledEngine:
         return int(self._s[c.TAKE_FIRST] + self._s[c.TAKES] - self._s[c.TAKES_OLD])
 
     def free(self, pool: int) -> int:
-        return int(self._pool[pool, c.FREE])
+        return int(self._memory.tables.pools[pool, c.FREE])
 
     def spans(self) -> Spans:
         return self._spans(self._retired, int(self._s[c.OPS]))
 
     def _spans(self, low: int, high: int) -> Spans:
-        return Spans(self._op[low:high, c.START_PS].copy(), self._op[low:high, c.END_PS].copy())
+        return Spans(self._memory.tables.starts[low:high].copy(), self._memory.tables.ends[low:high].copy())
 
     def occupancy(self) -> Occupancy:
-        rows = self._log[:self._s[c.LOGGED]].copy()
+        rows = self._memory.tables.log[:self._s[c.LOGGED]].copy()
         return Occupancy(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
 
     def backlog_ps(self, lane: int) -> int:
-        state = self._lane[lane]
-        running_ps = int(state[c.HELD]) * self.now_ps - int(state[c.SINCE])
-        return -((running_ps - int(state[c.LEFT])) // self.lanes[lane].servers)
+        state, servers = self._memory.tables.lanes[lane], self.lanes[lane].servers
+        return -(((servers - int(state[c.IDLE_SERVERS])) * self.now_ps - int(state[c.BALANCE])) // servers)
 
     def submit(self, ops: Ops) -> None:
         if ops.first != self.next_serial or ops.first_take != self.next_take:
             self._refuse(ops)
-        self._make_room(len(ops), len(ops.hold_lane), len(ops.wait_op) + len(ops.release_op) + len(ops.release_take),
-                        ops.takes, len(ops.release_take))
-        columns = (ops.priority, ops.quantum_ps, ops.length_ps, ops.hold_ptr, ops.hold_lane, ops.hold_ps, ops.wait_ptr,
-                   ops.wait_op, ops.wait_edge, ops.take_ptr, ops.take_pool, ops.take_needs, ops.take_amount,
-                   ops.release_take, ops.release_ptr, ops.release_op, ops.release_edge)
-        state = (self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
-                 self._pool, self._list)
-        try:
-            outcome = append(*state, *columns)
-        except TypeError:
-            outcome = append(*state, *(np.array(column, np.int64) for column in columns))
+        self._make_room(ops)
+        columns = [getattr(ops, name) for name in Columns._fields]
+        while (outcome := self._append(columns)) == c.SETS_FULL:
+            self._grow_sets(ops)
         if outcome == c.TOO_WIDE:
             raise PlanError(f"an operation of a plan has more than {c.COUNT} lanes or takes: split it")
+        if outcome == c.TOO_URGENT:
+            raise PlanError(f"an operation of a plan has a priority of {c.MOST_URGENT} or more, or of "
+                            f"{-c.MOST_URGENT} or less: choose one between")
         if outcome == c.REFUSED:
             self._refuse(ops)
+
+    def play(self, program: Program) -> Ints:
+        """Submit batch by batch, each when the decision before has ended; when each was submitted."""
+        ops, at_ps = program.columns, np.empty(len(program.decisions), np.int64)
+        progress, columns = np.zeros(2, np.int64), [getattr(ops, name) for name in Columns._fields]
+        self._make_room(ops)
+        while (outcome := play_batches(self._s, self._memory.words, *columns, program.ops, program.releases,
+                                       program.decisions, at_ps, progress)) != PLAYED:
+            if progress[SUBMITTED] and outcome == c.LOG_FULL:
+                self._grow_log()
+            elif not progress[SUBMITTED] and outcome == c.SETS_FULL:
+                self._grow_sets(ops)
+            else:  # a batch that is refused, or a decision that cannot end: told as it is for one batch
+                batch = int(progress[BATCH])
+                if not progress[SUBMITTED]:
+                    self.submit(program.batch(batch))
+                self.run([int(program.decisions[batch])])
+                raise AssertionError("a batch was refused that is accepted by itself: please report it")
+        return at_ps
+
+    def _append(self, columns: Sequence[Ints]) -> int:
+        try:
+            return int(append(self._s, self._memory.words, *columns))
+        except TypeError:
+            return int(append(self._s, self._memory.words, *(np.array(column, np.int64) for column in columns)))
 
     def _refuse(self, ops: Ops) -> None:
         check(ops, self.lanes, self.pools, self.next_serial, self.next_take, self._is_released, self._describe)
@@ -110,90 +142,84 @@ class CompiledEngine:
     def _is_released(self, handle: int) -> bool:
         if handle >= self.next_take:
             return False
-        rows = np.flatnonzero(self._take[:self._s[c.TAKES], c.HANDLE] == handle)
-        return not len(rows) or bool(self._take[rows[0], c.PROMISED])
+        takes = self._memory.tables.takes
+        rows = np.flatnonzero(takes[:self._s[c.TAKES], c.HANDLE] == handle)
+        return not len(rows) or bool(takes[rows[0], c.PROMISED])
 
     def run(self, until: Collection[int] = ()) -> tuple[int, ...]:
         watched = check_until(until, self.next_serial)
-        first, op = int(self._s[c.FIRST]), self._op
+        first, t = int(self._s[c.FIRST]), self._memory.tables
         rows = [serial - first for serial in watched]
-        reached = tuple(row + first for row in rows if row < 0 or op[row, c.END_PS] != UNSET)
+        reached = tuple(row + first for row in rows if row < 0 or t.ends[row] != UNSET)
         if reached:
             return reached
-        op[rows, c.META] |= c.WATCHED
+        t.ops[rows, c.META] |= c.WATCHED
         outcome = self._run_to(c.FAR)
-        op[rows, c.META] &= ~c.WATCHED
+        t = self._memory.tables
+        t.ops[rows, c.META] &= ~c.WATCHED
         if outcome == c.STOPPED:
-            ended = sorted(self._list[:self._s[c.REACHED_N], c.REACHED].tolist())
+            ended = sorted(t.lists[:self._s[c.REACHED_N], c.REACHED].tolist())
             self._s[c.REACHED_N] = 0
             return tuple(row + first for row in ended)
         if self._s[c.UNENDED]:
-            raise tell(self._s, self._op, self._hold, self._node, self._take, self._release, self._lane, self.lanes,
-                       self._pool, self.pools, watched, self._describe)
+            raise tell(self._s, t, self.lanes, self.pools, watched, self._describe)
         return ()
 
     def advance(self, to_ps: int) -> None:
         if to_ps < self.now_ps:
             raise ValueError(f"cannot advance to {to_ps} ps: it is {self.now_ps} ps already")
         self._run_to(to_ps)
-        self._s[c.NOW] = to_ps
-        while not settle(self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
-                         self._pool, self._log, self._event, self._list):
+        if to_ps > self.now_ps:
+            self._s[c.NOW] = to_ps
+            self._s[c.INSTANT] += 1
+        while not settle(self._s, self._memory.words):
             self._grow_log()
 
     def _run_to(self, to_ps: int) -> int:
         while True:
-            outcome = run_loop(self._s, self._op, self._state, self._hold, self._node, self._take, self._release,
-                               self._lane, self._pool, self._log, self._event, self._heap, self._list, to_ps)
+            outcome = run_loop(self._s, self._memory.words, to_ps)
             if outcome != c.LOG_FULL:
                 return int(outcome)
             self._grow_log()
 
     def retire(self) -> Retired:
         low = self._retired
-        high = ended_prefix(self._s, self._op, low)
+        high = ended_prefix(self._s, self._memory.words, low)
         retired = Retired(self.first_serial, self._spans(low, high), self.occupancy())
         self._s[c.LOGGED] = 0
         self._retired = high
         if high >= max(FORGET_AT_LEAST, int(self._s[c.OPS]) // 2):
-            compact(self._s, self._op, self._state, self._hold, self._node, self._take, self._release, self._lane,
-                    self._pool, self._event, self._list, high)
+            compact(self._s, self._memory.words, high)
             self._retired = 0
         return retired
 
     @property
     def kept_bytes(self) -> int:
         """Memory of all that the engine keeps."""
-        return sum(rows.nbytes for rows in (self._op, self._state, self._hold, self._node, self._take, self._release,
-                                            self._log, self._event, self._heap, self._list))
+        return self._memory.words.nbytes
 
     # room
 
-    def _make_room(self, ops: int, holds: int, nodes: int, takes: int, releases: int) -> None:
-        """Rows for so many more; kernels never allocate."""
+    def _make_room(self, ops: Ops) -> None:
+        """Rows for so much more: no table grows within a kernel."""
+        self._make_rows(len(ops), len(ops.hold_lane), len(ops.wait_op) + len(ops.release_op) + len(ops.release_take),
+                        ops.takes, len(ops.release_take))
+
+    def _make_rows(self, ops: int, holds: int, nodes: int, takes: int, releases: int) -> None:
         s = self._s
         ops, holds, nodes = ops + int(s[c.OPS]), holds + int(s[c.HOLDS]), nodes + int(s[c.NODES])
         takes, releases = takes + int(s[c.TAKES]), releases + int(s[c.RELEASES])
-        self._node, self._take = _grown(self._node, nodes), _grown(self._take, takes)
-        if ops <= len(self._op) and holds <= len(self._hold) and releases <= len(self._release):
-            return
-        self._op, self._state = _grown(self._op, ops), _grown(self._state, ops)
-        self._hold = _grown(self._hold, holds)
-        self._release = _grown(self._release, releases)
-        self._event = _grown(self._event, len(self._op) + len(self._hold))
-        self._heap = _grown(self._heap, len(self._op) + 2 * len(self.lanes) + len(self.pools))
-        width = max(len(self._op), len(self._release), len(self.lanes) + len(self.pools))
-        self._list = _grown(self._list, width)
+        others = len(self.lanes) + len(self.pools)
+        self._memory.grow({
+            "ops": ops, "states": ops, "starts": ops, "ends": ops, "firsts": ops, "more": ops,
+            "holds": holds, "turns": holds,
+            "log": holds, "nodes": nodes, "takes": takes, "releases": releases, "events": ops + holds,
+            "heap": 2 * ops + 2 * others, "lists": max(ops, releases, others)})
+
+    def _grow_sets(self, ops: Ops) -> None:
+        t = self._memory.tables
+        self._memory.grow({"sets": 2 * len(t.sets), "members": len(t.members) + len(ops.hold_lane),
+                           "buckets": 2 * len(t.buckets)})
 
     def _grow_log(self) -> None:
-        self._log = _grown(self._log, int(self._s[c.LOGGED] + 2 * self._s[c.HOLDS]))
-        self._s[c.LOG_ROOM] = len(self._log)
-
-
-def _grown(rows: Ints, least: int) -> Ints:
-    """The rows, with room for so many; where that is more than there was, for twice what there was."""
-    if least <= len(rows):
-        return rows
-    wider = np.empty((max(least, 2 * len(rows)), *rows.shape[1:]), np.int64)
-    wider[:len(rows)] = rows
-    return wider
+        self._memory.grow({"log": int(self._s[c.LOGGED] + self._s[c.HOLDS])})

@@ -6,16 +6,15 @@ from emulation.engine.compiled_table import Ints, inner
 
 
 @inner
-def push_event(events: Ints, n: int, at: int, who: int, what: int) -> None:
-    """Sift (at, who, what) up from place n."""
+def push_event(events: Ints, n: int, at: int, what: int) -> None:
+    """Sift (at, what) up from place n."""
     while n > 0:
         up = (n - 1) >> 1
-        if events[up, c.AT] < at or (events[up, c.AT] == at and (
-                events[up, c.WHO] < who or (events[up, c.WHO] == who and events[up, c.WHAT] < what))):
+        if events[up, c.AT] < at or (events[up, c.AT] == at and events[up, c.WHAT] < what):
             break
-        events[n, c.AT], events[n, c.WHO], events[n, c.WHAT] = events[up, c.AT], events[up, c.WHO], events[up, c.WHAT]
+        events[n, c.AT], events[n, c.WHAT] = events[up, c.AT], events[up, c.WHAT]
         n = up
-    events[n, c.AT], events[n, c.WHO], events[n, c.WHAT] = at, who, what
+    events[n, c.AT], events[n, c.WHAT] = at, what
 
 
 @inner
@@ -25,41 +24,38 @@ def drop_event(events: Ints, n: int, place: int) -> None:
     Which child is earlier is computed, not branched upon: it is as good as random.
     """
     n -= 1
-    at, who, what = events[n, c.AT], events[n, c.WHO], events[n, c.WHAT]
+    at, what = events[n, c.AT], events[n, c.WHAT]
     down = 2 * place + 1
     while down < n:
         other = down + int(down + 1 < n)
-        down += int((events[other, c.AT] < events[down, c.AT]) | ((events[other, c.AT] == events[down, c.AT]) & (
-            (events[other, c.WHO] < events[down, c.WHO])
-            | ((events[other, c.WHO] == events[down, c.WHO]) & (events[other, c.WHAT] < events[down, c.WHAT])))))
-        events[place, c.AT], events[place, c.WHO] = events[down, c.AT], events[down, c.WHO]
-        events[place, c.WHAT] = events[down, c.WHAT]
+        down += int((events[other, c.AT] < events[down, c.AT])
+                    | ((events[other, c.AT] == events[down, c.AT])
+                       & (events[other, c.WHAT] < events[down, c.WHAT])))
+        events[place, c.AT], events[place, c.WHAT] = events[down, c.AT], events[down, c.WHAT]
         place = down
         down = 2 * place + 1
-    push_event(events, place, at, who, what)
+    push_event(events, place, at, what)
 
 
 @inner
 def copy_candidate(heap: Ints, to: int, source: int) -> None:
-    heap[to, c.BY_PRIORITY], heap[to, c.BY_READY] = heap[source, c.BY_PRIORITY], heap[source, c.BY_READY]
-    heap[to, c.BY_ROW], heap[to, c.ORIGIN] = heap[source, c.BY_ROW], heap[source, c.ORIGIN]
+    heap[to, c.BY_ORDER], heap[to, c.BY_ROW] = heap[source, c.BY_ORDER], heap[source, c.BY_ROW]
+    heap[to, c.ORIGIN] = heap[source, c.ORIGIN]
 
 
 @inner
-def push_candidate(heap: Ints, n: int, ops: Ints, op: int, origin: int) -> None:
-    priority, ready = ops[op, c.PRIORITY], ops[op, c.READY]
+def push_candidate(heap: Ints, n: int, order: int, op: int, origin: int) -> None:
     while n > 0:
         up = (n - 1) >> 1
-        if heap[up, c.BY_PRIORITY] < priority or (heap[up, c.BY_PRIORITY] == priority and (
-                heap[up, c.BY_READY] < ready or (heap[up, c.BY_READY] == ready and heap[up, c.BY_ROW] <= op))):
+        if heap[up, c.BY_ORDER] < order or (heap[up, c.BY_ORDER] == order and heap[up, c.BY_ROW] <= op):
             break
         copy_candidate(heap, n, up)
         n = up
-    heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN] = priority, ready, op, origin
+    heap[n, c.BY_ORDER], heap[n, c.BY_ROW], heap[n, c.ORIGIN] = order, op, origin
 
 
 @inner
-def sift_candidate(heap: Ints, n: int, priority: int, ready: int, op: int, origin: int) -> None:
+def sift_candidate(heap: Ints, n: int, order: int, op: int, origin: int) -> None:
     """Put a candidate in the place of the first of n, and let it sink."""
     place = 0
     while True:
@@ -67,34 +63,28 @@ def sift_candidate(heap: Ints, n: int, priority: int, ready: int, op: int, origi
         if down >= n:
             break
         other = down + 1
-        if other < n and (heap[other, c.BY_PRIORITY] < heap[down, c.BY_PRIORITY] or (
-                heap[other, c.BY_PRIORITY] == heap[down, c.BY_PRIORITY] and (
-                heap[other, c.BY_READY] < heap[down, c.BY_READY]
-                or (heap[other, c.BY_READY] == heap[down, c.BY_READY]
-                    and heap[other, c.BY_ROW] < heap[down, c.BY_ROW])))):
+        if other < n and (heap[other, c.BY_ORDER] < heap[down, c.BY_ORDER] or (
+                heap[other, c.BY_ORDER] == heap[down, c.BY_ORDER]
+                and heap[other, c.BY_ROW] < heap[down, c.BY_ROW])):
             down = other
-        if priority < heap[down, c.BY_PRIORITY] or (priority == heap[down, c.BY_PRIORITY] and (
-                ready < heap[down, c.BY_READY] or (ready == heap[down, c.BY_READY] and op < heap[down, c.BY_ROW]))):
+        if order < heap[down, c.BY_ORDER] or (order == heap[down, c.BY_ORDER] and op < heap[down, c.BY_ROW]):
             break
         copy_candidate(heap, place, down)
         place = down
-    heap[place, c.BY_PRIORITY], heap[place, c.BY_READY], heap[place, c.BY_ROW], heap[place, c.ORIGIN] = (
-        priority, ready, op, origin)
+    heap[place, c.BY_ORDER], heap[place, c.BY_ROW], heap[place, c.ORIGIN] = order, op, origin
 
 
 @inner
 def drop_candidate(heap: Ints, n: int) -> None:
     """Remove the first of n candidates."""
     n -= 1
-    sift_candidate(heap, n, heap[n, c.BY_PRIORITY], heap[n, c.BY_READY], heap[n, c.BY_ROW], heap[n, c.ORIGIN])
+    sift_candidate(heap, n, heap[n, c.BY_ORDER], heap[n, c.BY_ROW], heap[n, c.ORIGIN])
 
 
 @inner
 def before(ops: Ints, a: int, b: int) -> bool:
-    if ops[a, c.PRIORITY] != ops[b, c.PRIORITY]:
-        return bool(ops[a, c.PRIORITY] < ops[b, c.PRIORITY])
-    if ops[a, c.READY] != ops[b, c.READY]:
-        return bool(ops[a, c.READY] < ops[b, c.READY])
+    if ops[a, c.ORDER] != ops[b, c.ORDER]:
+        return bool(ops[a, c.ORDER] < ops[b, c.ORDER])
     return a < b
 
 
@@ -123,6 +113,8 @@ def enqueue(ops: Ints, root: int, op: int) -> int:
 def dequeue(ops: Ints, root: int) -> int:
     """The heap without its first operation: its children melded in pairs, then the pairs from the last to the first."""
     child = ops[root, c.CHILD]
+    if child == NONE or ops[child, c.SIBLING] == NONE:
+        return int(child)
     pairs = NONE
     while child != NONE:
         other = ops[child, c.SIBLING]

@@ -1,124 +1,113 @@
-"""The compiled engine's loop: instants, and what happens in each before its starts.
-
-`s` is the array of scalars; the other names are those of the layout.
-"""
+"""The compiled engine's loop: instants, and what happens in each before its starts."""
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_heaps import drop_event
-from emulation.engine.compiled_layout import NONE
-from emulation.engine.compiled_moves import happened, leave, take_row
+from emulation.engine.compiled_layout import Tables
+from emulation.engine.compiled_moves import happened, leave
 from emulation.engine.compiled_pass import start_ready
-from emulation.engine.compiled_table import (
-    Ints,
-    as_column,
-    as_events,
-    as_heap,
-    as_holds,
-    as_lanes,
-    as_lists,
-    as_log,
-    as_ops,
-    as_pools,
-    as_releases,
-    as_takes,
-    inner,
-    kernel,
-)
+from emulation.engine.compiled_rows import hold_of, node_of, set_of, take_row, waiter_of
+from emulation.engine.compiled_table import Ints, as_column, expect, inner, kernel, seldom, tables
 
 
 @inner
-def end_due(s: Ints, ops: Ints, states: Ints, holds: Ints, nodes: Ints, releases: Ints, lanes: Ints, log: Ints,
-            events: Ints, lists: Ints) -> bool:
+def expect_end(s: Ints, t: Tables) -> None:
+    """Fetch what the next end will touch: who waits for it, and who waits for its lanes."""
+    if s[c.EVENTS] == 0:
+        return
+    op = t.events[0, c.WHAT] >> c.WHO_SHIFT
+    link = t.ops[op, c.ON_END]
+    if link:
+        expect(t.ops, max(0, waiter_of(link)))
+        if not link & c.LAST_LINK:
+            waiter = max(0, waiter_of(t.nodes[node_of(link)]))
+            expect(t.ops, waiter)
+            expect(t.states, waiter)
+    expect(t.ops, max(0, t.sets[set_of(t, op), c.QUEUE]))
+
+
+@inner
+def end_due(s: Ints, t: Tables) -> bool:
+    """What ends now; False where the log needs room first."""
     now = s[c.NOW]
-    while s[c.EVENTS] > 0 and events[0, c.AT] <= now:
-        op, what = events[0, c.WHO], events[0, c.WHAT]
-        meta = ops[op, c.META]
-        first = ops[op, c.HOLD]
-        end = first + (meta & c.COUNT)
-        if s[c.LOG_ROOM] - s[c.LOGGED] < end - first:
+    while s[c.EVENTS] > 0 and t.events[0, c.AT] <= now:
+        op, what = t.events[0, c.WHAT] >> c.WHO_SHIFT, t.events[0, c.WHAT] & c.WHAT_MASK
+        meta = t.ops[op, c.META]
+        if s[c.ROOM + c.LOG] - s[c.LOGGED] < meta & c.COUNT:
             return False
-        drop_event(events, s[c.EVENTS], 0)
+        drop_event(t.events, s[c.EVENTS], 0)
         s[c.EVENTS] -= 1
+        expect_end(s, t)
         if what == c.ALL:
-            for row in range(first, end):
-                leave(s, ops, holds, lanes, log, lists, op, row)
+            for k in range(meta & c.COUNT):
+                leave(s, t, op, k)
         elif what != c.LAST:
-            leave(s, ops, holds, lanes, log, lists, op, what)
-            if ops[op, c.QUANTUM] > 0:
-                holds[what, c.HOLD_PS] = c.GONE
+            leave(s, t, op, what)
+            if meta & c.STOPS:
+                t.holds[hold_of(t, op) + what, c.HOLD_PS] = c.GONE
             continue
-        ops[op, c.END_PS] = now
+        t.ends[op] = now
+        t.ops[op, c.META] = meta | c.ENDED
         s[c.UNENDED] -= 1
         if meta & c.WATCHED:
-            lists[s[c.REACHED_N], c.REACHED] = op
+            t.lists[s[c.REACHED_N], c.REACHED] = op
             s[c.REACHED_N] += 1
-        node = ops[op, c.ON_END]
-        if node != NONE:
-            ops[op, c.ON_END] = NONE
-            happened(s, ops, states, nodes, releases, lists, node)
+        happened(s, t, t.ops[op, c.ON_END])
+        t.ops[op, c.ON_END] = 0
     return True
 
 
 @inner
-def release_due(s: Ints, takes: Ints, lists: Ints, pools: Ints) -> None:
+def release_due(s: Ints, t: Tables) -> None:
     for k in range(s[c.DUE_N]):
-        take = take_row(s, takes, lists[k, c.DUE])
-        takes[take, c.GIVEN] = 1
-        pool = takes[take, c.POOL]
-        pools[pool, c.FREE] += takes[take, c.AMOUNT]
-        if pools[pool, c.POOL_QUEUE] != NONE and not pools[pool, c.POOL_ACTIVE]:
-            pools[pool, c.POOL_ACTIVE] = 1
-            lists[s[c.ACTIVE_N], c.ACTIVES] = ~pool
+        take = take_row(s, t.takes, t.lists[k, c.DUE])
+        t.takes[take, c.GIVEN] = 1
+        pool = t.takes[take, c.POOL]
+        t.pools[pool, c.FREE] += t.takes[take, c.AMOUNT]
+        if t.pools[pool, c.POOL_QUEUE] != c.NONE and not t.pools[pool, c.POOL_ACTIVE]:
+            t.pools[pool, c.POOL_ACTIVE] = 1
+            t.lists[s[c.ACTIVE_N], c.ACTIVES] = ~pool
             s[c.ACTIVE_N] += 1
     s[c.DUE_N] = 0
 
 
-@kernel("int64(int64[::1], int64[:,::1], int64[::1], int64[:,::1], int64[::1], "
-        + ", ".join(["int64[:,::1]"] * 8) + ", int64)")
-def run_loop(scalars: Ints, op_rows: Ints, state_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints,
-             release_rows: Ints, lane_rows: Ints, pool_rows: Ints, log_rows: Ints, event_rows: Ints, heap_rows: Ints,
-             list_rows: Ints, to_ps: int) -> int:
+@seldom
+def run_instants(s: Ints, t: Tables, to_ps: int) -> int:
     """Instants before `to_ps`, each to its end; STOPPED after the ends of one in which a watched operation ended.
 
     LOG_FULL: the log needs room; call again and it goes on where it was.
     """
-    s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
-    states = as_column(state_rows)
-    nodes, takes = as_column(node_rows), as_takes(take_rows)
-    releases, lanes = as_releases(release_rows), as_lanes(lane_rows)
-    pools, log = as_pools(pool_rows), as_log(log_rows)
-    events, heap = as_events(event_rows), as_heap(heap_rows)
-    lists = as_lists(list_rows)
     while s[c.NOW] < to_ps:
         while True:
-            if not end_due(s, ops, states, holds, nodes, releases, lanes, log, events, lists):
+            if not end_due(s, t):
                 return c.LOG_FULL
-            release_due(s, takes, lists, pools)
+            release_due(s, t)
             if s[c.REACHED_N] > 0:
                 return c.STOPPED
-            if s[c.LOG_ROOM] - s[c.LOGGED] < s[c.HOLDS]:
+            if s[c.ROOM + c.LOG] - s[c.LOGGED] < s[c.HELD]:
                 return c.LOG_FULL
-            changed = start_ready(s, ops, states, holds, nodes, takes, releases, lanes, pools, log, events, heap, lists)
-            if not changed and not (s[c.EVENTS] > 0 and events[0, c.AT] == s[c.NOW]):
+            changed = start_ready(s, t)
+            if not changed and not (s[c.EVENTS] > 0 and t.events[0, c.AT] == s[c.NOW]):
                 break
         if s[c.EVENTS] == 0:
             return c.IDLE
-        s[c.NOW] = min(to_ps, events[0, c.AT], s[c.ALARM])
+        s[c.NOW] = min(to_ps, t.events[0, c.AT], s[c.ALARM])
+        s[c.INSTANT] += 1
     return c.IDLE
 
 
-@kernel("boolean(int64[::1], int64[:,::1], int64[::1], int64[:,::1], int64[::1], "
-        + ", ".join(["int64[:,::1]"] * 7) + ")")
-def settle(scalars: Ints, op_rows: Ints, state_rows: Ints, hold_rows: Ints, node_rows: Ints, take_rows: Ints,
-           release_rows: Ints, lane_rows: Ints, pool_rows: Ints, log_rows: Ints, event_rows: Ints,
-           list_rows: Ints) -> bool:
+@kernel("int64(int64[::1], int64[::1], int64)")
+def run_loop(scalars: Ints, memory: Ints, to_ps: int) -> int:
+    """`run_instants` from Python."""
+    s = as_column(scalars)
+    return run_instants(s, tables(s, memory), to_ps)
+
+
+@kernel("boolean(int64[::1], int64[::1])")
+def settle(scalars: Ints, memory: Ints) -> bool:
     """The ends and releases due now, and no starts; False where the log needs room first."""
-    s, ops, holds = as_column(scalars), as_ops(op_rows), as_holds(hold_rows)
-    states = as_column(state_rows)
-    nodes, releases = as_column(node_rows), as_releases(release_rows)
-    lanes, events = as_lanes(lane_rows), as_events(event_rows)
-    lists, log = as_lists(list_rows), as_log(log_rows)
-    if not end_due(s, ops, states, holds, nodes, releases, lanes, log, events, lists):
+    s = as_column(scalars)
+    t = tables(s, memory)
+    if not end_due(s, t):
         return False
-    release_due(s, as_takes(take_rows), lists, as_pools(pool_rows))
+    release_due(s, t)
     return True

@@ -1,7 +1,7 @@
 """Arrays as bare pointers inside kernels: numba counts references to an array at each call, a pointer costs nothing.
 
-`as_ops(array)` and its like make a table of an array; `rows[row, column]` and, in a column, `rows[row]` read and write
-it as they would the array. There are no bounds: the engine makes room before it calls a kernel.
+`tables(s, memory)` gives all of the engine's tables; `rows[row, column]` and, in a column, `rows[row]` read and write
+them as they would arrays. There are no bounds: the engine makes room before it calls a kernel.
 """
 
 import operator
@@ -9,21 +9,24 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
-from numpy.typing import NDArray
 
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_cache import drop_stale, kept_in
 
-Ints = NDArray[np.int64]
+Ints = c.Ints
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def inner(function: F) -> F:
     """Compiled as part of the kernels that call it."""
+    return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
+
+
+def seldom(function: F) -> F:
+    """As `inner`, for what most operations never need: it stays out of the way of the rest."""
     return cast(F, numba.njit(error_model="numpy")(function))
 
 
@@ -53,20 +56,40 @@ class TableModel(models.PrimitiveModel):
         super().__init__(manager, table_type, ir.IntType(64).as_pointer())
 
 
-def _table_of(width: int) -> Callable[[Ints], Ints]:
-    @intrinsic
-    def table(_: Any, array: Any) -> Any:
-        def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return context.make_array(signature.args[0])(context, builder, values[0]).data
-        return Table(width)(array), make
-    return cast(Callable[[Ints], Ints], table)
+def _column(_: Any, array: Any) -> Any:
+    def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, values[0]).data
+    return Table(1)(array), make
 
 
-as_column = _table_of(1)
-as_ops, as_holds = _table_of(c.OP_COLUMNS), _table_of(c.HOLD_COLUMNS)
-as_takes, as_releases = _table_of(c.TAKE_COLUMNS), _table_of(c.RELEASE_COLUMNS)
-as_lanes, as_pools, as_log = _table_of(c.LANE_COLUMNS), _table_of(c.POOL_COLUMNS), _table_of(c.LOG_COLUMNS)
-as_events, as_heap, as_lists = _table_of(c.EVENT_COLUMNS), _table_of(c.CANDIDATE_COLUMNS), _table_of(c.LISTS)
+def _tables(_: Any, scalars: Any, memory: Any) -> Any:
+    of: Any = types.NamedTuple([Table(width) for width in c.WIDTHS], c.Tables)  # type: ignore[no-untyped-call]
+
+    def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        base = context.make_array(signature.args[1])(context, builder, values[1]).data
+        word = ir.IntType(64)
+        pointers = [builder.gep(base, [builder.load(builder.gep(values[0], [ir.Constant(word, c.AT_WORD + i)]))])
+                    for i in range(len(c.WIDTHS))]
+        return context.make_tuple(builder, signature.return_type, pointers)
+    return of(scalars, memory), make
+
+
+def _expect(_: Any, rows: Any, row: Any) -> Any:  # noqa: ARG001
+    def fetch(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        flag = ir.IntType(32)
+        at = builder.bitcast(_place(builder, [*values, ir.Constant(ir.IntType(64), 0)], signature.args[0].width),
+                             ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [at.type, flag, flag, flag])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [at.type], kind)
+        builder.call(prefetch, [at, *(ir.Constant(flag, value) for value in (1, 3, 1))])
+        return context.get_dummy_value()
+    return types.void(rows, types.int64), fetch
+
+
+expect: Any = intrinsic(_expect)
+"""`expect(rows, row)` brings a row into the cache that is read soon."""
+as_column: Any = intrinsic(_column)
+tables: Any = intrinsic(_tables)
 
 
 def _place(builder: Any, values: Any, width: int) -> Any:

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from emulation.engine import compiled_layout as c
 from emulation.engine import spec
 from emulation.engine.contract import Engine
 from emulation.ops import Lane, OpBuilder, Pool
 from tests.emulation.random_plans import Makes, drive, outcome, seen
 
 SOURCES = Path(spec.__file__).parent
-KERNELS = ("compiled_heaps", "compiled_moves", "compiled_pass", "compiled_loop", "compiled_retire", "compiled_submit",
-           "compiled_story", "compiled")
+KERNELS = ("compiled_heaps", "compiled_sets", "compiled_rows", "compiled_moves", "compiled_queues", "compiled_pass",
+           "compiled_loop", "compiled_retire", "compiled_submit", "compiled_story", "compiled")
 """The modules of the compiled engine that schedule, each after those that it takes from."""
 
 
@@ -33,12 +34,17 @@ class Plain(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("emulation.engine.compiled_table")
-        self.inner, self.kernel = _itself, lambda _: _itself
+        self.inner, self.seldom, self.kernel = _itself, _itself, lambda _: _itself
+        self.expect = lambda *_: None
+        self.Ints, self.as_column, self.tables = c.Ints, _itself, _tables
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "Ints" or name.startswith("as_"):
-            return _itself
-        raise AttributeError(name)
+
+def _tables(s: Any, memory: Any) -> c.Tables:
+    made = []
+    for i, width in enumerate(c.WIDTHS):
+        rows = memory[s[c.AT_WORD + i]:s[c.AT_WORD + i] + s[c.ROOM + i] * width]
+        made.append(rows if width == 1 else rows.reshape(-1, width))
+    return c.Tables(*made)
 
 
 def _itself(value: Any) -> Any:

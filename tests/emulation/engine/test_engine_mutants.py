@@ -8,7 +8,8 @@ from tests.emulation.engine.mutants import KERNELS, Mutant, differ, engine_of
 from tests.emulation.random_plans import Makes
 
 TIE, PRIORITY, SLOT, QUANTUM, SHADE = "tie order", "priority", "slot release", "quantum", "shade"
-HEAPS, MOVES, PASS, LOOP, SUBMIT = (f"compiled_{name}" for name in ("heaps", "moves", "pass", "loop", "submit"))
+HEAPS, MOVES, QUEUES, PASS, LOOP, SUBMIT = (
+    f"compiled_{name}" for name in ("heaps", "moves", "queues", "pass", "loop", "submit"))
 
 OF_SPEC = [
     Mutant(TIE, "spec", "key=lambda op: op.order", "key=lambda op: (op.priority, op.ready_ps, -op.serial)"),
@@ -29,14 +30,14 @@ OF_COMPILED = [
     Mutant(TIE, HEAPS, "return a < b", "return a > b"),
     Mutant(TIE, HEAPS, "heap[up, c.BY_ROW] <= op", "heap[up, c.BY_ROW] >= op"),
     Mutant(TIE, MOVES, "and holder > victim", "and holder < victim"),
-    Mutant(PRIORITY, HEAPS, "ops[a, c.PRIORITY] < ops[b, c.PRIORITY]", "ops[a, c.PRIORITY] > ops[b, c.PRIORITY]"),
-    Mutant(PRIORITY, PASS, "ops[holder, c.PRIORITY] <= priority", "ops[holder, c.PRIORITY] <= priority + 1"),
-    Mutant(PRIORITY, PASS, "lanes[lane, c.CLAIM_PRIORITY] < priority", "lanes[lane, c.CLAIM_PRIORITY] > priority"),
-    Mutant(SLOT, LOOP, "+= takes[take, c.AMOUNT]", "+= takes[take, c.NEEDS]"),
-    Mutant(SLOT, MOVES, "-= takes[row, c.AMOUNT]", "-= takes[row, c.NEEDS]"),
-    Mutant(SLOT, PASS, "needs += takes[other, c.AMOUNT]", "needs += 0"),
-    Mutant(SLOT, SUBMIT, "    releases[release, c.PENDING] = pending\n",
-           "    releases[release, c.PENDING] = pending = 0\n"),
+    Mutant(PRIORITY, SUBMIT, "priority[i] << c.PRIORITY_SHIFT", "-priority[i] << c.PRIORITY_SHIFT"),
+    Mutant(PRIORITY, QUEUES, "priority_of(t, holder) <= priority", "priority_of(t, holder) <= priority + 1"),
+    Mutant(PRIORITY, QUEUES, "lanes[lane, c.CLAIM_PRIORITY] < priority", "lanes[lane, c.CLAIM_PRIORITY] > priority"),
+    Mutant(SLOT, LOOP, "+= t.takes[take, c.AMOUNT]", "+= t.takes[take, c.NEEDS]"),
+    Mutant(SLOT, MOVES, "-= t.takes[row, c.AMOUNT]", "-= t.takes[row, c.NEEDS]"),
+    Mutant(SLOT, PASS, "needs += t.takes[other, c.AMOUNT]", "needs += 0"),
+    Mutant(SLOT, SUBMIT, "    t.releases[release, c.PENDING] = pending\n",
+           "    t.releases[release, c.PENDING] = pending = 0\n"),
     Mutant(QUANTUM, MOVES, "ops[op, c.REST] -= ran", "ops[op, c.REST] -= 0"),
     Mutant(QUANTUM, MOVES, "now - resumed + quantum - 1", "now - resumed + quantum"),
     Mutant(QUANTUM, MOVES, "holds[row, c.HOLD_PS] -= ran", "holds[row, c.HOLD_PS] -= 0"),
