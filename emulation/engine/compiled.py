@@ -114,9 +114,9 @@ class CompiledEngine:
         """Submit batch by batch, each when the decision before has ended; when each was submitted."""
         ops, at_ps = program.columns, np.empty(len(program.decisions), np.int64)
         progress, columns = np.zeros(2, np.int64), [getattr(ops, name) for name in Columns._fields]
+        batches = [program.ops, program.releases, program.decisions, at_ps, progress]
         self._make_room(ops)
-        while (outcome := play_batches(self._s, self._memory.words, *columns, program.ops, program.releases,
-                                       program.decisions, at_ps, progress)) != PLAYED:
+        while (outcome := play_batches(self._s, self._memory.words, *columns, *batches)) != PLAYED:
             if progress[SUBMITTED] and outcome == c.LOG_FULL:
                 self._grow_log()
             elif not progress[SUBMITTED] and outcome == c.SETS_FULL:

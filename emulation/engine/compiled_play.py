@@ -16,7 +16,8 @@ BATCH, SUBMITTED = range(2)
 @inner
 def from_zero(ptr: Ints, low: int, high: int) -> Ints:
     """The part of pointers that belongs to rows [low, high), as if nothing came before."""
-    return ptr[low:high + 1] - ptr[low]
+    part: Ints = ptr[low:high + 1] - ptr[low]
+    return part
 
 
 @kernel("int64(int64[::1], int64[::1], " + ", ".join(["int64[::1]"] * (len(Columns._fields) + 5)) + ")")

@@ -63,7 +63,7 @@ def _column(_: Any, array: Any) -> Any:
 
 
 def _tables(_: Any, scalars: Any, memory: Any) -> Any:
-    of: Any = types.NamedTuple([Table(width) for width in c.WIDTHS], c.Tables)  # type: ignore[no-untyped-call]
+    of: Any = types.NamedTuple([Table(width) for width in c.WIDTHS], c.Tables)
 
     def make(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         base = context.make_array(signature.args[1])(context, builder, values[1]).data
