@@ -22,6 +22,7 @@ from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
 
 SETS_AT_FIRST = 256
+"""Room for sets of several lanes; there are as many as operations make of the lanes."""
 
 FORGET_AT_LEAST = 4096
 """Retired operations after which rows are moved: moving costs as much as what is left, so it must pay."""
@@ -153,10 +154,12 @@ class CompiledEngine:
         reached = tuple(row + first for row in rows if row < 0 or t.ends[row] != UNSET)
         if reached:
             return reached
-        t.ops[rows, c.META] |= c.WATCHED
+        for row in rows:
+            t.ops[row, c.META] |= c.WATCHED
         outcome = self._run_to(c.FAR)
         t = self._memory.tables
-        t.ops[rows, c.META] &= ~c.WATCHED
+        for row in rows:
+            t.ops[row, c.META] &= ~c.WATCHED
         if outcome == c.STOPPED:
             ended = sorted(t.lists[:self._s[c.REACHED_N], c.REACHED].tolist())
             self._s[c.REACHED_N] = 0
@@ -206,9 +209,9 @@ class CompiledEngine:
                         ops.takes, len(ops.release_take))
 
     def _make_rows(self, ops: int, holds: int, nodes: int, takes: int, releases: int) -> None:
-        s = self._s
-        ops, holds, nodes = ops + int(s[c.OPS]), holds + int(s[c.HOLDS]), nodes + int(s[c.NODES])
-        takes, releases = takes + int(s[c.TAKES]), releases + int(s[c.RELEASES])
+        s = self._s[:c.EVENTS].tolist()
+        ops, holds, nodes = ops + s[c.OPS], holds + s[c.HOLDS], nodes + s[c.NODES]
+        takes, releases = takes + s[c.TAKES], releases + s[c.RELEASES]
         others = len(self.lanes) + len(self.pools)
         self._memory.grow({
             "ops": ops, "states": ops, "starts": ops, "ends": ops, "firsts": ops, "more": ops,

@@ -17,7 +17,7 @@ NONE = -1
 # instant at which it became ready. META: counts of holds and takes, and flags. WHERE: its first hold, and above it the
 # set of its lanes. ON_END, ON_START: the first link of the list of those who wait for that edge.
 ORDER, CHILD, SIBLING, WHERE, META, REST, RESUMED, ON_END = range(8)
-QUANTUM, ON_START = range(2)
+QUANTUM, ON_START = range(2)  # in `more`
 PRIORITY_SHIFT = 40
 MOST_URGENT = 1 << 22
 """Priorities are below this, either way."""

@@ -20,16 +20,18 @@ class Memory:
 
     def __init__(self, s: Ints) -> None:
         self._s = s
+        self._rooms = dict.fromkeys(Tables._fields, 0)
         self.words: Ints = np.empty(0, np.int64)
         self.tables = Tables(*(_view(self.words, 0, 0, width) for width in c.WIDTHS))
 
     def grow(self, least: Mapping[str, int]) -> None:
         """Room for so many rows of the tables that are named; where that is more than there was, for twice that."""
-        rooms = [len(table) for table in self.tables]
-        wanted = [least.get(name, 0) for name in Tables._fields]
-        if all(want <= room for want, room in zip(wanted, rooms, strict=True)):
+        short = {name: rows for name, rows in least.items() if rows > self._rooms[name]}
+        if not short:
             return
-        rooms = [room if want <= room else max(want, 2 * room) for want, room in zip(wanted, rooms, strict=True)]
+        for name, rows in short.items():
+            self._rooms[name] = max(rows, 2 * self._rooms[name])
+        rooms = list(self._rooms.values())
         sizes = [-(-room * width // LINE) * LINE for room, width in zip(rooms, c.WIDTHS, strict=True)]
         raw = np.empty(sum(sizes) + LINE, np.int64)
         shift = -(raw.ctypes.data // raw.itemsize) % LINE

@@ -26,9 +26,10 @@ def happened(s: Ints, t: Tables, link: int) -> None:
         if waiter >= 0:
             pending = t.states[waiter] - 1
             t.states[waiter] = pending
-            expect(t.ops, waiter)
             if pending == 0:
                 become_ready(s, t, waiter)
+            elif pending == 1:
+                expect(t.ops, waiter)
         else:
             t.releases[~waiter, c.PENDING] -= 1
             if t.releases[~waiter, c.PENDING] == 0:

@@ -30,8 +30,7 @@ def parks_at_once(s: Ints, t: Tables, op: int) -> bool:
 def gather(s: Ints, t: Tables) -> int:
     """Those to look at: claimers, the newly ready, and the first in each queue whose lanes or pool changed."""
     n = 0
-    claimers = s[c.CLAIM_N]
-    for k in range(claimers):
+    for k in range(s[c.CLAIM_N]):
         op = t.lists[k, c.CLAIMERS]
         push_candidate(t.heap, n, t.ops[op, c.ORDER], op, c.FROM_CLAIMERS)
         n += 1
@@ -63,6 +62,7 @@ def gather(s: Ints, t: Tables) -> int:
             lanes, other = t.members[member, c.MEMBER_SET], t.members[member, c.OTHER_LANE]
             member = t.members[member, c.NEXT_MEMBER]
             root = t.sets[lanes, c.QUEUE]
+            # One branch for both conditions: each alone is as good as random.
             may_go = t.lanes[other, c.IDLE_SERVERS] | (t.lanes[other, c.STOPPABLE] + 1)
             if min(root + 1, may_go) > 0 and not t.sets[lanes, c.QUEUE_OPEN] and (
                     t.sets[lanes, c.WIDTH] == 2 or not has_packed(t, lanes)):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from emulation.engine.choose import make_engine
 from emulation.engine.spec import SpecEngine
-from emulation.errors import ConfigError
+from emulation.errors import ConfigError, PlanError
 from emulation.ops import DEMAND, PREFETCH, Lane, OpBuilder, Ops, Pool
 from tests.emulation.random_plans import drive, flat, seen
 
@@ -69,6 +69,38 @@ def test_many_demand_loads_overtake_one_prefetch_in_their_order(servers: int) ->
         start_ps, end_ps = flat(engines[1].spans())
         assert start_ps[2::2] == [70 + 11 * k for k in range(40)]
         assert end_ps[0] == 10_000 + 40 * 11
+
+
+@pytest.mark.parametrize("most", [0, 5])
+def test_more_sets_of_lanes_than_there_was_room_for(most: int) -> None:
+    """All pairs and some triples of 40 lanes, in two plans; with a quantum some are stopped when a lane is left."""
+    random = Random(most)
+    lanes = [Lane(f"lane{i}") for i in range(40)]
+    engines = [make(lanes, []) for make in BOTH]
+    for pairs in (True, False):
+        build = OpBuilder(engines[0].next_serial)
+        for low in range(40):
+            for high in range(low + 1, 40):
+                held = [low, high] if pairs else sorted({low, high, (low + 2 * high) % 40})
+                build.op({lane: random.randint(20, 40) for lane in held}, priority=random.choice([0, 0, 1]),
+                         quantum_ps=random.randint(0, most), after=[build.next_serial // 2] if low else [])
+        ops = build.build()
+        for engine in engines:
+            engine.submit(ops)
+            engine.advance(500)
+    for engine in engines:
+        engine.run()
+    assert seen(engines[0]) == seen(engines[1])
+
+
+@pytest.mark.parametrize("priority", [1 << 22, -(1 << 22)])
+def test_a_priority_that_is_too_great_is_refused(priority: int) -> None:
+    engine = CompiledEngine([Lane("lane")])
+    build = OpBuilder()
+    build.op({0: 1}, priority=priority)
+    with pytest.raises(PlanError, match="a priority of 4194304 or more, or of -4194304 or less: choose one between"):
+        engine.submit(build.build())
+    assert engine.next_serial == 0
 
 
 def chain(engine: CompiledEngine, ops: int, held: int) -> Ops:
