@@ -1,10 +1,13 @@
-"""Work that is done behind the thread that asks for it, in order, a few things late."""
+"""Work beside the thread that decides: what comes next is asked for ahead of it, what is decided is done behind it."""
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from threading import Event
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Behind:
@@ -48,4 +51,47 @@ class Behind:
             if kind is None:
                 self.wait()
         finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
+class Ahead(Generic[T]):
+    """Asks for the next thing while the last one is worked on; None is the last. What fails is raised by `take`.
+
+    ask: it may call `until_handed_on`, to know what became of the last one. With `one_thread` it is asked in `take`.
+    """
+
+    def __init__(self, ask: Callable[[], T | None], *, one_thread: bool = False) -> None:
+        self._ask, self._handed_on, self._closed = ask, Event(), False
+        self._thread = None if one_thread else ThreadPoolExecutor(1, "ahead")
+        self._handed_on.set()
+        self._next: Future[T | None] | None = None
+
+    def take(self) -> T | None:
+        """The next thing; the one behind it is asked for at once."""
+        if self._thread is None:
+            return self._ask()
+        found = self._ask() if self._next is None else self._next.result()
+        if found is not None:
+            self._handed_on.clear()
+            self._next = self._thread.submit(self._ask)
+        return found
+
+    def hand_on(self) -> None:
+        """The last thing that was taken is worked on no more."""
+        self._handed_on.set()
+
+    def until_handed_on(self) -> None:
+        """Wait for that; raises CancelledError where nobody works on it any more."""
+        if self._thread is not None:
+            self._handed_on.wait()
+        if self._closed:
+            raise CancelledError
+
+    def __enter__(self) -> "Ahead[T]":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closed = True
+        self._handed_on.set()
+        if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)

@@ -40,8 +40,8 @@ class Fed(NamedTuple):
 class Feed(Protocol):
     """Where steps come from, one after the other. done of total: how far it is. kept: replay may keep what it gave.
 
-    `next` is asked when the step before is decided; it calls the clock, which tells the time at that step's end, only
-    if the next step depends on it. Who times several steps at once must time them up to there before it answers.
+    `next` may be asked, on another thread, while the step before is still decided; it calls the clock, which waits for
+    that step and tells the time at its end, only if the next step depends on it.
     """
 
     @property

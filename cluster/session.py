@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
-from cluster.behind import Behind
+from cluster.behind import Ahead, Behind
 from cluster.feed import Feed
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
@@ -194,17 +194,20 @@ class Session:
         self.scheduler.finish()
 
     def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler", *, one_thread: bool = False) -> None:
-        """The same by a scheduler that is fed whole steps, with no device to tell. Steps are timed and noted behind
-        those that are being decided, up to where the feed asks for the time."""
+        """The same by a scheduler that is fed whole steps, with no device to tell. The next step is made while one is
+        decided, and steps are timed and noted behind those that are being decided, up to where the feed asks for the
+        time."""
         forecaster, work = self.forecaster, self.served_work
-        with Behind(0 if one_thread else TASKS_BEHIND) as behind:
+
+        def clock() -> int:
+            ahead.until_handed_on()
+            behind.wait()
+            return self.clock()
+
+        with Behind(0 if one_thread else TASKS_BEHIND) as behind, \
+                Ahead(lambda: feed.next(clock), one_thread=one_thread) as ahead:
             behind.do(load_solver)
-
-            def clock() -> int:
-                behind.wait()
-                return self.clock()
-
-            while (fed := feed.next(clock)) is not None:
+            while (fed := ahead.take()) is not None:
                 step, routed = fed.step, fed.routed
                 self.journal.begin(step)
                 guesses = np.full_like(routed.experts, NO_EXPERT) if feed.kept else None
@@ -222,6 +225,7 @@ class Session:
                 behind.do(scheduler.time, lowered)
                 behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
                 behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
+                ahead.hand_on()
                 if guesses is not None:
                     self.record.steps.append(step)
                     self.record.routed.append(StepRouting(routed.experts, routed.weights, guesses))

@@ -1,10 +1,12 @@
-"""Work done behind: in order, bounded, and no failure is lost."""
+"""Work done behind and asked for ahead: in order, bounded, and no failure is lost."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 
 import pytest
 
-from cluster.behind import Behind
+from cluster.behind import Ahead, Behind
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
@@ -80,3 +82,87 @@ def test_who_leaves_with_an_error_of_his_own_takes_what_is_left_with_him() -> No
     with pytest.raises(KeyboardInterrupt):
         leaves()
     assert done == []
+
+
+def counted(to: int) -> Callable[[], int | None]:
+    numbers = iter(range(to))
+    return lambda: next(numbers, None)
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_everything_is_asked_for_once_and_in_order(one_thread: bool) -> None:
+    with Ahead(counted(30), one_thread=one_thread) as ahead:
+        taken = []
+        while (number := ahead.take()) is not None:
+            taken.append(number)
+            ahead.hand_on()
+    assert taken == list(range(30))
+
+
+def test_the_next_thing_is_asked_for_while_the_last_is_worked_on() -> None:
+    asked = [threading.Event(), threading.Event(), threading.Event()]
+    events = iter(asked)
+
+    def ask() -> int | None:
+        event = next(events, None)
+        if event is not None:
+            event.set()
+        return None if event is None else 1
+
+    with Ahead(ask) as ahead:
+        assert ahead.take() == 1
+        assert asked[1].wait(10)
+        assert not asked[2].is_set()
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_who_asks_for_the_time_waits_until_the_last_thing_is_handed_on(one_thread: bool) -> None:
+    done, seen = 0, list[int]()
+
+    def ask() -> int | None:
+        ahead.until_handed_on()
+        seen.append(done)
+        return None if len(seen) == 20 else 1
+
+    with Ahead(ask, one_thread=one_thread) as ahead:
+        while ahead.take() is not None:
+            done += 1
+            ahead.hand_on()
+    assert seen == list(range(20))
+
+
+def test_who_leaves_with_an_error_leaves_nobody_waiting() -> None:
+    told: list[type[BaseException]] = []
+
+    def ask() -> int | None:
+        try:
+            ahead.until_handed_on()
+        except CancelledError as error:
+            told.append(type(error))
+            raise
+        return 1
+
+    def leaves() -> None:
+        with ahead:
+            ahead.take()
+            raise KeyboardInterrupt
+
+    ahead = Ahead(ask)
+    with pytest.raises(KeyboardInterrupt):
+        leaves()
+    assert told == [CancelledError]
+
+
+def test_what_fails_when_asked_for_is_raised_by_take() -> None:
+    answers = iter([1])
+
+    def ask() -> int | None:
+        found = next(answers, None)
+        if found is None:
+            raise ValueError("no more")
+        return found
+
+    with Ahead(ask) as ahead:
+        assert ahead.take() == 1
+        with pytest.raises(ValueError, match="no more"):
+            ahead.take()
