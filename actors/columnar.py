@@ -6,6 +6,7 @@ gives the same results, or tells what is wrong.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from emulation.view import PREFILL, Routing, Setting, Step, Tallied, View
 from schedulers.contract import Policy
 
 Ints = NDArray[np.int64]
+ASKED = "the policy asks for the time"
 Guess = Callable[[Step, int, StepRouting], Routing | None]
 Observe = Callable[[Step, int, Routing], None]
 
@@ -53,6 +55,7 @@ class ColumnScheduler(Scheduler):
         if not policy.exact or hasattr(policy, "wake"):
             raise NotPlain("the policy may do more than plans in columns can say")
         self._no_early = ran_early(0, [], 1)
+        self._asked = False
 
     def watch(self, sink: Sink) -> None:
         """Hand what is submitted to a sink, from the first operation on."""
@@ -66,14 +69,21 @@ class ColumnScheduler(Scheduler):
         """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`."""
         before, lowering, setting = self._decision, self.lowering, self.setting
         decision = lowering.begin(step, share, routed.experts)
-        order, counts, active = constant(lowering.order), lowering.counts, lowering.active.tolist()
+        order, counts, active = constant(lowering.order), constant(lowering.counts), lowering.active.tolist()
+        for seen in (step.sequence, step.position, step.phase, step.home, step.ends):
+            constant(seen)
         policy, state, ledger = self.policy, self.state, self.ledger
         for moe, layer in enumerate(self._layers):
             forecast = guess(step, moe + 1, routed)
-            routing = Tallied(lambda moe=moe: routed.layer(moe),  # type: ignore[misc]
-                              order[moe, :active[moe]], counts[moe])
-            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, _no_time, _no_backlog)
+            if forecast is not None:
+                constant(forecast.experts)
+                constant(forecast.weights)
+            routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
+            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._no_time,
+                        self._no_backlog)
             answer = policy.plan(view, state)
+            if self._asked:
+                raise NotPlain(ASKED)
             plan, state = as_pair(answer)
             columns = plan.columns()
             if columns is None or plan.layer != layer:
@@ -96,6 +106,13 @@ class ColumnScheduler(Scheduler):
         self.sink.batches(program, lowered.labels, at_ps, np.concatenate([[lowered.before], program.decisions[:-1]]))
         self.sink.step(begin_ps, decision)
         self.sink.flush()
+
+    def _no_time(self) -> int:
+        self._asked = True  # a policy may take the exception for its own
+        raise NotPlain(ASKED)
+
+    def _no_backlog(self, lane: int) -> int:
+        return self._no_time()
 
     def finish(self) -> None:
         """Run what is still in flight to its end."""
@@ -126,9 +143,9 @@ def as_pair(answer: Any) -> tuple[Plan, Any]:
     return answer
 
 
-def _no_time() -> int:
-    raise NotPlain("the policy asks for the time")
-
-
-def _no_backlog(lane: int) -> int:
-    raise NotPlain(f"the policy asks for the backlog of lane {lane}")
+def _layer_of(routed: StepRouting, moe: int) -> Routing:
+    """The routing of a layer, as a policy may see it."""
+    routing = routed.layer(moe)
+    constant(routing.experts)
+    constant(routing.weights)
+    return routing

@@ -14,34 +14,40 @@ class Behind:
     """A thread that does what it is given, one thing after the other. Whoever gives it more than `depth` things waits;
     with a depth of 0 he does them himself.
 
-    What fails is raised where the next thing is given, or where it is waited for; nothing behind it is begun.
+    What fails is raised where the next thing is given, where it is waited for and where the thread is left; nothing
+    behind it is begun.
     """
 
     def __init__(self, depth: int) -> None:
-        self._depth, self._failed = depth, False
+        self._depth = depth
         self._thread = ThreadPoolExecutor(1, "behind")
         self._open: deque[Future[None]] = deque()
+        self._error: BaseException | None = None
 
     def do(self, task: Callable[..., None], *given: Any) -> None:
         """Do this behind all that was given before."""
         if self._depth == 0:
-            task(*given)
-            return
-        while len(self._open) >= self._depth:
+            self._next(task, given)
+        while len(self._open) >= self._depth > 0:
             self._open.popleft().result()
-        self._open.append(self._thread.submit(self._next, task, given))
+        if self._error is not None:
+            raise self._error
+        if self._depth > 0:
+            self._open.append(self._thread.submit(self._next, task, given))
 
     def wait(self) -> None:
         """Until all is done."""
         while self._open:
             self._open.popleft().result()
+        if self._error is not None:
+            raise self._error
 
     def _next(self, task: Callable[..., None], given: tuple[Any, ...]) -> None:
-        if self._failed:
-            return
-        self._failed = True
-        task(*given)
-        self._failed = False
+        if self._error is None:
+            try:
+                task(*given)
+            except BaseException as error:  # noqa: BLE001 (it is raised on the thread that asked)
+                self._error = error
 
     def __enter__(self) -> "Behind":
         return self
@@ -52,6 +58,9 @@ class Behind:
                 self.wait()
         finally:
             self._thread.shutdown(cancel_futures=True)
+        # What failed behind comes first: whoever waited for it may have met something else since.
+        if self._error is not None and isinstance(error, Exception) and error is not self._error:
+            raise self._error from error
 
 
 class Ahead(Generic[T]):

@@ -18,6 +18,8 @@ DEMAND = 0
 """Priority of work that the current layer waits for. A lower number goes first."""
 PREFETCH = 10
 """Priority of loads that nothing waits for yet."""
+HIGHEST = 2**22 - 1
+"""The largest priority, either way: the compiled engine keeps a candidate's priority and instant in one number."""
 
 Ints = NDArray[np.int64]
 

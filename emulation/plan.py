@@ -99,7 +99,8 @@ class Plan:
         rows = self.rows
         if any(row[len(COLUMNS):] != (ALL_TOKENS, False) for row in rows):
             return None
-        return np.array([row[:len(COLUMNS)] for row in rows], np.int64).T.copy()
+        found = np.array([row[:len(COLUMNS)] for row in rows])
+        return found.astype(np.int64).T.copy() if found.dtype.kind == "i" else None
 
     def extend(self, verb: Ints | int, expert: Ints, device: Ints | int, *, part: Ints | int = ALL_PARTS,
                layer: int | None = None, victim: Ints | int = NOBODY, priority: int = DEMAND) -> None:
@@ -107,6 +108,8 @@ class Plan:
         block = np.empty((len(COLUMNS), len(expert)), np.int64)
         for i, column in enumerate((verb, self.layer if layer is None else layer, expert, part, device, victim,
                                     priority)):
+            if np.asarray(column).dtype.kind not in "iub":
+                raise PlanError(f"a plan's {COLUMNS[i]} is {np.asarray(column).dtype}: it is whole numbers")
             block[i] = column
         self._append(block)
 

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.errors import PlanError, unknown
+from emulation.ops import HIGHEST
 from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, Plan, Row, Served
 from emulation.view import Early, Pairs, View
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-HIGHEST = 2**31
-"""The largest priority, either way."""
 
 
 class Assignment(NamedTuple):

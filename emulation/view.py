@@ -64,6 +64,7 @@ class Pairs:
         """Experts with at least one token, first come first listed."""
         unique, first = np.unique(self.expert, return_index=True)
         in_order: Ints = unique[np.argsort(first, kind="stable")]
+        in_order.flags.writeable = False
         return in_order
 
     def of(self, expert: int) -> Ints:
@@ -116,8 +117,12 @@ class Tallied(Routing):
     """Routing of one layer of a step whose tokens were counted: what a policy asks of it most is there, the rest is
     made when it is asked for. order [active]: experts in routing order. counted [experts]: their tokens."""
 
-    def __init__(self, layer: Callable[[], Routing], order: Ints, counted: Ints) -> None:
-        self.__dict__.update(_layer=layer, _order=order, _counted=counted)
+    @staticmethod
+    def of(layer: Callable[[], Routing], order: Ints, counted: Ints) -> "Tallied":
+        """layer: makes the routing itself, whose arrays are the caller's to keep from being written."""
+        made = object.__new__(Tallied)
+        made.__dict__.update(_layer=layer, _order=order, _counted=counted)
+        return made
 
     @cached_property
     def _whole(self) -> Routing:
@@ -134,12 +139,12 @@ class Tallied(Routing):
 
     @property
     def active(self) -> Ints:
-        order: Ints = self.__dict__["_order"]
-        return order
+        order: Ints | None = self.__dict__.get("_order")
+        return super().active if order is None else order
 
     def counts(self, experts: int) -> Ints:
-        counted: Ints = self.__dict__["_counted"]
-        return counted[:experts]
+        counted: Ints | None = self.__dict__.get("_counted")
+        return super().counts(experts) if counted is None or experts != len(counted) else counted.copy()
 
 
 @dataclass(frozen=True)

@@ -59,17 +59,18 @@ def convert(source: Path, *, model: str, num_experts: int, batch: int, top_k: in
             if answers:
                 return _batched(str(source), answers, Shape(model, num_experts), batch)
             rows = documents[0] if len(documents) == 1 else documents
-            rows = list(rows.values()) if isinstance(rows, dict) else rows
-            experts = np.array([list(row.values()) if isinstance(row, dict) else row for row in rows])
+            experts = np.array([_in_order(str(source), row, "layer") for row in _in_order(str(source), rows, "token")])
     except FileNotFoundError:
         raise InputError(f"there is no file {source}") from None
-    except (ValueError, TypeError, OSError, EOFError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, OSError, EOFError, AttributeError, RecursionError, MemoryError) as error:
         raise InputError(f"{source} is no routing that moelab can read: {first_line(error)}") from None
     return with_steps(experts, model, num_experts, batch, str(source))
 
 
 def with_steps(experts: Array, model: str, num_experts: int, batch: int, where: str = "the routing") -> Trace:
     """Plain routing [tokens, layers, top_k] as decode steps of `batch` sequences, each a run of consecutive tokens."""
+    if not isinstance(experts, np.ndarray):
+        raise InputError(f"{where}: 'experts' is no array of numpy's")
     tokens = len(experts) if experts.ndim else 0
     steps = tokens // batch
     if batch < 1 or steps < 1:
@@ -78,6 +79,18 @@ def with_steps(experts: Array, model: str, num_experts: int, batch: int, where: 
     step, sequence = np.repeat(np.arange(steps), batch), np.tile(np.arange(batch), steps)
     return checked(where, {"experts": experts[rows], "num_experts": np.array(num_experts), "model": np.array(model),
                            "step": step, "sequence": sequence, "position": step, "phase": np.full(len(step), DECODE)})
+
+
+def _in_order(where: str, rows: Any, what: str) -> list[Any]:
+    """The values of an object whose keys are the numbers of tokens or layers, by number; a list as it is."""
+    if not isinstance(rows, dict):
+        return list(rows)
+    numbers = {int(key): value for key, value in rows.items() if key.isascii() and key.isdecimal()}
+    first = min(numbers, default=0)
+    if len(numbers) < len(rows) or sorted(numbers) != list(range(first, first + len(rows))):
+        raise InputError(f"{where}: the {what}s of HD-MoE's JSON are keys that count up without a gap, and these are "
+                         f"{', '.join(map(repr, list(rows)[:4]))}{', ...' if len(rows) > 4 else ''}")
+    return [numbers[number] for number in sorted(numbers)]
 
 
 def _documents(text: str) -> list[Any]:

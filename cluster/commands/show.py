@@ -19,6 +19,11 @@ def console() -> "Console":
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """A text from a file, with what would steer a terminal written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 class Bar:
     """A progress bar on stderr, once two seconds have passed, and only on a terminal."""
 

@@ -227,7 +227,7 @@ class Collector:
     def _room(self, ops: int) -> None:
         """Room for so many operations: far ahead, since what is not written yet takes no memory."""
         if ops > len(self._history.start_ps):
-            size = max(ops, 4 * len(self._history.start_ps), 1 << 26)
+            size = max(ops, 8 * len(self._history.start_ps), 1 << 22)
             grown = c.History._make([np.empty(size, column.dtype) for column in self._history])
             for mine, column in zip(grown, self._history, strict=True):
                 mine[:self._done] = column[:self._done]

@@ -105,9 +105,6 @@ class CompiledEngine:
             self._grow_sets(ops)
         if outcome == c.TOO_WIDE:
             raise PlanError(f"an operation of a plan has more than {c.COUNT} lanes or takes: split it")
-        if outcome == c.TOO_URGENT:
-            raise PlanError(f"an operation of a plan has a priority of {c.MOST_URGENT} or more, or of "
-                            f"{-c.MOST_URGENT} or less: choose one between")
         if outcome == c.REFUSED:
             self._refuse(ops)
 

@@ -19,8 +19,6 @@ NONE = -1
 ORDER, CHILD, SIBLING, WHERE, META, REST, RESUMED, ON_END = range(8)
 QUANTUM, ON_START = range(2)  # in `more`
 PRIORITY_SHIFT = 40
-MOST_URGENT = 1 << 22
-"""Priorities are below this, either way."""
 COUNT = (1 << 20) - 1
 TAKE_SHIFT = 20
 WHOLE = 1 << 40
@@ -151,5 +149,5 @@ COUNTS = Tables(
 FAR = (1 << 63) - 1
 
 # What `append` and `run_loop` return.
-ACCEPTED, REFUSED, TOO_WIDE, TOO_URGENT, SETS_FULL = range(5)
+ACCEPTED, REFUSED, TOO_WIDE, SETS_FULL = range(4)
 IDLE, STOPPED, LOG_FULL = range(3)

@@ -10,6 +10,7 @@ from emulation.engine.compiled_moves import become_ready
 from emulation.engine.compiled_rows import hold_of, link_of, take_row
 from emulation.engine.compiled_sets import set_of_holds
 from emulation.engine.compiled_table import Ints, as_column, inner, kernel, seldom, tables
+from emulation.ops import HIGHEST
 
 
 class Columns(NamedTuple):
@@ -67,9 +68,7 @@ def copy_ops(s: Ints, t: Tables, n: int, priority: Ints, quantum_ps: Ints, lengt
         count_takes = take_ptr[i + 1] - take_ptr[i]
         if max(count, count_takes) > c.COUNT:
             return c.TOO_WIDE
-        if not -c.MOST_URGENT < priority[i] < c.MOST_URGENT:
-            return c.TOO_URGENT
-        if length_ps[i] < 0 or quantum_ps[i] < 0:
+        if abs(priority[i]) > HIGHEST or length_ps[i] < 0 or quantum_ps[i] < 0:
             return c.REFUSED
         first = s[c.HOLDS] + hold_ptr[i]
         flags = copy_holds(s, t, first, count, length_ps[i], hold_ptr[i], hold_lane, hold_ps)

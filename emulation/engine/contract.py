@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.errors import CycleError, PlanError
-from emulation.ops import END, START, Lane, Ops, Pool
+from emulation.ops import END, HIGHEST, START, Lane, Ops, Pool
 
 Ints = NDArray[np.int64]
 Describe = Callable[[int], str]
@@ -118,6 +118,7 @@ def check(ops: Ops, lanes: Sequence[Lane], pools: Sequence[Pool], next_serial: i
         bad = column[(column < 0) | (column >= limit)]
         if len(bad):
             raise PlanError(f"a plan names {name} {int(bad[0])}, but there are {limit} so far")
+    _check_priorities(ops, describe)
     _check_holds(ops, lanes, describe)
     _check_takes(ops, pools, is_released, describe)
     _check_cycles(ops, lanes, describe)
@@ -130,6 +131,13 @@ def check_until(until: Collection[int], submitted: int) -> tuple[int, ...]:
         if not 0 <= serial < submitted:
             raise PlanError(f"cannot run until operation {serial}: only {submitted} were submitted")
     return watched
+
+
+def _check_priorities(ops: Ops, describe: Describe) -> None:
+    far = np.flatnonzero((ops.priority < -HIGHEST) | (ops.priority > HIGHEST))
+    if len(far):
+        raise PlanError(f"{describe(ops.first + int(far[0]))} has priority {ops.priority[far[0]]}: {HIGHEST} is the "
+                        "most there is, either way")
 
 
 def _check_holds(ops: Ops, lanes: Sequence[Lane], describe: Describe) -> None:

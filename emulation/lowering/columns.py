@@ -121,6 +121,8 @@ class ColumnLowering:
 
     def layer(self, moe: int, plan: Ints, exchange: str) -> int:
         """Lower a layer's plan, COLUMNS [7, rows]; the next decision."""
+        if exchange not in EXCHANGES:
+            raise NotPlain("no such exchange")
         rows = plan.shape[1]
         self._reserve(rows)
         uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
@@ -183,10 +185,11 @@ class ColumnLowering:
         self._more = self._room_for(rows)
 
     def _room_for(self, rows: int) -> tuple[int, ...]:
-        """COUNTED rows that a plan of so many may take, with the layers behind it."""
+        """COUNTED rows that a plan of so many may take, with the layers behind it: 9 operations for each part of a row,
+        8 for what goes from a home to a device and comes back, 12 for a home in each layer."""
         parts, homes = self._ledger.start.parts, len(self._machine.homes)
         visits = min(rows, len(self._machine.devices))
-        ops = 9 * rows * parts + 6 * visits * homes + 12 * homes * (1 + len(self._model.layers))
+        ops = 9 * rows * parts + 8 * visits * homes + 12 * homes * (1 + len(self._model.layers))
         return (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + rows * (2 + homes),
                 rows * parts, rows * parts)
 
@@ -204,6 +207,9 @@ class ColumnLowering:
         """What was lowered since the last call."""
         o = self._out
         n = o.n
+        have = (len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
+        if any(n[i] > there for i, there in zip(COUNTED, have, strict=True)):
+            raise AssertionError("the compiled lowering wrote past the room that it was given: please report it")
         ops, holds, waits, takes, releases, edges = (int(n[i]) for i in range(6))
         made = Ops(int(n[c.FIRST]), int(n[c.FIRST_TAKE]), o.priority[:ops], o.quantum_ps[:ops], o.length_ps[:ops],
                    o.hold_ptr[:ops + 1], o.hold_lane[:holds], o.hold_ps[:holds], o.wait_ptr[:ops + 1],

@@ -11,6 +11,7 @@ from emulation.lowering.compiled_moves import ALL_TO_ALL, collect, dispatch, end
 from emulation.lowering.compiled_ops import NONE, Ints, Out, inner, wait
 from emulation.lowering.compiled_state import Scratch, State
 from emulation.lowering.tables import Grid, Tables
+from emulation.ops import HIGHEST
 
 RUN, LOAD, EVICT = range(3)
 
@@ -61,7 +62,7 @@ def check(t: Tables, s: State, w: Scratch, y: Layer, rows: Grid, n: int, moe: in
         victim = rows[VICTIM, i]
         if victim < -1 or victim >= experts or rows[MOE, i] < 0 or rows[MOE, i] >= layers:
             return NONE
-        if abs(rows[PRIORITY, i]) > 2**31:
+        if abs(rows[PRIORITY, i]) > HIGHEST:
             return NONE
         if rows[VERB, i] != RUN:
             continue

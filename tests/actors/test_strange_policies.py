@@ -9,7 +9,7 @@ import pytest
 
 from emulation.errors import PlanError
 from emulation.ledger import Start
-from emulation.ops import PREFETCH
+from emulation.ops import HIGHEST, PREFETCH
 from emulation.plan import Plan
 from emulation.view import Setting, View
 from tests.schedulers.rig import fast_engine, gpu_and_units, model, routing, scheduler, step
@@ -117,7 +117,7 @@ def test_a_prefetch_of_the_least_urgency_is_taken() -> None:
     def answer(view: View) -> Plan:
         plan = honest(view)
         plan.load(2, to=GPU, priority=PREFETCH)
-        plan.load(3, to=GPU, priority=2**31)
+        plan.load(3, to=GPU, priority=HIGHEST)
         return plan
     drive(answer=answer)
 

@@ -69,6 +69,42 @@ def test_a_failure_is_raised_and_nothing_behind_it_is_begun(depth: int) -> None:
     assert done == ["first"]
 
 
+@pytest.mark.parametrize("again", ["do", "wait", "leave"])
+def test_a_failure_that_was_passed_over_is_raised_again(again: str) -> None:
+    def fails() -> None:
+        raise ValueError("the first")
+
+    def passes_over(behind: Behind) -> None:
+        behind.do(fails)
+        with pytest.raises(ValueError, match="the first"):
+            behind.wait()
+        if again == "do":
+            behind.do(print)
+        elif again == "wait":
+            behind.wait()
+
+    with pytest.raises(ValueError, match="the first"), Behind(3) as behind:
+        passes_over(behind)
+
+
+def test_what_failed_behind_comes_before_what_came_of_it() -> None:
+    begun = threading.Event()
+
+    def fails() -> None:
+        begun.set()
+        raise IndexError
+
+    def leaves() -> None:
+        with Behind(3) as behind:
+            behind.do(fails)
+            begun.wait()
+            raise RuntimeError("something else")
+
+    with pytest.raises(IndexError) as found:
+        leaves()
+    assert isinstance(found.value.__cause__, RuntimeError)
+
+
 def test_who_leaves_with_an_error_of_his_own_takes_what_is_left_with_him() -> None:
     go, done = threading.Event(), list[str]()
 

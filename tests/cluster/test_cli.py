@@ -286,13 +286,22 @@ def test_doctor_finds_this_host_fit(folder: Path, capsys: pytest.CaptureFixture[
     assert list(folder.iterdir()) == [folder / "mine.yaml"]
 
 
+def cpu_s(*command: str) -> float:
+    """CPU time of a command, the least of two."""
+    spent = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(spent)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
-def test_help_and_lists_cost_less_than_half_a_second(arguments: list[str]) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = script(*arguments)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+def test_help_and_lists_cost_little_more_than_the_libraries_that_they_need(arguments: list[str]) -> None:
+    # In time of this host beside time of this host, which differ by two from one hour to the next.
+    floor_s = cpu_s(sys.executable, "-c", "import numpy, pydantic, typer, yaml")
+    assert cpu_s(str(SCRIPT), *arguments) < 2.5 * floor_s
 
 
 def test_nothing_heavy_is_imported_for_help_or_a_list() -> None:

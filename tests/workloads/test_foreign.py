@@ -1,7 +1,10 @@
 """Routing that other tools return, from hand-made samples of each form."""
 
+import base64
 import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +82,43 @@ def test_a_response_that_does_not_add_up_is_one_sentence(tmp_path: Path, name: s
 def test_flat_ids_need_their_shape() -> None:
     with pytest.raises(InputError, match="give --top-k"):
         convert(SAMPLES / "sglang_generate.jsonl", model="demo", num_experts=4, batch=1)
+
+
+def hd_moe(rows: dict[str, Any], tmp_path: Path) -> Path:
+    file = tmp_path / "routing.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    return file
+
+
+def test_keys_of_hd_moe_are_numbers_whatever_their_order(tmp_path: Path) -> None:
+    rows = {str(token): {str(layer): [token % 8, (token + 1 + layer % 7) % 8] for layer in range(11)}
+            for token in range(12)}
+    by_text = {key: dict(sorted(layers.items())) for key, layers in sorted(rows.items())}
+    plain, sorted_ = (convert(hd_moe(each, tmp_path), model="m", num_experts=8, batch=1) for each in (rows, by_text))
+    assert plain.experts[:, 0, 0].tolist() == [token % 8 for token in range(12)]
+    assert sorted_.experts.tolist() == plain.experts.tolist()
+
+
+@pytest.mark.parametrize("rows", [{"0": {"0": [1]}, "5": {"0": [1]}}, {"x": {"0": [1]}}, {"0": {"0": [1], "02": [1]}},
+                                  {"0": {"1": [1], "01": [2]}}])
+def test_keys_of_hd_moe_with_gaps_or_without_numbers_are_refused(rows: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="count up without a gap"):
+        convert(hd_moe(rows, tmp_path), model="m", num_experts=8, batch=1)
+
+
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    head = "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000, 2, 2), }".ljust(117) + "\n"
+    claimed = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode()
+    file = tmp_path / "vllm.json"
+    file.write_text(json.dumps({"choices": [{"routed_experts": base64.b64encode(claimed).decode(),
+                                             "prompt_token_ids": [1]}]}), encoding="utf-8")
+    with pytest.raises(InputError, match="is no routing that moelab can read"):
+        convert(file, model="m", num_experts=8, batch=1)
+
+
+def test_an_array_in_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    with zipfile.ZipFile(file, "w") as whole:
+        whole.writestr("experts.npy", b"not an array")
+    with pytest.raises(InputError, match="no array of numpy's"):
+        convert(file, model="m", num_experts=8, batch=1)

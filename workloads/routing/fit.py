@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, Trace
 from emulation.view import Step
 from workloads.routing.chances import apportioned
@@ -56,6 +57,9 @@ def fit(trace: Trace, seed: int = 0) -> Fitted:
     trace = head(trace)
     layers, experts = len(trace.layer_ids), trace.num_experts
     wanted = inclusion(trace)
+    if (wanted.sum(axis=1) == 0).any():
+        layer = int(trace.layer_ids[int(np.argmin(wanted.sum(axis=1)))])
+        raise InputError(f"no token of the trace visits an expert of layer {layer}: there is nothing to be fitted to")
     own = min(experts, max(trace.top_k, experts // OWN_PART))
     at = _Parameters(chances(wanted, len(trace.step)), np.zeros(layers), np.zeros(layers), 0.0, own)
     for _ in range(ROUNDS):

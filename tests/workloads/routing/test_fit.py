@@ -11,7 +11,7 @@ import pytest
 from emulation.errors import InputError
 from emulation.model import Layer, Model, Work
 from emulation.trace import Trace
-from workloads.foreign import convert
+from workloads.foreign import convert, with_steps
 from workloads.routing.fit import fit, generated, head
 from workloads.routing.fitted import fitted_text, read_fitted
 from workloads.routing.kinds import Fitted, kind
@@ -109,3 +109,10 @@ def test_an_empty_place_stays_empty() -> None:
     trace.experts[5, 2, 1] = 65535
     again: Trace = generated(trace, kind("fitted", experts=1, share=0.0, layers=fit(trace).layers), seed=1)
     assert np.array_equal(again.experts == 65535, trace.experts == 65535)
+
+
+def test_nothing_is_fitted_to_a_trace_that_visits_no_expert() -> None:
+    nothing = np.full((4, 2, 1), 65535, np.uint16)
+    trace = with_steps(nothing, "m", 8, 1)
+    with pytest.raises(InputError, match="no token of the trace visits an expert of layer 0"):
+        fit(trace)

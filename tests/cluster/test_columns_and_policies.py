@@ -1,0 +1,133 @@
+"""What a policy does to what it sees has one outcome, in columns and on the readable path."""
+
+from pathlib import Path
+from textwrap import dedent, indent
+from typing import Any
+
+import pytest
+import yaml
+
+import moelab
+from emulation.errors import MoelabError
+from tests.conftest import ROOT
+
+POLICY = """
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from moelab import Plan, Start
+
+
+@dataclass(frozen=True)
+class Policy:
+    exact: ClassVar[bool] = True
+
+    def start(self, setting):
+        units = np.array(setting.machine.units)
+        rest = units[np.arange(setting.model.experts) % len(units)]
+        return Start(np.tile(rest[:, None], (len(setting.model.moe_layers), 1, 1))), rest
+
+    def plan(self, view, rest):
+        plan = Plan(view.layer)
+        active = view.routing.active
+        experts = view.setting.model.experts
+{body}
+        for expert in active:
+            plan.run(expert, on=rest[expert])
+        return plan, rest
+"""
+
+WORK = ["model={name: olmoe-1b-7b, layers: 2}", "machine=edge-gpu-ndp", "against=[]", "workload.batch=3",
+        "workload.prompt_tokens=5", "workload.output_tokens=3"]
+
+HARMLESS = {
+    "its own counts": "counts = view.routing.counts(experts); counts *= 2; counts[:] = 10**9",
+    "more counts than experts": "assert len(view.routing.counts(experts + 3)) == experts + 3",
+    "a routing of its own": "assert len(replace(view.routing).active) == len(active)",
+    "a routing of its own, counted": "assert replace(view.routing).counts(experts).sum() == view.routing.experts.size",
+    "the time": "now = view.now_ps",
+    "the time, carefully": """
+        try:
+            now = view.now_ps
+        except Exception:
+            active = active[:0]""",
+    "a backlog, carefully": """
+        try:
+            late = view.backlog_ps(0)
+        except Exception:
+            active = active[:0]""",
+}
+
+REFUSED = {
+    "the order of experts": ("view.routing.active.sort()", "read-only"),
+    "phases": ("view.step.phase[:] = 1", "read-only"),
+    "positions": ("view.step.position += 1", "read-only"),
+    "experts": ("view.routing.experts[:] = 0", "read-only"),
+    "weights": ("view.routing.weights[:] = 0", "read-only"),
+    "an exchange that there is not": ("plan.exchange = 'foo'", "unknown exchange 'foo'"),
+    "a priority beyond all bounds": ("plan.load(0, to=0, priority=2**70)", "is the most there is"),
+    "half a device": ("plan.extend(0, active, rest[active] + 0.5)", "a plan's device is float64: it is whole numbers"),
+    "half an expert": ("plan.extend(0, active / 2, rest[active])", "a plan's expert is float64: it is whole numbers"),
+}
+
+
+def outcome(folder: Path, body: str, engine: str) -> str:
+    file = folder / "my_policy.py"
+    file.write_text(POLICY.format(body=indent(dedent(body), " " * 8)), encoding="utf-8")
+    return moelab.run("mixtral_edge", [*WORK, f"policy={file}", f"engine={engine}"]).digest
+
+
+@pytest.mark.parametrize("does", HARMLESS)
+def test_what_changes_nothing_has_the_same_result(does: str, tmp_path: Path) -> None:
+    body = HARMLESS[does]
+    plain = outcome(tmp_path, "pass", "compiled")
+    assert outcome(tmp_path, body, "spec") == plain
+    assert outcome(tmp_path, body, "compiled") == plain
+
+
+@pytest.mark.parametrize("engine", ["spec", "compiled"])
+@pytest.mark.parametrize("does", REFUSED)
+def test_what_is_not_its_to_change_or_to_ask_is_refused(does: str, engine: str, tmp_path: Path) -> None:
+    body, told = REFUSED[does]
+    with pytest.raises((MoelabError, ValueError), match=told):
+        outcome(tmp_path, body, engine)
+
+
+def many_homes(folder: Path, homes: int, units: int) -> list[str]:
+    """Homes whose threads issue for units that have none: what asks for most operations by home and unit."""
+    machine = yaml.safe_load((ROOT / "configs/hardware/h200-host.yaml").read_text(encoding="utf-8"))
+    machine["devices"]["gpu"]["count"], machine["devices"]["cpu"]["count"] = homes, units
+    machine["devices"]["cpu"]["memory"] = {"value": "64 GB", "source": "x", "kind": "measured"}
+    machine.pop("leaves_out")
+    (folder / "many.yaml").write_text(yaml.safe_dump(machine), encoding="utf-8")
+    return [f"machine={folder / 'many.yaml'}", "model={name: olmoe-1b-7b, layers: 2}", "against=[]",
+            "policy=expert_parallel", "workload.generator={name: zipf, skew: 0}", "workload.batch=24",
+            "workload.prompt_tokens=20", "workload.output_tokens=2"]
+
+
+def test_many_homes_and_units_are_timed_alike(tmp_path: Path) -> None:
+    settings = many_homes(tmp_path, 3, 6)
+    fast, slow = (moelab.run("mixtral_edge", [*settings, f"engine={engine}"]) for engine in ("compiled", "spec"))
+    assert fast.digest == slow.digest
+
+
+def test_there_is_room_for_what_most_homes_and_units_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiled lowering writes without looking: what it wrote is held against what was promised for it.
+    from emulation.lowering import columns
+
+    reserve, layer = columns.ColumnLowering._reserve, columns.ColumnLowering.layer
+    spent: list[tuple[int, ...]] = []
+
+    def noted(self: columns.ColumnLowering, moe: int, plan: Any, exchange: str) -> int:
+        reserve(self, plan.shape[1])
+        before, promised = self._out.n.copy(), self._room_for(plan.shape[1])
+        decision = layer(self, moe, plan, exchange)
+        wrote = self._out.n - before
+        spent.append(tuple(int(wrote[i]) - most for i, most in zip(columns.COUNTED, promised, strict=True)))
+        return decision
+
+    monkeypatch.setattr(columns.ColumnLowering, "layer", noted)
+    moelab.run("mixtral_edge", many_homes(tmp_path, 8, 62))
+    assert len(spent) == 4
+    assert max(max(each) for each in spent) <= 0
