@@ -78,10 +78,7 @@ def settings(size: Size, model: Path) -> list[str]:
 
 
 def measure(size: Size, folder: Path) -> tuple[float, float, int]:
-    """CPU seconds of the replay and of the whole run, and its operations.
-
-    One thread does it all; the time that others take from this machine is not its own.
-    """
+    """CPU seconds of the replay and of the whole run, over all its threads, and its operations."""
     from cluster import session
     from cluster.config.reading import load_run
     from cluster.run import run

@@ -1,21 +1,31 @@
 """Whether a machine's lanes are streams: then the order in which work is submitted tells when it runs."""
 
+from collections.abc import Iterator
+
 from emulation.machine import Machine
 
 
 def is_straight(machine: Machine) -> bool:
     """Whether every lane is in order, or used only together with one that is; the straight engine looks again."""
-    users = [set(device.lanes) for device in machine.devices if device.computes]
+    if any(lane.in_order and lane.servers > 1 for lane in machine.lanes):
+        return False
+    streams = {i for i, lane in enumerate(machine.lanes) if lane.in_order}
+    guards: dict[int, set[int]] = {}
+    for lanes in _users(machine):
+        for lane in lanes - streams:
+            guards[lane] = guards.get(lane, streams) & lanes
+            if not guards[lane]:
+                return False
+    return True
+
+
+def _users(machine: Machine) -> Iterator[set[int]]:
+    """The lanes that a kernel holds, or a transfer. On most machines that are not straight, a few tell."""
+    for device in machine.devices:
+        if device.computes:
+            yield set(device.lanes)
     ends = {*machine.homes, *machine.stores, *machine.units}
-    for (source, target), route in machine.routes.items():
+    for source, target in machine.routes:
         if source != target and source in ends and target in ends:
             copies = {lane for end in (source, target) for lane in machine.devices[end].copy_lanes}
-            users.append({link.lane for link in route} | copies)
-    streams = {i for i, lane in enumerate(machine.lanes) if lane.in_order and lane.servers == 1}
-    for i, lane in enumerate(machine.lanes):
-        mine = [user for user in users if i in user]
-        if i not in streams and mine and not set.intersection(streams, *mine):
-            return False
-        if lane.in_order and lane.servers > 1:
-            return False
-    return True
+            yield {link.lane for link in machine.routes[source, target]} | copies

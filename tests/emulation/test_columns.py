@@ -17,6 +17,7 @@ from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.lowering.dense import shares
 from schedulers.registry import load_policy
+from tests.conftest import ROOT
 from workloads.forecasts import Forecaster
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
@@ -115,6 +116,24 @@ def test_a_machine_whose_lanes_are_no_streams_is_not_straight() -> None:
     assert not is_straight(edge.machine)
     with pytest.raises(NotStraight):
         readable(edge, ColumnScheduler, "straight")
+
+
+def test_a_few_transfers_tell_that_a_machine_of_many_units_is_not_straight() -> None:
+    family = str(ROOT / "benchmarks" / "family.yaml")
+    setup = resolve(RunConfig.model_validate({
+        "machine": {"name": family, "options": {"units": 512}}, "model": {"name": "olmoe-1b-7b", "layers": 2},
+        "workload": {"work": "synthetic", "generator": "balanced", "batch": 2, "prompt_tokens": 1, "output_tokens": 1},
+        "policy": "expert_parallel"}))
+    looked_at = []
+
+    class Watched(dict[Any, Any]):
+        def __getitem__(self, pair: Any) -> Any:
+            looked_at.append(pair)
+            return super().__getitem__(pair)
+
+    routes = Watched({pair: setup.machine.routes[pair] for pair in setup.machine.routes})
+    assert not is_straight(replace(setup.machine, routes=routes))
+    assert 0 < len(looked_at) < 2 * 512
 
 
 def test_a_plan_that_is_wrong_is_left_to_the_readable_path() -> None:
