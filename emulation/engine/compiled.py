@@ -15,9 +15,9 @@ from emulation.engine.compiled_memory import Memory
 from emulation.engine.compiled_play import BATCH, PLAYED, SUBMITTED, play_batches
 from emulation.engine.compiled_retire import compact, ended_prefix
 from emulation.engine.compiled_story import tell
-from emulation.engine.compiled_submit import Columns, append
+from emulation.engine.compiled_submit import append
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
-from emulation.engine.play import Program
+from emulation.engine.play import Program, columns_of
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
 
@@ -100,7 +100,7 @@ class CompiledEngine:
         if ops.first != self.next_serial or ops.first_take != self.next_take:
             self._refuse(ops)
         self._make_room(ops)
-        columns = [getattr(ops, name) for name in Columns._fields]
+        columns = columns_of(ops)
         while (outcome := self._append(columns)) == c.SETS_FULL:
             self._grow_sets(ops)
         if outcome == c.TOO_WIDE:
@@ -111,7 +111,7 @@ class CompiledEngine:
     def play(self, program: Program) -> Ints:
         """Submit batch by batch, each when the decision before has ended; when each was submitted."""
         ops, at_ps = program.columns, np.empty(len(program.decisions), np.int64)
-        progress, columns = np.zeros(2, np.int64), [getattr(ops, name) for name in Columns._fields]
+        progress, columns = np.zeros(2, np.int64), columns_of(ops)
         batches = [program.ops, program.releases, program.decisions, at_ps, progress]
         self._make_room(ops)
         while (outcome := play_batches(self._s, self._memory.words, *columns, *batches)) != PLAYED:

@@ -4,8 +4,9 @@
 from emulation.engine import compiled_layout as c
 from emulation.engine.compiled_layout import NONE
 from emulation.engine.compiled_loop import run_instants
-from emulation.engine.compiled_submit import Columns, append_ops
+from emulation.engine.compiled_submit import append_ops
 from emulation.engine.compiled_table import Ints, as_column, inner, kernel, tables
+from emulation.engine.play import Columns
 
 PLAYED = -1
 

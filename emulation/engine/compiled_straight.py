@@ -4,13 +4,14 @@ Nobody overtakes in an in-order lane, so an operation starts when its edges have
 operations before it have left its lanes: a maximum, with no candidates and no events.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulation.engine.compiled_bare import bare
 from emulation.engine.compiled_table import inner, kernel
+from emulation.engine.play import Columns
 
 Ints = NDArray[np.int64]
 
@@ -75,26 +76,6 @@ def make_free(s: Any, pools: Any, due: Any, pool: int, at_ps: int) -> None:
             due[k, DUE_AMOUNT] = due[last, DUE_AMOUNT]
         else:
             k += 1
-
-
-class Columns(NamedTuple):
-    """What the order of serials needs of operations: columns as in `Ops`."""
-
-    length_ps: Ints
-    hold_ptr: Ints
-    hold_lane: Ints
-    hold_ps: Ints
-    wait_ptr: Ints
-    wait_op: Ints
-    wait_edge: Ints
-    take_ptr: Ints
-    take_pool: Ints
-    take_needs: Ints
-    take_amount: Ints
-    release_take: Ints
-    release_ptr: Ints
-    release_op: Ints
-    release_edge: Ints
 
 
 @inner

@@ -1,7 +1,5 @@
 """Columns of a plan into the compiled engine's rows: checked first, then linked to what they wait for."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from emulation.engine import compiled_layout as c
@@ -10,29 +8,8 @@ from emulation.engine.compiled_moves import become_ready
 from emulation.engine.compiled_rows import hold_of, link_of, take_row
 from emulation.engine.compiled_sets import set_of_holds
 from emulation.engine.compiled_table import Ints, as_column, inner, kernel, seldom, tables
+from emulation.engine.play import Columns
 from emulation.ops import HIGHEST
-
-
-class Columns(NamedTuple):
-    """Columns of operations, as in `Ops`."""
-
-    priority: Ints
-    quantum_ps: Ints
-    length_ps: Ints
-    hold_ptr: Ints
-    hold_lane: Ints
-    hold_ps: Ints
-    wait_ptr: Ints
-    wait_op: Ints
-    wait_edge: Ints
-    take_ptr: Ints
-    take_pool: Ints
-    take_needs: Ints
-    take_amount: Ints
-    release_take: Ints
-    release_ptr: Ints
-    release_op: Ints
-    release_edge: Ints
 
 
 @inner

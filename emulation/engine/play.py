@@ -13,6 +13,33 @@ from emulation.ops import Ops
 Ints = NDArray[np.int64]
 
 
+class Columns(NamedTuple):
+    """The columns of operations that engines read, as in `Ops`."""
+
+    priority: Ints
+    quantum_ps: Ints
+    length_ps: Ints
+    hold_ptr: Ints
+    hold_lane: Ints
+    hold_ps: Ints
+    wait_ptr: Ints
+    wait_op: Ints
+    wait_edge: Ints
+    take_ptr: Ints
+    take_pool: Ints
+    take_needs: Ints
+    take_amount: Ints
+    release_take: Ints
+    release_ptr: Ints
+    release_op: Ints
+    release_edge: Ints
+
+
+def columns_of(ops: Ops) -> Columns:
+    """Those of some operations."""
+    return Columns._make(getattr(ops, name) for name in Columns._fields)
+
+
 class Program(NamedTuple):
     """Operations of several batches. ops, releases [batches + 1]: where the rows of each begin; decisions [batches]:
     the operation at whose end the next is submitted."""

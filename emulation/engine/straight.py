@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emulation.engine import compiled_straight as c
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
-from emulation.engine.play import Program
+from emulation.engine.play import Program, columns_of
 from emulation.ops import Lane, Ops, Pool
 
 Ints = NDArray[np.int64]
@@ -67,8 +67,7 @@ class StraightEngine:
         self._room(ops)
         outcome = c.time_batches(
             self._s, self._start, self._end, self._lane, self._pool, self._take, self._due,
-            c.Columns._make(getattr(ops, name) for name in c.Columns._fields), program.ops, program.releases,
-            program.decisions, at_ps)
+            columns_of(ops), program.ops, program.releases, program.decisions, at_ps)
         if outcome != c.DONE:
             raise NotStraight("the order of serials does not tell when these operations run")
         self._kept.append(ops)
