@@ -22,7 +22,7 @@ from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
-from emulation.engine.choose import make_engine
+from emulation.engine.choose import check_numba, make_engine
 from emulation.lowering.streams import is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
@@ -124,7 +124,10 @@ class OneRun:
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
         self.served: Served | None = None
-        self._begin(Scheduler, setup.config.engine)
+
+    def begin(self) -> None:
+        """A scheduler for any plan; also from the beginning again."""
+        self._begin(Scheduler, self.setup.config.engine)
 
     def _begin(self, kind: type[Scheduler], engine: str) -> None:
         """A scheduler, and what notes its run, from the beginning."""
@@ -145,11 +148,12 @@ class OneRun:
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
-        if self.transport.name != "local":
-            self.transport.open(device_specs(self.scheduler.ledger, None))
-            self.transport.wait()
-            self.session.transport = self.transport
         if not self._in_columns(record):
+            self.begin()
+            if self.transport.name != "local":
+                self.transport.open(device_specs(self.scheduler.ledger, None))
+                self.transport.wait()
+                self.session.transport = self.transport
             self._expect(record)
             self.session.replay(self._feed(record))
         if record is not None:
@@ -165,6 +169,7 @@ class OneRun:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.transport.name != "local" or self.setup.config.engine == "spec" or not self.policy.exact:
             return False
+        check_numba()
         from actors.columnar import ColumnScheduler
         from emulation.engine.straight import NotStraight
         from emulation.lowering.columns import NotPlain
@@ -187,7 +192,6 @@ class OneRun:
                 break
             else:
                 return True
-        self._begin(Scheduler, self.setup.config.engine)
         return False
 
     def _feed(self, record: Record | None) -> Feed:
@@ -205,6 +209,7 @@ class OneRun:
         from moe.lean import import_torch
 
         assert self.setup.checkpoint is not None
+        self.begin()
         self.transport.open(device_specs(self.scheduler.ledger, str(self.setup.checkpoint)))
         self.session.transport = self.transport
         import_torch()  # while the devices start

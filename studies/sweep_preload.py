@@ -4,6 +4,7 @@ One thread a worker: they share the cores among themselves.
 """
 
 import contextlib
+import importlib
 import os
 
 from moe.determinism import ENVIRONMENT
@@ -19,3 +20,5 @@ from emulation.errors import ConfigError
 
 with contextlib.suppress(ConfigError):  # no numba: a point that needs it says so
     warm()
+    for kernels in ("actors.columnar", "cluster.observe.collect", "emulation.engine.straight"):
+        importlib.import_module(kernels)

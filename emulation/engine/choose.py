@@ -26,8 +26,8 @@ def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
     raise ConfigError(unknown("engine", name, ENGINES))
 
 
-def warm() -> None:
-    """Compile the compiled engine's kernels, or load them: set-up calls this, so that no first run pays for it."""
+def check_numba() -> None:
+    """Refuse, in a sentence, to go on without numba's compiler."""
     try:
         import numba
     except ImportError as missing:
@@ -36,4 +36,9 @@ def warm() -> None:
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise ConfigError("engine 'compiled' needs numba's compiler, which NUMBA_DISABLE_JIT turns off: unset it, or "
                           "choose engine 'spec', which gives the same spans slowly")
+
+
+def warm() -> None:
+    """Compile the compiled engine's kernels, or load them: set-up calls this, so that no first run pays for it."""
+    check_numba()
     import emulation.engine.compiled  # noqa: F401

@@ -1,5 +1,7 @@
 """Machine code that numba keeps on disk, dropped where it no longer fits the sources."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,29 @@ from typing import Any
 from numba.core.caching import FunctionCache
 
 HERE = Path(__file__).parent
+_LOOKS = "numba.np.arraymath"
+
+
+def _spare_linear_algebra() -> None:
+    """When it loads its first kernel, numba imports SciPy's linear algebra to see whether it is there: a third of a
+    second, and no kernel here multiplies matrices. For that one look it is told that there is none; where numba looks
+    elsewhere, nothing happens."""
+    linalg: Any = importlib.import_module("numba.np.linalg")
+    ensure = getattr(linalg, "ensure_blas", None)
+    if ensure is None or _LOOKS in sys.modules or "scipy.linalg" in sys.modules:
+        return
+
+    def none() -> None:
+        raise ImportError("not looked for")
+
+    linalg.ensure_blas = none
+    try:
+        importlib.import_module(_LOOKS)
+    finally:
+        linalg.ensure_blas = ensure
+
+
+_spare_linear_algebra()
 
 
 def kept_in(function: Callable[..., Any]) -> Path | None:
