@@ -283,12 +283,14 @@ def test_two_workers_are_as_busy_as_one(tmp_path: Path) -> None:
     # Time in points over the workers' time: what a sweep itself adds. A busy host stretches both alike, so the share
     # holds there too, which a ratio of two times does not (`moelab bench sweep` has that one).
     swept(written(tmp_path, grid={"seed": [0]}), tmp_path / "warm")  # the fork server
-    study = written(tmp_path, **{**LONG, "grid": {"seed": list(range(24)), "workload.batch": [2]}})
-    share: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(2):
+    study = written(tmp_path, grid={"seed": list(range(24)), "workload.batch": [2]},
+                    set={"model.layers": 4, "workload.output_tokens": 50})
+    share: dict[int, list[float]] = {1: [0.0], 2: [0.0]}
+    for turn in range(3):
         for workers in (1, 2):
-            began = time.perf_counter()
-            rows = swept(study, tmp_path / f"{turn}-{workers}", workers=workers).rows
-            share[workers].append(sum(row["host_s"] for row in rows) / (workers * (time.perf_counter() - began)))
-    assert max(share[1]) >= 0.9
-    assert max(share[2]) >= 0.9
+            if max(share[workers]) < 0.9:
+                began = time.perf_counter()
+                rows = swept(study, tmp_path / f"{turn}-{workers}", workers=workers).rows
+                share[workers].append(sum(row["host_s"] for row in rows) / (workers * (time.perf_counter() - began)))
+    assert max(share[1]) >= 0.9, share
+    assert max(share[2]) >= 0.9, share
