@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
+from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes, seal_step, sealed
 from emulation.engine.play import Program, play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
@@ -70,14 +70,12 @@ class ColumnScheduler(Scheduler):
         before, lowering, setting = self._decision, self.lowering, self.setting
         decision = lowering.begin(step, share, routed.experts)
         order, counts, active = constant(lowering.order), constant(lowering.counts), lowering.active.tolist()
-        for seen in (step.sequence, step.position, step.phase, step.home, step.ends):
-            constant(seen)
+        seal_step(step)
         policy, state, ledger = self.policy, self.state, self.ledger
         for moe, layer in enumerate(self._layers):
             forecast = guess(step, moe + 1, routed)
             if forecast is not None:
-                constant(forecast.experts)
-                constant(forecast.weights)
+                sealed(forecast)
             routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
             view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._no_time,
                         self._no_backlog)
@@ -145,7 +143,4 @@ def as_pair(answer: Any) -> tuple[Plan, Any]:
 
 def _layer_of(routed: StepRouting, moe: int) -> Routing:
     """The routing of a layer, as a policy may see it."""
-    routing = routed.layer(moe)
-    constant(routing.experts)
-    constant(routing.weights)
-    return routing
+    return sealed(routed.layer(moe))

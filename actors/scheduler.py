@@ -53,6 +53,19 @@ def _pair(answer: Any, method: str, what: str) -> tuple[Any, Any]:
     return answer
 
 
+def seal_step(step: Step) -> None:
+    """What a policy sees of a step is not its to change."""
+    for column in (step.sequence, step.position, step.phase, step.home, step.ends):
+        constant(column)
+
+
+def sealed(routing: Routing) -> Routing:
+    """A routing that a policy may see: it is not its to change."""
+    constant(routing.experts)
+    constant(routing.weights)
+    return routing
+
+
 @dataclass(frozen=True)
 class StepTimes:
     """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
@@ -119,8 +132,7 @@ class Scheduler:
                 self._submit()  # copies of the start are there at time zero
             self.engine.advance(not_before_ps)
         self.emit.step = step.number
-        for column in (step.sequence, step.position, step.phase, step.home, step.ends):
-            constant(column)
+        seal_step(step)
         self._present = None if step.joins is None else step.joins == FROM_START
         self._step, self._share, self._moe = step, shares(step, self._present), 0
         self._begin_ps = self.engine.now_ps
@@ -138,8 +150,7 @@ class Scheduler:
         parts = self.ledger.start.parts
         for seen in (routing, forecast):
             if seen is not None:
-                constant(seen.experts)
-                constant(seen.weights)
+                sealed(seen)
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
                     lambda: self.engine.now_ps, self.engine.backlog_ps)

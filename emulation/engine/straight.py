@@ -1,7 +1,7 @@
 """The straight engine: for machines on which every lane is a stream, or used by one stream only.
 
 There the order of serials tells all times, at a few nanoseconds an operation. What it cannot tell it declines with
-`NotStraight`; it never guesses. `tests/emulation/test_straight.py` compares it with the specification.
+`NotStraight`; it never guesses. `tests/emulation/test_columns.py` compares it with the specification.
 """
 
 from collections.abc import Collection, Sequence

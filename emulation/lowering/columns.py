@@ -207,8 +207,7 @@ class ColumnLowering:
         """What was lowered since the last call."""
         o = self._out
         n = o.n
-        have = (len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take))
-        if any(n[i] > there for i, there in zip(COUNTED, have, strict=True)):
+        if any(n[i] > there for i, there in zip(COUNTED, _rooms(o), strict=True)):
             raise AssertionError("the compiled lowering wrote past the room that it was given: please report it")
         ops, holds, waits, takes, releases, edges = (int(n[i]) for i in range(6))
         made = Ops(int(n[c.FIRST]), int(n[c.FIRST_TAKE]), o.priority[:ops], o.quantum_ps[:ops], o.length_ps[:ops],
@@ -220,11 +219,9 @@ class ColumnLowering:
                         o.layer[:ops], o.expert[:ops], o.bytes[:ops])
         bounds = np.array(self._bounds, np.int64)
         program = Program(made, bounds[:, 0].copy(), bounds[:, 1].copy(), np.array(self._decisions, np.int64))
-        self._begin_out(room(len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take)),
-                        made.first + ops, made.first_take + takes)
+        self._begin_out(room(*_rooms(o)), made.first + ops, made.first_take + takes)
         self._bounds, self._decisions = [(0, 0)], []
         return program, labels
-
 
     def _ends(self, edges: int) -> Ints:
         """So many times END."""
@@ -233,9 +230,13 @@ class ColumnLowering:
         return self._all_ends[:edges]
 
 
+def _rooms(o: Out) -> tuple[int, int, int, int, int]:
+    """For how many of the COUNTED rows there is room."""
+    return len(o.priority), len(o.hold_lane), len(o.wait_op), len(o.take_pool), len(o.release_take)
+
+
 def _grown(o: Out, least: list[int]) -> Out:
-    have = (o.priority, o.hold_lane, o.wait_op, o.take_pool, o.release_take)
-    new = room(*(max(wanted, len(column)) for wanted, column in zip(least, have, strict=True)))
+    new = room(*map(max, least, _rooms(o)))
     for mine, column in zip(new, o, strict=True):
         mine[:len(column)] = column
     return new
