@@ -1,6 +1,6 @@
-"""Fits `overhead + max(bytes/bandwidth, flops/peak)` to the measured tables of one H200 host.
+"""Fits `overhead + max(bytes/bandwidth, flops/peak)` to the measured tables of one H200 host (`studies.fitting`).
 
-    python benchmarks/fit_h200.py FOLDER      where h200-host.json and h200-host-ops.json lie
+    python -m benchmarks.fit_h200 FOLDER      where h200-host.json and h200-host-ops.json lie
 
 Prints the constants that configs/hardware/h200-host.yaml carries, with their residuals. Copies are
 overhead + bytes/bandwidth; a queued FFN takes the longer of its kernel and what issuing it costs the host.
@@ -8,21 +8,17 @@ overhead + bytes/bandwidth; a queued FFN takes the longer of its kernel and what
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+
+from studies.fitting import Fit, fit_line, fit_roofline
 
 SHAPES = {"mixtral-8x7b": (4096, 14336), "phi-3.5-moe": (4096, 6400), "deepseek-v2-lite": (2048, 1408),
           "qwen3-30b-a3b": (2048, 768), "olmoe-1b-7b": (2048, 1024)}
 BF16_BYTES = 2
 QUEUED = 8
-
-Floats = NDArray[np.float64]
-Model = Callable[[Floats], Floats]
 
 
 def work(model: str, tokens: int) -> tuple[float, float]:
@@ -31,38 +27,29 @@ def work(model: str, tokens: int) -> tuple[float, float]:
     return BF16_BYTES * (3 * d * f + tokens * (2 * d + 2 * f)), 6.0 * tokens * d * f
 
 
-def fit(model: Model, measured: Floats, guess: list[float]) -> tuple[Floats, Floats]:
-    """Parameters (in logarithms while searching) of least summed relative error, and the relative residuals."""
-    def loss(log: Floats) -> float:
-        return float(np.abs(model(np.exp(log)) / measured - 1).sum())
-    best = min((minimize(loss, np.log(np.array(guess) * scale), method="Nelder-Mead",
-                         options={"maxiter": 20000, "xatol": 1e-9, "fatol": 1e-12}) for scale in (0.5, 1.0, 2.0)),
-               key=lambda result: float(result.fun))
-    found = np.exp(best.x)
-    return found, model(found) / measured - 1
-
-
-def show(name: str, found: Floats, residual: Floats) -> None:
-    worst = residual[np.abs(residual).argmax()]
-    print(f"{name}: {', '.join(f'{v:.4g}' for v in found)}; median |error| {np.median(np.abs(residual)):.1%}, "
-          f"worst {worst:+.0%}, {len(residual)} rows")
+def show(name: str, units: str, fit: Fit) -> None:
+    """One line: the parameters, and for one that the rows do not tell how far it may go."""
+    found = {key: getattr(fit, key) for key in fit.identified if fit.limits.get(key) != 0.0}
+    words = [f"{value:.4g}" if value is not None
+             else f"{'at most' if key == 'overhead_s' else 'at least'} {fit.limits[key]:.4g}"
+             for key, value in found.items()]
+    words += [] if fit.floor_s is None else [f"{fit.floor_s:.4g}"]
+    worst = fit.residuals[np.abs(fit.residuals).argmax()]
+    print(f"{name} ({units}): {', '.join(words)}; median |error| {fit.p50:.1%}, worst {worst:+.0%}, {fit.n} rows")
 
 
 def copies(host: dict[str, Any], key: str) -> None:
     rows = [(int(size), row["median"]) for size, row in host[key].items()]
     size, measured = (np.array(column, float) for column in zip(*rows, strict=True))
-    show(f"{key} (overhead s, B/s)", *fit(lambda p: p[0] + size / p[1], measured, [1e-5, 5e10]))
+    show(key, "overhead s, B/s", fit_line(size, measured))
 
 
 def gpu(host: dict[str, Any], ops: dict[str, Any]) -> None:
     rows = [(*work(model, int(tokens)), row["median"] / QUEUED)
             for model, table in host["gpu_ffn_queued"].items() for tokens, row in table.items()]
     bytes_, flops, measured = (np.array(column) for column in zip(*rows, strict=True))
-    def queued(p: Floats) -> Floats:
-        kernel: Floats = p[0] + np.maximum(bytes_ / p[1], flops / p[2])
-        return np.asarray(np.maximum(kernel, p[3]), np.float64)
-    found, residual = fit(queued, measured, [1e-5, 4e12, 6e14, 7e-5])
-    show("gpu expert (overhead s, B/s, FLOP/s; issue s in this table)", found, residual)
+    show("gpu expert", "overhead s, B/s, FLOP/s; issue s in this table",
+         fit_roofline(bytes_, flops, measured, floor="fitted"))
     issue = [row["host_each"] for key, row in ops.items() if key.startswith("ffn|")]
     print(f"gpu expert issue: median host_each {np.median(issue):.4g} s, {len(issue)} rows")
 
@@ -73,8 +60,7 @@ def cpu(host: dict[str, Any], ops: dict[str, Any]) -> None:
             for key, row in ops.items() if key.startswith(prefix)]
     rows += [(*work(model, 64), host["cpu_ffn"][model]["64"]["median"]) for model in SHAPES]
     bytes_, flops, measured = (np.array(column) for column in zip(*rows, strict=True))
-    show("cpu expert (overhead s, B/s, FLOP/s)",
-         *fit(lambda p: p[0] + np.maximum(bytes_ / p[1], flops / p[2]), measured, [1e-4, 7e10, 3e12]))
+    show("cpu expert", "overhead s, B/s, FLOP/s", fit_roofline(bytes_, flops, measured))
 
 
 def issues(ops: dict[str, Any]) -> None:
