@@ -72,8 +72,10 @@ def build_machine(hardware: Hardware, options: Mapping[str, int], compute_dtype:
             issuer = None
             if spec.issuer:
                 issuer = Issuer(lanes.number(spec.issuer.thread, in_order=True), _ps(spec.issuer.sync))
-            devices.append(Device(device, spec.kind, int(spec.memory.si) if spec.memory else 0,
-                                  lanes.of(device, own), lanes.of(device, spec.copy_lanes), kernels, issuer,
+            held = lanes.of(device, own)
+            if spec.thread is not None:
+                held = (*held, lanes.number(spec.thread, in_order=True))
+            devices.append(Device(device, spec.kind, int(spec.memory.si) if spec.memory else 0, held, lanes.of(device, spec.copy_lanes), kernels, issuer,
                                   spec.rests))
             pools += [Pool(f"{device}.{pool}", int(count.si)) for pool, count in spec.pools.items()]
     index = {device.name: i for i, device in enumerate(devices)}
@@ -113,9 +115,12 @@ def _kernel(spec: DeviceGroup, family: Family, compute_dtype: Dtype, group: str)
     rate = own.bandwidth or spec.memory_bandwidth
     if rate is None:
         raise ConfigError(f"{group}: the {family} kernel has no bandwidth")
-    bytes_per_s = rate.si * (own.bandwidth_fraction.si if own.bandwidth_fraction else 1)
-    flops_per_s = peaks[dtype].si * (own.peak_fraction.si if own.peak_fraction else 1)
-    return Kernel(_ps(own.overhead), _whole(bytes_per_s), _whole(flops_per_s), _ps(own.issue))
+    slower = spec.slowdown.si if spec.slowdown else Fraction(1)
+    bytes_per_s = rate.si * (own.bandwidth_fraction.si if own.bandwidth_fraction else 1) / slower
+    flops_per_s = peaks[dtype].si * (own.peak_fraction.si if own.peak_fraction else 1) / slower
+    overhead = own.overhead.si * slower if own.overhead else Fraction(0)
+    issue = sum((each.si for each in (own.issue, own.interpreter) if each), Fraction(0))
+    return Kernel(ceil_ps(overhead), _whole(bytes_per_s), _whole(flops_per_s), ceil_ps(issue))
 
 
 def _whole(rate: Fraction) -> int:

@@ -66,11 +66,13 @@ class LaneSpec(Strict):
 class KernelSpec(Strict):
     """What one family costs: overhead + max(bytes/bandwidth, flops/peak); rates left out are the device's.
 
-    issue: what it costs the issuing thread, on a device that has an issuer.
+    issue: what it costs the issuing thread, on a device that has an issuer; interpreter: what the engine's own code
+    around it adds to that, beyond what a loop over the kernel alone shows.
     """
 
     overhead: Time | None = None
     issue: Time | None = None
+    interpreter: Time | None = None
     bandwidth: Bandwidth | None = None
     bandwidth_fraction: Share | None = None
     peak: dict[Dtype, Compute] = Field(default_factory=dict)
@@ -97,6 +99,9 @@ class DeviceGroup(Strict):
 
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
+    thread: a thread that its kernels hold besides its lanes, which issues to another device or is held by its kernels,
+    too: both run in one interpreter, and its lock lets one of them get on at a time. slowdown: how many times longer its kernels take in the engine than
+    they were measured to take alone.
     """
 
     kind: DeviceKind
@@ -110,6 +115,8 @@ class DeviceGroup(Strict):
     lanes: tuple[LaneSpec, ...] = Field(default=(), strict=False)
     copy_lanes: tuple[LaneSpec, ...] = Field(default=(), strict=False)
     issuer: IssuerSpec | None = None
+    thread: Name | None = None
+    slowdown: Count | None = None
     rests: bool = False
     pools: dict[Name, Count] = Field(default_factory=dict)
 
@@ -128,8 +135,11 @@ class DeviceGroup(Strict):
                 raise refuse(f"kernels.{family} has no bandwidth and the device no memory_bandwidth")
             if not (kernel.peak or self.peak):
                 raise refuse(f"kernels.{family} has no peak and the device has none either")
-            if kernel.issue and not self.issuer:
+            if (kernel.issue or kernel.interpreter) and not self.issuer:
                 raise refuse(f"kernels.{family} has an issue cost and the device no issuer that would pay it")
+        if self.slowdown is not None and self.slowdown.si < 1:
+            raise refuse(f"slowdown is {self.slowdown.value!r}: nothing is faster in the engine than alone, so it is 1 "
+                         "or more")
         if self.rests and not self.memory:
             raise refuse("experts rest here, so it needs memory")
         names = [lane.name for lane in (*self.lanes, *self.copy_lanes)]
@@ -199,6 +209,12 @@ class Hardware(Strict):
         names = [link.name for link in self.links]
         if len(set(names)) < len(names):
             raise refuse(f"two links of {names} have the same name")
+        for name, group in self.devices.items():
+            threads = [other.issuer.thread if other.issuer else other.thread
+                       for key, other in self.devices.items() if key != name]
+            if group.thread is not None and group.thread not in threads:
+                known = [thread for thread in threads if thread]
+                raise refuse(f"devices.{name}.thread: {unknown('thread of another device', group.thread, known)}")
         for home in self.homes:
             self._group("homes", home)
             if not self.devices[home].computes:

@@ -1,0 +1,259 @@
+"""What is measured of a machine: parts of running engines, queued kernels and copies, in columns for the fits."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studies.calibration.watch import Samples, watched
+from studies.offload.body import Maker, Shape, ffn
+from studies.offload.measure import Routes
+from studies.offload.near import Near, PacedNear
+from studies.offload.policies import ENGINES
+
+Progress = Callable[[int, int, str], None]
+WARM_STEPS = 4
+POLICIES = ("resident", "on_demand", "cpu_static")
+QUEUE = 8
+"""Kernels or copies that are queued back to back, and divided by."""
+
+
+@dataclass
+class Column:
+    """Measured rows of one family: bytes and flops of each, and its seconds."""
+
+    bytes_: list[float] = field(default_factory=list)
+    flops: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, bytes_: float, flops: float, seconds: float | None) -> None:
+        """One row, where anything was seen."""
+        if seconds is not None and seconds > 0:
+            self.bytes_.append(bytes_)
+            self.flops.append(flops)
+            self.seconds.append(seconds)
+
+    @property
+    def median_s(self) -> float:
+        """Median over the rows; 0 where there are none."""
+        return statistics.median(self.seconds) if self.seconds else 0.0
+
+
+@dataclass
+class Measured:
+    """Rows by what was measured, and how many samples stand behind them."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    overlaps: list[float] = field(default_factory=list)
+    samples: int = 0
+
+    @property
+    def overlap(self) -> float:
+        """How much of the shorter of two works is hidden, one near and one on a worker thread (see `overlap`)."""
+        return statistics.median(self.overlaps) if self.overlaps else 1.0
+
+    def column(self, what: str) -> Column:
+        """The rows of one thing."""
+        return self.columns.setdefault(what, Column())
+
+
+def element_bytes(dtype: torch.dtype) -> int:
+    """Bytes of one element."""
+    return torch.empty(0, dtype=dtype).element_size()
+
+
+def expert_work(shape: Shape, tokens: int, each: int) -> tuple[float, float]:
+    """Bytes and flops of one gated expert over some tokens, as emulation.model counts them."""
+    d, f = shape.d_model, shape.d_ff
+    return float(each * (3 * d * f + tokens * (2 * d + 2 * f))), 6.0 * tokens * d * f
+
+
+def attention_work(shape: Shape, batch: int, each: int) -> tuple[float, float]:
+    """Bytes and flops of one layer's attention at decode: weights and norms, rows, caches; as cluster.build counts."""
+    q, kv, d = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.d_model
+    params, positions = d * (q + 2 * kv) + q * d, batch * (shape.context + 1)
+    return (float(each * (params + 2 * d + batch * (2 * d + 2 * q + 2 * kv) + positions * 2 * kv)),
+            2.0 * params * batch + 4.0 * q * positions)
+
+
+def routes(shape: Shape, batch: int, steps: int, seed: int, device: torch.device) -> Routes:
+    """Routing at random: what is measured is what operations cost, not how well a cache does."""
+    rng = np.random.default_rng([seed, batch])
+    order = rng.random((steps * batch, shape.layers, shape.experts)).argsort(axis=-1)
+    experts = order[..., :shape.top_k]
+    return Routes.of(experts, experts, np.repeat(np.arange(steps), batch), shape.experts, device)
+
+
+def engines(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, steps: int,
+            each: int, seed: int) -> None:
+    """Engines of three policies, their parts timed; rows by family go into the columns."""
+    routed = routes(shape, batch, steps + WARM_STEPS, seed, near.device)
+    for policy in POLICIES:
+        kind, samples = ENGINES[policy], Samples()
+        slots = {"resident": shape.experts, "on_demand": 2, "cpu_static": shape.experts // 2}[policy]
+        engine = watched(kind)(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
+        engine.watch(samples)  # type: ignore[attr-defined]
+        try:
+            with torch.inference_mode():
+                for number, (chosen, guess) in enumerate(zip(routed.steps, routed.guesses, strict=True)):
+                    if number == WARM_STEPS:
+                        samples.forget()
+                        if isinstance(near, PacedNear):
+                            near.took.clear()
+                    engine.step(chosen, guess)
+        finally:
+            engine.worker.close()
+        into.samples += sum(map(len, samples.by.values()))
+        if policy == "on_demand" and isinstance(near, PacedNear):
+            into.column("copy in engine").add(shape.expert_elements * each, 0, statistics.median(near.took))
+        _rows(into, policy, samples, shape, batch, each)
+
+
+def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, batch: int, each: int) -> None:
+    rows = 2.0 * batch * shape.d_model * each
+    if policy == "resident":
+        into.column("attention").add(*attention_work(shape, batch, each), samples.median("attention"))
+        router = shape.experts * shape.d_model
+        into.column("router").add(float(each * (router + batch * (shape.d_model + shape.experts))), 2.0 * router * batch,
+                                  samples.median("route"))
+        into.column("norm").add(rows, 0, samples.median("normed"))
+        into.column("between").add(rows, 0, samples.median("between"))
+    if policy == "on_demand":
+        into.column("fetch").add(shape.expert_elements * each, 0, samples.median("fetch"))
+    if policy == "cpu_static":
+        into.column("to_host").add(rows / 2, 0, samples.median("to_host"))
+        into.column("far start").add(rows / 2, 0, samples.median("far start"))
+    for what in samples.by:
+        head, _, tokens = what.rpartition(" ")
+        if head == "far" and policy == "cpu_static" and tokens.isdigit():
+            into.column("far").add(*expert_work(shape, int(tokens), each), samples.median(what))
+        if head in ("near whole", "near gathered") and policy == "resident":
+            into.column(head).add(*expert_work(shape, int(tokens), each), samples.median(what))
+
+
+def fetches(into: Measured, near: Near, sizes: Sequence[int], dtype: torch.dtype, repeats: int) -> None:
+    """Copies into the near memory: alone, waited for; and queued back to back, as an engine that loads does."""
+    each = element_bytes(dtype)
+    for bytes_ in sizes:
+        elements = bytes_ // each
+        sources = [torch.zeros(elements, dtype=dtype, pin_memory=True) for _ in range(2)]
+        slots = near.slots(QUEUE, elements, dtype)
+        alone, queued = [], []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            near.fetch(slots[0], sources[0])
+            near.take(slots[0])
+            near.finish()
+            alone.append(time.perf_counter() - begin)
+        for _ in range(max(3, repeats // QUEUE)):
+            begin = time.perf_counter()
+            for i, slot in enumerate(slots):
+                near.fetch(slot, sources[i % 2])
+            for slot in slots:
+                near.take(slot)
+            near.finish()
+            queued.append((time.perf_counter() - begin) / QUEUE)
+        into.column("copy alone").add(bytes_, 0, statistics.median(alone))
+        into.column("copy queued").add(bytes_, 0, statistics.median(queued))
+        into.samples += len(alone) + len(queued)
+
+
+def overlap(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], repeats: int) -> None:
+    """How much of the shorter of two works is hidden: experts near, and experts on a worker thread, at once.
+
+    1: side by side as if alone. 0: one after the other, as where both need the interpreter's lock all the time.
+    """
+    engine = ENGINES["resident"](shape, near, make, far, 1, shape.experts, [list(range(shape.experts))] * shape.layers)
+    x, host = engine.x0, engine.x0.to("cpu")
+    layer = engine.layers[0]
+
+    def near_work() -> None:
+        for expert in range(shape.experts):
+            ffn(layer.place[expert].flat, shape, x)
+        near.finish()
+
+    def far_work() -> Tensor:
+        with torch.inference_mode():
+            for expert in range(shape.experts):
+                ffn(layer.far[expert], shape, host)
+        return host
+
+    def took(run: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin
+
+    def both() -> None:
+        job = engine.worker.start(far_work)
+        near_work()
+        job.result()
+
+    with torch.inference_mode():
+        for number in range(repeats + 2):
+            alone_near, alone_far = took(near_work), took(lambda: engine.worker.start(far_work).result())
+            together = took(both)
+            if number >= 2:
+                into.overlaps.append((alone_near + alone_far - together) / min(alone_near, alone_far))
+    engine.worker.close()
+
+
+def kernels(into: Measured, shapes: Sequence[Shape], tokens: Sequence[int], make: Maker, dtype: torch.dtype,
+            repeats: int) -> None:
+    """GPU time of experts, issue hidden: queued behind a wait on the GPU, weights rotated beyond its caches."""
+    each = element_bytes(dtype)
+    for shape in shapes:
+        count = max(2, min(64, int(3e8 / (shape.expert_elements * each)) + 1))
+        weights = [make("expert", (shape.expert_elements,)) for _ in range(count)]
+        turn = 0
+        for n in tokens:
+            x, seen = make("x", (n, shape.d_model)), []
+            for number in range(repeats + 1):
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                torch.cuda._sleep(4_000_000)  # about 2 ms: the host issues all that follows meanwhile
+                begin.record()
+                for _ in range(QUEUE):
+                    ffn(weights[turn % count], shape, x)
+                    turn += 1
+                end.record()
+                torch.cuda.synchronize()
+                if number:
+                    seen.append(begin.elapsed_time(end) / 1e3 / QUEUE)
+            into.column("gpu expert").add(*expert_work(shape, n, each), statistics.median(seen))
+            into.samples += len(seen)
+
+
+def small(into: Measured, shape: Shape, make: Maker, batch: int, repeats: int) -> None:
+    """GPU time of the small kernels around an expert, issue hidden; what a synchronisation costs the host."""
+    x = make("x", (batch, shape.d_model))
+    ids = torch.arange(batch // 2, device=x.device)
+    out, norm = torch.zeros_like(x), torch.ones(shape.d_model, dtype=x.dtype, device=x.device)
+    router = make("router", (shape.experts, shape.d_model))
+    few = torch.zeros(batch, dtype=torch.int64, device=x.device)
+    runs: dict[str, Callable[[], object]] = {
+        "gpu gather": lambda: x.index_select(0, ids), "gpu scatter": lambda: out.index_add_(0, ids, x[:batch // 2]),
+        "gpu norm": lambda: torch.nn.functional.rms_norm(x, (shape.d_model,), norm, 1e-6), "gpu add": lambda: out.add_(x),
+        "gpu router": lambda: torch.topk(torch.nn.functional.linear(x, router).softmax(-1), shape.top_k)}
+    for what, run in runs.items():
+        seen = []
+        for number in range(repeats + 1):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(2_000_000)
+            begin.record()
+            for _ in range(QUEUE):
+                run()
+            end.record()
+            torch.cuda.synchronize()
+            if number:
+                seen.append(begin.elapsed_time(end) / 1e3 / QUEUE)
+        into.column(what).add(2.0 * batch * shape.d_model * 2, 0, statistics.median(seen))
+    waits = []
+    for _ in range(repeats * 10):
+        begin_s = time.perf_counter()
+        few.cpu()
+        waits.append(time.perf_counter() - begin_s)
+    into.column("sync").add(0, 0, statistics.median(waits))
+    into.samples += len(waits)

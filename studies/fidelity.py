@@ -1,0 +1,213 @@
+"""How far the emulation is from a machine that was measured: the same policies, on the same routing, side by side."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.scheduler import Scheduler
+from cluster.build import build_machine, build_model
+from cluster.config.load import load_hardware, load_precision
+from emulation.engine.choose import make_engine
+from emulation.engine.contract import Engine
+from emulation.errors import InputError
+from emulation.machine import Machine
+from emulation.model import NOTHING, Model
+from emulation.units import seconds
+from emulation.view import Routing, Setting, Step
+from moe.shapes import ModelShape
+from schedulers.registry import load_policy
+
+Ints = NDArray[np.int64]
+COUNTS = ("hits", "misses", "copied_bytes", "cpu_experts", "substituted")
+HEAD = ("model", "layers", "d_model", "d_ff", "experts", "top_k", "heads", "kv_heads", "head_dim", "dtype", "context",
+        "host")
+WHAT = ("policy", "batch", "slots", "trace", "skip_steps")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is emulated of one row: nothing that was measured."""
+
+    policy: str
+    batch: int
+    slots: int
+    trace: str
+    skip_steps: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file of measured rows: the model's shape, the host, the cases, and beside them what was measured."""
+
+    path: Path
+    head: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    measured: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """One case, emulated: the median step in seconds after the skipped ones, and counts over all steps."""
+
+    step_s: float
+    hits: int
+    misses: int
+    copied_bytes: int
+    cpu_experts: int
+    substituted: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case with what was measured beside it. error: emulated over measured, less one; None without a measure."""
+
+    policy: str
+    batch: int
+    slots: int
+    measured_s: float | None
+    emulated_s: float
+    error: float | None
+    steady: bool | None
+    hits: int
+    misses: int
+    copied_bytes: int
+    cpu_experts: int
+    substituted: int
+    counts_equal: bool | None
+
+
+def read_reference(path: Path) -> Reference:
+    """Reads and checks a reference file; what is wrong is told with its place."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"there is no reference at {path}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no JSON file: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("rows"), list) or not data["rows"]:
+        raise InputError(f"{path} has no rows: a reference is an object with {', '.join(HEAD)} and rows")
+    for name in HEAD:
+        kind = str if name in ("model", "dtype", "host") else int
+        if not isinstance(data.get(name), kind) or isinstance(data[name], bool) or (kind is int and data[name] < 1):
+            raise InputError(f"{path}: {name} is {data.get(name)!r}, and should be "
+                             f"{'a name' if kind is str else 'a whole number above 0'}")
+    cases = []
+    for number, row in enumerate(data["rows"]):
+        for name in WHAT:
+            kind = str if name in ("policy", "trace") else int
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind) or isinstance(row[name], bool):
+                raise InputError(f"{path}: rows[{number}].{name} is {row.get(name)!r}, and should be "
+                                 f"{'a name' if kind is str else 'a whole number'}" if isinstance(row, dict) else
+                                 f"{path}: rows[{number}] is no object")
+        cases.append(Case(**{name: row[name] for name in WHAT}))
+    return Reference(path, {name: data[name] for name in HEAD}, tuple(cases), tuple(data["rows"]))
+
+
+def shape_of(head: Mapping[str, Any]) -> ModelShape:
+    """The model of a reference: every layer has experts; no head is measured, so none is counted."""
+    layers = int(head["layers"])
+    return ModelShape(
+        model=head["model"], model_type="mixtral", layers=layers, moe_layers=tuple(range(layers)),
+        d_model=head["d_model"], expert_ff=head["d_ff"], dense_ff=0, experts=head["experts"], top_k=head["top_k"],
+        shared_experts=0, shared_ff=0, heads=head["heads"], kv_heads=head["kv_heads"], head_dim=head["head_dim"],
+        mla=None, vocab=0, tied_embeddings=True, windows=(None,) * layers)
+
+
+class Emulation:
+    """Emulates the cases of one reference on a machine file."""
+
+    def __init__(self, reference: Reference, machine: str | Path, engine: Callable[..., Engine]) -> None:
+        head, self.reference, self._engine = reference.head, reference, engine
+        self.machine: Machine = build_machine(load_hardware(str(machine)), {}, head["dtype"], str(machine))
+        model = build_model(shape_of(head), load_precision(head["dtype"]))
+        self.model: Model = replace(model, head=NOTHING, embedding_bytes=0)
+        self._traces: dict[str, dict[str, Ints]] = {}
+
+    def emulate(self, case: Case) -> Emulated:
+        """One case, from a cold start to the trace's last step."""
+        trace = self._trace(case.trace)
+        machine, experts = self.machine, trace["experts"]
+        popularity = np.stack([np.bincount(ids.ravel(), minlength=self.model.experts)
+                               for ids in experts.swapaxes(0, 1)])
+        policy = load_policy(case.policy, {} if case.policy == "resident" else {"slots": case.slots})
+        room = np.array([device.memory_bytes for device in machine.devices], np.int64)
+        run = Scheduler(Setting(machine, self.model, room, popularity), policy, self._engine)
+        for now, routed, guessed in self._steps(trace):
+            run.begin(now)
+            for moe, routing in enumerate(routed):
+                run.decide(routing, guessed[moe + 1] if moe + 1 < len(guessed) else None)
+            run.end()
+        run.finish()
+        took = [seconds(times.end_ps - times.begin_ps) for times in run.steps][case.skip_steps:]
+        if not took:
+            raise InputError(f"{self.reference.path}: a row skips {case.skip_steps} steps, and {case.trace} has no more")
+        tally = run.counts.phases["decode"]
+        beside = sum(int(tally.runs[number]) for number in machine.units)
+        return Emulated(float(np.median(took)), tally.hits, tally.misses, tally.loaded_bytes, beside,
+                        tally.substituted_experts)
+
+    def _trace(self, name: str) -> dict[str, Ints]:
+        if name in self._traces:
+            return self._traces[name]
+        path = self.reference.path.parent / name
+        if Path(name).name != name:
+            raise InputError(f"{self.reference.path}: the trace {name!r} should lie beside it, named without a folder")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                trace = {key: file[key].astype(np.int64) for key in ("experts", "forecast", "step", "sequence", "phase")}
+        except FileNotFoundError:
+            raise InputError(f"{self.reference.path}: there is no trace {path}") from None
+        except (KeyError, ValueError, OSError) as error:
+            raise InputError(f"{path} is no trace with experts, forecast, step, sequence and phase: {error}") from None
+        head, shape = self.reference.head, trace["experts"].shape
+        if len(shape) != 3 or shape[1:] != (head["layers"], head["top_k"]) or trace["experts"].max() >= head["experts"]:
+            raise InputError(f"{path}: experts has the shape {shape}, and {head['model']} has {head['layers']} layers, "
+                             f"{head['experts']} experts and top-{head['top_k']}")
+        return self._traces.setdefault(name, trace)
+
+    def _steps(self, trace: dict[str, Ints]) -> Iterator[tuple[Step, list[Routing], list[Routing]]]:
+        weights = np.full((1, self.model.top_k), 1 / self.model.top_k)
+        layers = len(self.model.moe_layers)
+        for number in np.unique(trace["step"]).tolist():
+            rows = trace["step"] == number
+            n = int(rows.sum())
+            step = Step(number, trace["sequence"][rows], np.full(n, self.reference.head["context"]),
+                        trace["phase"][rows], np.zeros(n, np.int64), np.ones(n, np.bool_))
+            each = weights.repeat(n, 0)
+            yield (step, [Routing(trace["experts"][rows, layer], each) for layer in range(layers)],
+                   [Routing(trace["forecast"][rows, layer], each) for layer in range(layers)])
+
+
+def compare(case: Case, emulated: Emulated, measured: Mapping[str, Any]) -> Row:
+    """What was emulated beside what was measured, where anything was."""
+    step_s = measured.get("measured_step_s")
+    known = [name for name in COUNTS if measured.get(name) is not None]
+    return Row(
+        case.policy, case.batch, case.slots, step_s, emulated.step_s,
+        emulated.step_s / step_s - 1 if step_s else None, measured.get("steady"),
+        **{name: value for name, value in asdict(emulated).items() if name in COUNTS},
+        counts_equal=all(measured[name] == getattr(emulated, name) for name in known) if known else None)
+
+
+def compare_all(reference: Reference, machine: str, progress: Callable[[int, int, str], None]) -> list[Row]:
+    """Every case of a reference, emulated on a hardware file and compared."""
+    emulation, rows = Emulation(reference, machine, partial(make_engine, "compiled")), []
+    for done, (case, measured) in enumerate(zip(reference.cases, reference.measured, strict=True)):
+        progress(done, len(reference.cases), f"emulating {case.policy}, batch {case.batch}, {case.slots} slots")
+        rows.append(compare(case, emulation.emulate(case), measured))
+    return rows
+
+
+def summary(rows: list[Row]) -> dict[str, float | int | None]:
+    """p50, p90 and max of the size of the errors, over the rows that are steady (all, where none says)."""
+    judged = [abs(row.error) for row in rows if row.error is not None and row.steady is not False]
+    if not judged:
+        return {"p50": None, "p90": None, "max": None, "judged": 0, "cases": len(rows)}
+    p50, p90 = (float(np.percentile(judged, q)) for q in (50, 90))
+    return {"p50": p50, "p90": p90, "max": max(judged), "judged": len(judged), "cases": len(rows)}
