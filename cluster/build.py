@@ -75,7 +75,8 @@ def build_machine(hardware: Hardware, options: Mapping[str, int], compute_dtype:
             held = lanes.of(device, own)
             if spec.thread is not None:
                 held = (*held, lanes.number(spec.thread, in_order=True))
-            devices.append(Device(device, spec.kind, int(spec.memory.si) if spec.memory else 0, held, lanes.of(device, spec.copy_lanes), kernels, issuer,
+            memory = int(spec.memory.si) if spec.memory else 0
+            devices.append(Device(device, spec.kind, memory, held, lanes.of(device, spec.copy_lanes), kernels, issuer,
                                   spec.rests))
             pools += [Pool(f"{device}.{pool}", int(count.si)) for pool, count in spec.pools.items()]
     index = {device.name: i for i, device in enumerate(devices)}

@@ -1,18 +1,19 @@
 """How far the emulation is from a machine that was measured: the same policies, on the same routing, side by side."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.scheduler import Scheduler
 from cluster.build import build_machine, build_model
-from cluster.config.load import load_hardware, load_precision
+from cluster.config.load import load_hardware, load_precision, sentence
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.errors import InputError
@@ -20,25 +21,66 @@ from emulation.machine import Machine
 from emulation.model import NOTHING, Model
 from emulation.units import seconds
 from emulation.view import Routing, Setting, Step
-from moe.shapes import ModelShape
+from moe.shapes import LARGEST_COUNT, ModelShape
 from schedulers.registry import load_policy
 
 Ints = NDArray[np.int64]
+Part = TypeVar("Part", bound=BaseModel)
+COLUMNS = ("experts", "forecast", "step", "sequence", "phase")
 COUNTS = ("hits", "misses", "copied_bytes", "cpu_experts", "substituted")
-HEAD = ("model", "layers", "d_model", "d_ff", "experts", "top_k", "heads", "kv_heads", "head_dim", "dtype", "context",
-        "host")
-WHAT = ("policy", "batch", "slots", "trace", "skip_steps")
+Whole = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Counted = Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class Case:
+class Read(BaseModel):
+    """A part of a reference file; what it holds besides is left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Case(Read):
     """What is emulated of one row: nothing that was measured."""
 
     policy: str
-    batch: int
-    slots: int
-    trace: str
-    skip_steps: int
+    batch: Whole
+    slots: Whole
+    trace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
+    skip_steps: Counted
+
+
+class Measured(Read):
+    """What one row says was measured; each may be absent."""
+
+    measured_step_s: Annotated[float, Field(gt=0, strict=False)] | None = None
+    steady: bool | None = None
+    hits: Counted | None = None
+    misses: Counted | None = None
+    copied_bytes: Counted | None = None
+    cpu_experts: Counted | None = None
+    substituted: Counted | None = None
+
+
+class Head(Read):
+    """The model's shape, its precision and context, and the host's hardware file."""
+
+    model: str
+    layers: Whole
+    d_model: Whole
+    d_ff: Whole
+    experts: Whole
+    top_k: Whole
+    heads: Whole
+    kv_heads: Whole
+    head_dim: Whole
+    dtype: str
+    context: Whole
+    host: str
+
+
+class Rows(Read):
+    """The rows, each read twice: as a case, and as what was measured."""
+
+    rows: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=100_000, strict=False)
 
 
 @dataclass(frozen=True)
@@ -46,9 +88,9 @@ class Reference:
     """A file of measured rows: the model's shape, the host, the cases, and beside them what was measured."""
 
     path: Path
-    head: Mapping[str, Any]
+    head: Head
     cases: tuple[Case, ...]
-    measured: tuple[Mapping[str, Any], ...]
+    measured: tuple[Measured, ...]
 
 
 @dataclass(frozen=True)
@@ -85,38 +127,31 @@ class Row:
 def read_reference(path: Path) -> Reference:
     """Reads and checks a reference file; what is wrong is told with its place."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no reference at {path}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no JSON file: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("rows"), list) or not data["rows"]:
-        raise InputError(f"{path} has no rows: a reference is an object with {', '.join(HEAD)} and rows")
-    for name in HEAD:
-        kind = str if name in ("model", "dtype", "host") else int
-        if not isinstance(data.get(name), kind) or isinstance(data[name], bool) or (kind is int and data[name] < 1):
-            raise InputError(f"{path}: {name} is {data.get(name)!r}, and should be "
-                             f"{'a name' if kind is str else 'a whole number above 0'}")
-    cases = []
-    for number, row in enumerate(data["rows"]):
-        for name in WHAT:
-            kind = str if name in ("policy", "trace") else int
-            if not isinstance(row, dict) or not isinstance(row.get(name), kind) or isinstance(row[name], bool):
-                raise InputError(f"{path}: rows[{number}].{name} is {row.get(name)!r}, and should be "
-                                 f"{'a name' if kind is str else 'a whole number'}" if isinstance(row, dict) else
-                                 f"{path}: rows[{number}] is no object")
-        cases.append(Case(**{name: row[name] for name in WHAT}))
-    return Reference(path, {name: data[name] for name in HEAD}, tuple(cases), tuple(data["rows"]))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON file that can be read: {error}") from None
+    head, rows = _checked(Head, data, str(path)), _checked(Rows, data, str(path)).rows
+    cases = tuple(_checked(Case, row, f"{path}: rows[{i}]") for i, row in enumerate(rows))
+    measured = tuple(_checked(Measured, row, f"{path}: rows[{i}]") for i, row in enumerate(rows))
+    return Reference(path, head, cases, measured)
 
 
-def shape_of(head: Mapping[str, Any]) -> ModelShape:
+def _checked(part: type[Part], data: object, where: str) -> Part:
+    try:
+        return part.model_validate(data)
+    except ValidationError as error:
+        raise InputError(sentence(error, where)) from None
+
+
+def shape_of(head: Head) -> ModelShape:
     """The model of a reference: every layer has experts; no head is measured, so none is counted."""
-    layers = int(head["layers"])
     return ModelShape(
-        model=head["model"], model_type="mixtral", layers=layers, moe_layers=tuple(range(layers)),
-        d_model=head["d_model"], expert_ff=head["d_ff"], dense_ff=0, experts=head["experts"], top_k=head["top_k"],
-        shared_experts=0, shared_ff=0, heads=head["heads"], kv_heads=head["kv_heads"], head_dim=head["head_dim"],
-        mla=None, vocab=0, tied_embeddings=True, windows=(None,) * layers)
+        model=head.model, model_type="mixtral", layers=head.layers, moe_layers=tuple(range(head.layers)),
+        d_model=head.d_model, expert_ff=head.d_ff, dense_ff=0, experts=head.experts, top_k=head.top_k, shared_experts=0,
+        shared_ff=0, heads=head.heads, kv_heads=head.kv_heads, head_dim=head.head_dim, mla=None, vocab=0,
+        tied_embeddings=True, windows=(None,) * head.layers)
 
 
 class Emulation:
@@ -124,8 +159,9 @@ class Emulation:
 
     def __init__(self, reference: Reference, machine: str | Path, engine: Callable[..., Engine]) -> None:
         head, self.reference, self._engine = reference.head, reference, engine
-        self.machine: Machine = build_machine(load_hardware(str(machine)), {}, head["dtype"], str(machine))
-        model = build_model(shape_of(head), load_precision(head["dtype"]))
+        precision = load_precision(head.dtype)
+        self.machine: Machine = build_machine(load_hardware(str(machine)), {}, precision.compute, str(machine))
+        model = build_model(shape_of(head), precision)
         self.model: Model = replace(model, head=NOTHING, embedding_bytes=0)
         self._traces: dict[str, dict[str, Ints]] = {}
 
@@ -146,7 +182,8 @@ class Emulation:
         run.finish()
         took = [seconds(times.end_ps - times.begin_ps) for times in run.steps][case.skip_steps:]
         if not took:
-            raise InputError(f"{self.reference.path}: a row skips {case.skip_steps} steps, and {case.trace} has no more")
+            raise InputError(f"{self.reference.path}: a row skips {case.skip_steps} steps, and {case.trace} has only "
+                             f"{len(run.steps)}")
         tally = run.counts.phases["decode"]
         beside = sum(int(tally.runs[number]) for number in machine.units)
         return Emulated(float(np.median(took)), tally.hits, tally.misses, tally.loaded_bytes, beside,
@@ -156,19 +193,23 @@ class Emulation:
         if name in self._traces:
             return self._traces[name]
         path = self.reference.path.parent / name
-        if Path(name).name != name:
-            raise InputError(f"{self.reference.path}: the trace {name!r} should lie beside it, named without a folder")
         try:
             with np.load(path, allow_pickle=False) as file:
-                trace = {key: file[key].astype(np.int64) for key in ("experts", "forecast", "step", "sequence", "phase")}
+                trace = {key: file[key].astype(np.int64) for key in COLUMNS}
         except FileNotFoundError:
             raise InputError(f"{self.reference.path}: there is no trace {path}") from None
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{path} is no trace with experts, forecast, step, sequence and phase: {error}") from None
-        head, shape = self.reference.head, trace["experts"].shape
-        if len(shape) != 3 or shape[1:] != (head["layers"], head["top_k"]) or trace["experts"].max() >= head["experts"]:
-            raise InputError(f"{path}: experts has the shape {shape}, and {head['model']} has {head['layers']} layers, "
-                             f"{head['experts']} experts and top-{head['top_k']}")
+        head, rows = self.reference.head, len(trace["step"])
+        for key, shape in (("experts", (rows, head.layers, head.top_k)), ("forecast", (rows, head.layers, head.top_k)),
+                           ("sequence", (rows,)), ("phase", (rows,))):
+            if trace[key].shape != shape or not rows:
+                raise InputError(f"{path}: {key} has the shape {trace[key].shape}, and {head.model} with {head.layers} "
+                                 f"layers and top-{head.top_k} needs {shape}")
+        for key in ("experts", "forecast"):
+            used = trace[key][:, 1:] if key == "forecast" else trace[key]
+            if used.size and not 0 <= used.min() <= used.max() < head.experts:
+                raise InputError(f"{path}: {key} names expert {used.max()}, and {head.model} has {head.experts}")
         return self._traces.setdefault(name, trace)
 
     def _steps(self, trace: dict[str, Ints]) -> Iterator[tuple[Step, list[Routing], list[Routing]]]:
@@ -177,22 +218,21 @@ class Emulation:
         for number in np.unique(trace["step"]).tolist():
             rows = trace["step"] == number
             n = int(rows.sum())
-            step = Step(number, trace["sequence"][rows], np.full(n, self.reference.head["context"]),
+            step = Step(number, trace["sequence"][rows], np.full(n, self.reference.head.context),
                         trace["phase"][rows], np.zeros(n, np.int64), np.ones(n, np.bool_))
             each = weights.repeat(n, 0)
             yield (step, [Routing(trace["experts"][rows, layer], each) for layer in range(layers)],
                    [Routing(trace["forecast"][rows, layer], each) for layer in range(layers)])
 
 
-def compare(case: Case, emulated: Emulated, measured: Mapping[str, Any]) -> Row:
+def compare(case: Case, emulated: Emulated, measured: Measured) -> Row:
     """What was emulated beside what was measured, where anything was."""
-    step_s = measured.get("measured_step_s")
-    known = [name for name in COUNTS if measured.get(name) is not None]
+    step_s = measured.measured_step_s
+    known = [name for name in COUNTS if getattr(measured, name) is not None]
     return Row(
-        case.policy, case.batch, case.slots, step_s, emulated.step_s,
-        emulated.step_s / step_s - 1 if step_s else None, measured.get("steady"),
-        **{name: value for name, value in asdict(emulated).items() if name in COUNTS},
-        counts_equal=all(measured[name] == getattr(emulated, name) for name in known) if known else None)
+        case.policy, case.batch, case.slots, step_s, emulated.step_s, emulated.step_s / step_s - 1 if step_s else None,
+        measured.steady, **{name: value for name, value in asdict(emulated).items() if name in COUNTS},
+        counts_equal=all(getattr(measured, n) == getattr(emulated, n) for n in known) if known else None)
 
 
 def compare_all(reference: Reference, machine: str, progress: Callable[[int, int, str], None]) -> list[Row]:

@@ -25,7 +25,7 @@ from studies.offload.measure import measure as measure_row
 from studies.offload.reference import Rows, cases_of, write_reference
 
 Progress = Callable[[int, int, str], None]
-SKIP, DOMAIN = 8, "code"
+SKIP, DOMAIN, USUAL = 8, "code", Effort(16, 8)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     rounds: int = 3
     steps: int = 40
     batches: tuple[int, ...] = (1, 4, 8)
-    effort: Effort = Effort(16, 8)
+    effort: Effort = USUAL
 
 
 def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
@@ -69,6 +69,6 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
     file, report = hardware(merged(samples), device, "host")
     text = as_yaml(file).encode()
     write_whole(folder, {"host.yaml": lambda to: to.write(text)})
-    path = write_reference(folder, "host", shape, {"cuda": "bf16", "cpu": "fp32"}[device], "host.yaml", rows.rows(), traces,
-                           {"title": file["title"]})
+    path = write_reference(folder, "host", shape, {"cuda": "bf16", "cpu": "fp32"}[device], "host.yaml", rows.rows(),
+                           traces, {"title": file["title"]})
     return path, folder / "host.yaml", report

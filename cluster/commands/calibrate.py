@@ -11,7 +11,7 @@ from cluster.commands.run import Json
 from cluster.commands.show import Bar, console
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(
-    "--device", help="What computes near: cuda (a GPU with its host), cpu (far memory paced), auto: cuda where there is one.")]
+    "--device", help="What computes near: cuda (a GPU and its host), cpu (paced copies), auto: a GPU if there is one.")]
 Paced = Annotated[str, typer.Option("--far-bandwidth", metavar="RATE",
                                     help="How fast a CPU's far memory is made; on a GPU copies are real.")]
 
@@ -19,7 +19,7 @@ Paced = Annotated[str, typer.Option("--far-bandwidth", metavar="RATE",
 def calibrate(out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="The hardware file to write.")]
               = Path("out/host.yaml"),
               device: Device = "auto", far_bandwidth: Paced = "1 GB/s",
-              quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: half a minute, and rougher.")] = False,
+              quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: sooner done, and rougher.")] = False,
               as_json: Json = False) -> None:
     """Measure this machine in running engines, fit, and write a hardware file with its residuals beside it."""
     from cluster.config.load import load_hardware
@@ -65,7 +65,7 @@ def fits_table(report: dict[str, Any]) -> Any:
 def _show(report: dict[str, Any], out: Path) -> None:
     screen = console()
     screen.print(fits_table(report))
-    screen.print(f"{report['samples']} samples in {report['seconds']:.0f} s; {max(report['overlap'], 0):.0%} of the shorter "
-                 "of two works was hidden, one near and one on the worker thread", highlight=False)
+    screen.print(f"{report['samples']} samples in {report['seconds']:.0f} s; of two works, one near and one on the "
+                 f"worker thread, {max(report['overlap'], 0):.0%} of the shorter was hidden", highlight=False)
     screen.print(f"{out}: use it as `machine: {out}`; {out.stem}.fit.json beside it holds the residuals", markup=False,
                  highlight=False)

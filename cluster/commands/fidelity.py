@@ -30,18 +30,20 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
     from studies.fidelity import compare_all, read_reference, summary
 
     if (reference is None) != host:
-        raise ConfigError("fidelity compares with one thing: name a REFERENCE.json, or give --host to measure this machine")
+        raise ConfigError("fidelity compares with one thing: name a REFERENCE.json, or give --host to measure "
+                          "this machine")
     report: dict[str, Any] = {}
     with Bar() as bar:
         if host:
             from studies.host_fidelity import Plan, measure_host
 
             chosen = _device(device)
-            reference, made, report = measure_host(out, chosen, Plan(rounds=rounds), bar.update, bytes_per_s(far_bandwidth))
+            rate = bytes_per_s(far_bandwidth)
+            reference, made, report = measure_host(out, chosen, Plan(rounds=rounds), bar.update, rate)
             machine = machine or str(made)
         assert reference is not None
         read = read_reference(reference)
-        rows = compare_all(read, machine or named_machine(read.head["host"], reference), bar.update)
+        rows = compare_all(read, machine or named_machine(read.head.host, reference), bar.update)
     told = summary(rows)
     if as_json:
         print(json.dumps({"reference": str(reference), **told, "rows": [asdict(row) for row in rows],
@@ -66,8 +68,8 @@ def _show(rows: "list[Row]", told: dict[str, Any], report: dict[str, Any]) -> No
     from rich.table import Table
 
     table = Table("policy", title="A decode step: emulated against measured")
-    for head in ("batch", "slots", "measured", "emulated", "error", "hits", "misses", "copied", "CPU experts", "substituted",
-                 "counts"):
+    for head in ("batch", "slots", "measured", "emulated", "error", "hits", "misses", "copied", "CPU experts",
+                 "substituted", "counts"):
         table.add_column(head, justify="right")
     for row in rows:
         noise = row.steady is False
@@ -83,8 +85,8 @@ def _show(rows: "list[Row]", told: dict[str, Any], report: dict[str, Any]) -> No
     if told["p50"] is None:
         screen.print("nothing was measured in these rows: no error is told", highlight=False)
         return
-    screen.print(f"|error|: median {told['p50']:.1%}, P90 {told['p90']:.1%}, largest {told['max']:.1%}, over {told['judged']} "
-                 f"of {told['cases']} rows (dim ones did not repeat and are not judged)", highlight=False)
+    screen.print(f"|error|: median {told['p50']:.1%}, P90 {told['p90']:.1%}, largest {told['max']:.1%}, over "
+                 f"{told['judged']} of {told['cases']} rows (dim ones did not repeat: not judged)", highlight=False)
 
 
 def _ms(seconds: float | None) -> str:

@@ -100,8 +100,8 @@ class DeviceGroup(Strict):
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
     thread: a thread that its kernels hold besides its lanes, which issues to another device or is held by its kernels,
-    too: both run in one interpreter, and its lock lets one of them get on at a time. slowdown: how many times longer its kernels take in the engine than
-    they were measured to take alone.
+    too: both run in one interpreter, and its lock lets one of them get on at a time. slowdown: how many times longer
+    its kernels take in the engine than they were measured to take alone.
     """
 
     kind: DeviceKind

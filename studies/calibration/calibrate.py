@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,7 +79,8 @@ def measure(device: str, effort: Effort, progress: Progress, bytes_per_s: float 
         for shape in shapes:
             far = random_experts(shape, make, pinned=device == "cuda")
             for batch in BATCHES:
-                progress(done, stages, f"engines: experts of {shape.expert_elements * each / 1e6:.1f} MB, batch {batch}")
+                size = shape.expert_elements * each / 1e6
+                progress(done, stages, f"engines: experts of {size:.1f} MB, batch {batch}")
                 engines(measured, shape, near, make, far, batch, effort.steps, each, seed)
                 done += 1
             if shape is shapes[0]:
@@ -119,7 +120,7 @@ def describe_host(device: str, name: str) -> Host:
         gpu = torch.cuda.get_device_properties(0)
         title = f"{gpu.name} with {cores} CPU cores, eager PyTorch {torch.__version__}, measured"
         return Host(name, title, "bf16", date, int(gpu.total_memory), far)
-    title = f"{platform.machine()} CPU with {cores} cores, eager PyTorch {torch.__version__}, far memory paced, measured"
+    title = f"{platform.machine()} CPU with {cores} cores, eager PyTorch {torch.__version__}, paced copies, measured"
     return Host(name, title, "fp32", date, far // 2, far // 2)
 
 

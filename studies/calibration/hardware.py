@@ -45,8 +45,9 @@ def rate_of(per_s: float | None, limit: float | None, what: str, unit: str, sour
     if per_s is not None:
         return _quantity(f"{per_s / 1e9:.4g} G{unit}", source)
     least = max(limit or 0.0, 1.0)
-    return _quantity(f"{least / 1e9:.4g} G{unit}", f"{source}; {what} does not show in these rows: the least that it can be",
-                     "assumed", (f"{least / 1e9:.4g} G{unit}", f"{max(FREE_RATE, least) / 1e9:.4g} G{unit}"))
+    lowest, highest = (f"{rate / 1e9:.4g} G{unit}" for rate in (least, max(FREE_RATE, least)))
+    return _quantity(lowest, f"{source}; {what} does not show in these rows: the least that it can be", "assumed",
+                     (lowest, highest))
 
 
 def said(fit: Fit, what: str, host: Host) -> str:
@@ -128,9 +129,10 @@ def as_yaml(file: Mapping[str, Any]) -> str:
 def _sum_up(measured: Measured, host: Host, fits: dict[str, Fit], devices: dict[str, Any], link: dict[str, Any],
             leaves_out: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     shared = min(1.0, max(0.0, measured.overlap))
-    file = {"title": host.title, "description": f"Measured by `moelab calibrate` on {host.date}: {measured.samples} samples "
-            f"in running engines, of queued kernels and of copies. {shared:.0%} of the shorter of two works was hidden, "
-            "one near and one on the worker thread.", "devices": devices, "links": [link], "homes": ["near"],
+    file = {"title": host.title, "description":
+            f"Measured by `moelab calibrate` on {host.date}: {measured.samples} samples in running engines, of queued "
+            f"kernels and of copies. Of two works, one near and one on the worker thread, {shared:.0%} of the shorter "
+            "was hidden.", "devices": devices, "links": [link], "homes": ["near"],
             "quantum": _quantity("1 GiB", "a copy of a whole matrix is not cut: larger than any expert", "computed"),
             "leaves_out": leaves_out}
     return file, {"name": host.name, "date": host.date, "samples": measured.samples, "overlap": shared,
@@ -149,7 +151,7 @@ def cpu_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str, 
     kernels = {"expert": expert,
                "attention": _whole(fits["attention"], "attention at decode, in an engine", host),
                "router": _whole(fits["router"], "router, softmax and top-k, in an engine", host),
-               "norm": _fitted(fits["norm"], "norm and what lies between a layer's parts, halved: a layer has two", host),
+               "norm": _fitted(fits["norm"], "norm and what lies between parts, halved: a layer has two", host),
                "gather": {"overhead": time_of(gathered, "experts over one of several tokens, less those over the only "
                                                         f"one, median on {host.date}")}}
     devices: dict[str, Any] = {"near": {
@@ -162,9 +164,9 @@ def cpu_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str, 
     link = {"name": "copies", "from": "far", "to": "near", "in_order": True,
             "bandwidth": rate_of(copy.bytes_per_s, copy.limits.get("bytes_per_s"), "a bandwidth", "B/s", source),
             "latency": time_of(copy.used[0], source),
-            "bandwidth_back": _quantity("1 TB/s", "activations stay in the same memory", "assumed", ("10 GB/s", "10 TB/s")),
-            "latency_back": time_of(start + to_host, "a job: from being queued to its first expert, with the copy of its "
-                                                     "rows")}
+            "bandwidth_back": _quantity("1 TB/s", "rows stay in the same memory", "assumed", ("10 GB/s", "10 TB/s")),
+            "latency_back": time_of(start + to_host, "a job: copying its rows, and from being queued to its first "
+                                                     "expert")}
     return _sum_up(measured, host, fits, devices, link,
                    ["Two threads of one interpreter slow each other by more or less than was measured on average."])
 
@@ -199,8 +201,10 @@ def cuda_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str,
         "kind": "gpu", "memory": _quantity(f"{host.near_bytes // 10**6} MB", "memory of the GPU"),
         "memory_bandwidth": rate_of(expert.bytes_per_s, expert.limits.get("bytes_per_s"), "a bandwidth", "B/s", source),
         "peak": {host.dtype: rate_of(expert.flops_per_s, expert.limits.get("flops_per_s"), "a peak", "FLOP/s", source)},
-        "lanes": [{"name": "stream", "in_order": True}, "sm"], "copy_lanes": [{"name": "copy_stream", "in_order": True}],
-        "issuer": {"thread": "host", "sync": time_of(seconds["sync"], f".cpu() of a few numbers, stream empty, {host.date}")},
+        "lanes": [{"name": "stream", "in_order": True}, "sm"],
+        "copy_lanes": [{"name": "copy_stream", "in_order": True}],
+        "issuer": {"thread": "host",
+                   "sync": time_of(seconds["sync"], f".cpu() of a few numbers, stream empty, {host.date}")},
         "kernels": kernels}}
     devices["far"] = _far(measured, host, [{"name": "worker", "in_order": True}, "cores"], "host")
     source = said(copy, "copies queued back to back, pinned", host)

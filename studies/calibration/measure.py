@@ -2,12 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from studies.calibration.watch import Samples, watched
 from studies.offload.body import Maker, Shape, ffn
@@ -20,6 +23,8 @@ WARM_STEPS = 4
 POLICIES = ("resident", "on_demand", "cpu_static")
 QUEUE = 8
 """Kernels or copies that are queued back to back, and divided by."""
+ROTATED_BYTES = 1 << 29
+"""Copies come in turn from so many bytes: more than a host's caches hold."""
 
 
 @dataclass
@@ -118,8 +123,8 @@ def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, batch: in
     if policy == "resident":
         into.column("attention").add(*attention_work(shape, batch, each), samples.median("attention"))
         router = shape.experts * shape.d_model
-        into.column("router").add(float(each * (router + batch * (shape.d_model + shape.experts))), 2.0 * router * batch,
-                                  samples.median("route"))
+        read = float(each * (router + batch * (shape.d_model + shape.experts)))
+        into.column("router").add(read, 2.0 * router * batch, samples.median("route"))
         into.column("norm").add(rows, 0, samples.median("normed"))
         into.column("between").add(rows, 0, samples.median("between"))
     if policy == "on_demand":
@@ -136,30 +141,24 @@ def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, batch: in
 
 
 def fetches(into: Measured, near: Near, sizes: Sequence[int], dtype: torch.dtype, repeats: int) -> None:
-    """Copies into the near memory: alone, waited for; and queued back to back, as an engine that loads does."""
+    """Copies into a GPU's memory, queued back to back, as an engine that loads does, out of more than caches hold."""
     each = element_bytes(dtype)
     for bytes_ in sizes:
         elements = bytes_ // each
-        sources = [torch.zeros(elements, dtype=dtype, pin_memory=True) for _ in range(2)]
+        sources = [torch.zeros(elements, dtype=dtype, pin_memory=True)
+                   for _ in range(max(2, min(QUEUE * 8, ROTATED_BYTES // bytes_)))]
         slots = near.slots(QUEUE, elements, dtype)
-        alone, queued = [], []
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            near.fetch(slots[0], sources[0])
-            near.take(slots[0])
-            near.finish()
-            alone.append(time.perf_counter() - begin)
-        for _ in range(max(3, repeats // QUEUE)):
+        queued = []
+        for number in range(max(3, repeats // QUEUE)):
             begin = time.perf_counter()
             for i, slot in enumerate(slots):
-                near.fetch(slot, sources[i % 2])
+                near.fetch(slot, sources[(number * QUEUE + i) % len(sources)])
             for slot in slots:
                 near.take(slot)
             near.finish()
             queued.append((time.perf_counter() - begin) / QUEUE)
-        into.column("copy alone").add(bytes_, 0, statistics.median(alone))
         into.column("copy queued").add(bytes_, 0, statistics.median(queued))
-        into.samples += len(alone) + len(queued)
+        into.samples += len(queued)
 
 
 def overlap(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], repeats: int) -> None:
@@ -201,27 +200,35 @@ def overlap(into: Measured, shape: Shape, near: Near, make: Maker, far: list[lis
     engine.worker.close()
 
 
+def queued_s(run: Callable[[], object]) -> float:
+    """GPU seconds of what `run` issues, QUEUE times back to back: the GPU waits until all of it is issued."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(4_000_000)  # type: ignore[no-untyped-call]  # about 2 ms
+    begin.record()
+    for _ in range(QUEUE):
+        run()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3 / QUEUE
+
+
+def _next_expert(turns: Iterator[Tensor], shape: Shape, x: Tensor) -> None:
+    ffn(next(turns), shape, x)
+
+
 def kernels(into: Measured, shapes: Sequence[Shape], tokens: Sequence[int], make: Maker, dtype: torch.dtype,
             repeats: int) -> None:
     """GPU time of experts, issue hidden: queued behind a wait on the GPU, weights rotated beyond its caches."""
     each = element_bytes(dtype)
     for shape in shapes:
         count = max(2, min(64, int(3e8 / (shape.expert_elements * each)) + 1))
-        weights = [make("expert", (shape.expert_elements,)) for _ in range(count)]
-        turn = 0
+        turns = cycle([make("expert", (shape.expert_elements,)) for _ in range(count)])
         for n in tokens:
             x, seen = make("x", (n, shape.d_model)), []
             for number in range(repeats + 1):
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                torch.cuda._sleep(4_000_000)  # about 2 ms: the host issues all that follows meanwhile
-                begin.record()
-                for _ in range(QUEUE):
-                    ffn(weights[turn % count], shape, x)
-                    turn += 1
-                end.record()
-                torch.cuda.synchronize()
+                took = queued_s(partial(_next_expert, turns, shape, x))
                 if number:
-                    seen.append(begin.elapsed_time(end) / 1e3 / QUEUE)
+                    seen.append(took)
             into.column("gpu expert").add(*expert_work(shape, n, each), statistics.median(seen))
             into.samples += len(seen)
 
@@ -235,20 +242,14 @@ def small(into: Measured, shape: Shape, make: Maker, batch: int, repeats: int) -
     few = torch.zeros(batch, dtype=torch.int64, device=x.device)
     runs: dict[str, Callable[[], object]] = {
         "gpu gather": lambda: x.index_select(0, ids), "gpu scatter": lambda: out.index_add_(0, ids, x[:batch // 2]),
-        "gpu norm": lambda: torch.nn.functional.rms_norm(x, (shape.d_model,), norm, 1e-6), "gpu add": lambda: out.add_(x),
-        "gpu router": lambda: torch.topk(torch.nn.functional.linear(x, router).softmax(-1), shape.top_k)}
+        "gpu norm": lambda: F.rms_norm(x, (shape.d_model,), norm, 1e-6), "gpu add": lambda: out.add_(x),
+        "gpu router": lambda: torch.topk(F.linear(x, router).softmax(-1), shape.top_k)}
     for what, run in runs.items():
         seen = []
         for number in range(repeats + 1):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(2_000_000)
-            begin.record()
-            for _ in range(QUEUE):
-                run()
-            end.record()
-            torch.cuda.synchronize()
+            took = queued_s(run)
             if number:
-                seen.append(begin.elapsed_time(end) / 1e3 / QUEUE)
+                seen.append(took)
         into.column(what).add(2.0 * batch * shape.d_model * 2, 0, statistics.median(seen))
     waits = []
     for _ in range(repeats * 10):

@@ -50,6 +50,8 @@ class Watched:
 
     samples: Samples
     queued_s = 0.0
+    bring: Callable[[Slot, Tensor], None]
+    hosted: Callable[[Tensor], Tensor]
 
     def watch(self, samples: Samples) -> None:
         """Note from here on."""

@@ -60,7 +60,8 @@ def decode(domain: str, batch: int, steps: int) -> dict[str, NDArray[np.int64]]:
     numbers = np.unique(trace.step[keep])[:steps]
     keep &= np.isin(trace.step, numbers)
     rows = np.flatnonzero(keep)[np.lexsort((trace.sequence[keep], trace.step[keep]))]
-    routed, guess = trace.experts[rows].astype(np.int64), trace.forecast[rows].astype(np.int64)
+    routed = trace.experts[rows].astype(np.int64)
+    guess = routed if trace.forecast is None else trace.forecast[rows].astype(np.int64)
     guess = np.where(guess < trace.num_experts, guess, routed)  # nothing is guessed for the first layer, nor used
     return {"experts": routed, "forecast": guess, "step": np.searchsorted(numbers, trace.step[rows]),
             "sequence": trace.sequence[rows].astype(np.int64), "phase": np.ones(len(rows), np.int64)}

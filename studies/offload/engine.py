@@ -1,6 +1,8 @@
 """The engine: one Python thread that issues a decode step layer by layer, driven by a routing trace."""
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,7 +57,7 @@ class Chosen:
                    frozenset(e for e, rows in lists.items() if len(rows) == len(experts)))
 
 
-class Engine:
+class Engine(ABC):
     """An offloading engine under one policy; `step` runs one decode step for real."""
 
     def __init__(self, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, slots: int,
@@ -73,8 +75,10 @@ class Engine:
                 slot.flat.copy_(far[number][expert])
                 layer.place[expert] = slot  # the least frequent is the first to go
             self.layers.append(layer)
-        self.bring, self.hosted = near.fetch, near.to_host
+        self.bring: Callable[[Slot, Tensor], None] = near.fetch
+        self.hosted: Callable[[Tensor], Tensor] = near.to_host
         self.x0 = make("x", (batch, shape.d_model)).to(near.device)
+        self.last = self.x0
         self.worker = Worker()
 
     def close(self) -> None:
@@ -86,7 +90,7 @@ class Engine:
         """One decode step. forecast: by layer, what was guessed for it. Seconds that it took."""
         begin = time.perf_counter()
         x = self.x0
-        self.begin()
+        self.forget()
         for number, layer in enumerate(self.layers):
             x = x + layer.dense.attention(x)
             layer.dense.route(x)
@@ -95,15 +99,18 @@ class Engine:
             out = self.experts(number, layer, chosen[number], ahead, x, out)
             x = layer.dense.normed(x + out)
         self.near.finish()
+        self.last = x
         return time.perf_counter() - begin
 
-    def begin(self) -> None:
-        """A step begins."""
+    def forget(self) -> None:
+        """What one layer left for the next does not outlive a step."""
+        self.early: Job | None = None
+        self.guessed: frozenset[int] = frozenset()
 
+    @abstractmethod
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
                 out: Tensor) -> Tensor:
         """The layer's experts by the policy; ahead: the next layer's forecast. Returns the sum."""
-        raise NotImplementedError
 
     def compute(self, slot: Slot, expert: int, chosen: Chosen, x: Tensor, out: Tensor) -> None:
         """One expert near: its tokens picked, computed, added; the slot's use noted."""

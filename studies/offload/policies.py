@@ -119,15 +119,9 @@ class CpuStatic(Engine):
 class CpuPrecalc(CpuStatic):
     """Far experts start one layer early, on this layer's input, where the forecast names them.
 
-    That job's result is final: a routed far expert that was not forecast is replaced by the layer's most frequent near one.
+    That job's result is final: a routed far expert that was not forecast is replaced by the layer's most frequent near
+    one.
     """
-
-    early: Job | None = None
-    guessed: frozenset[int] = frozenset()
-
-    def begin(self) -> None:
-        """Nothing is guessed for layer 0."""
-        self.early, self.guessed = None, frozenset()
 
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
                 out: Tensor) -> Tensor:
@@ -138,7 +132,7 @@ class CpuPrecalc(CpuStatic):
             chosen = self.substituted(layer, chosen, [e for e in far if e not in guessed])
         elif far:
             job = self.job(layer, far, chosen, self.hosted(x))
-        self.begin()
+        self.forget()
         if ahead is not None:
             following = self.layers[number + 1]
             if early := [e for e in ahead.tokens if e not in following.place]:
@@ -159,5 +153,6 @@ class CpuPrecalc(CpuStatic):
         return Chosen(tokens, near, whole)
 
 
-ENGINES: dict[str, type[Engine]] = {"resident": Resident, "on_demand": OnDemand, "lru": Lru, "lru_prefetch": LruPrefetch,
-                                    "cpu_static": CpuStatic, "cpu_precalc": CpuPrecalc}
+ENGINES: dict[str, type[Engine]] = {
+    "resident": Resident, "on_demand": OnDemand, "lru": Lru, "lru_prefetch": LruPrefetch, "cpu_static": CpuStatic,
+    "cpu_precalc": CpuPrecalc}

@@ -53,7 +53,7 @@ class Rows:
 
 
 def cases_of(shape: Shape, batches: Mapping[int, str]) -> list[Case]:
-    """Six policies by batch: everything resident, two staging slots, and caches of a quarter and of half the experts."""
+    """Six policies by batch: all resident, two staging slots, and caches of a quarter and of half the experts."""
     cached = ("lru", "lru_prefetch", "cpu_static", "cpu_precalc")
     quarters = (max(1, shape.experts // 4), max(1, shape.experts // 2))
     return [Case(policy, batch, slots, trace) for batch, trace in batches.items() for policy, slots in (
