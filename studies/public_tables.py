@@ -32,10 +32,6 @@ WEIGHT_BYTES: Mapping[str, float] = {"bfloat16": 2.0, "fp8": 1.0, "fp8_block": 1
 UNGATED = {(2688, 1856), (1024, 2688), (4096, 2688), (2048, 5120), (8192, 5120)}
 """(hidden, inter) of Nemotron-H experts: up, squared ReLU, down. The cases that come with the tables say so."""
 
-UNGATED_SINCE: Mapping[str, tuple[int, ...]] = {"vllm": (0, 24), "sglang": (0, 5, 14)}
-"""Framework -> version since which they were measured without a gate: earlier calls last as long as three matrices do
-(A100: half as long again as two). TensorRT-LLM names its kernel for them."""
-
 ALIGNED = 16
 """Columns of a slice that vector loads need to divide: slices of 22, 44 or 58 columns run two to four times as long."""
 
@@ -165,9 +161,14 @@ def grouped(tables: Iterable[tuple[str, str, str, Columns]], most_tp: int) -> di
 
 
 def _gated(group: Group, hidden: int, inter: int) -> bool:
-    since = UNGATED_SINCE.get(group.framework)
-    ungated = "nongated" in group.kernel if since is None else _newest(group.version) >= since
-    return not (ungated and (hidden, inter) in UNGATED)
+    """Whether experts have a gate, as they were measured.
+
+    Nemotron-H's have none, and not every collector knew: SGLang's Triton kernel and vLLM before 0.24 take for them what
+    three matrices take by the constants of all other shapes, to 2 %, and half as long again as two would.
+    """
+    ungated = {"vllm": _newest(group.version) >= (0, 24), "sglang": "flashinfer" in group.kernel,
+               "trtllm": "nongated" in group.kernel}
+    return (hidden, inter) not in UNGATED or not ungated.get(group.framework, True)
 
 
 def _calls(of: Columns, rows: NDArray[np.int64], inter: NDArray[Any], group: Group) -> tuple[Calls, NDArray[Any]]:
