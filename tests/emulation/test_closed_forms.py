@@ -14,7 +14,7 @@ from emulation.ops import PREFETCH, Lane, OpBuilder, Pool
 
 Makes = Callable[..., Engine]
 
-law = settings(max_examples=60, deadline=None, derandomize=True, database=None,
+law = settings(max_examples=40, deadline=None, derandomize=True, database=None,
                suppress_health_check=[HealthCheck.function_scoped_fixture])
 durations = st.integers(1, 10**12)
 """A picosecond to a second."""

@@ -24,7 +24,7 @@ from schedulers.registry import load_policy
 from tests.schedulers.rig import routing, step
 from tests.workloads.serving_rig import asked, serving
 
-law = settings(max_examples=30, deadline=None, derandomize=True, database=None,
+law = settings(max_examples=25, deadline=None, derandomize=True, database=None,
                suppress_health_check=[HealthCheck.function_scoped_fixture])
 PS = 10**12
 GB = 10**9

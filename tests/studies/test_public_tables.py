@@ -4,10 +4,12 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from benchmarks.public_tables import errors_svg
 from emulation.errors import ConfigError
 from studies import public_tables
 from studies.moe_kernel import Calls, Kernel, expert_loads, work_of
@@ -169,6 +171,13 @@ def test_a_report_has_a_line_for_each_group_or_shape() -> None:
     assert len(by_shape) == 3
     assert by_shape[2].endswith("|  | 1.50 |")
     assert {line.count("|") for line in [*groups, *by_shape]} == {groups[0].count("|")}
+
+
+def test_a_picture_has_a_median_for_each_series_of_a_group() -> None:
+    good, bad = Spread(0.01, 0.05, 0.3), Spread(0.08, 0.3, 1.2)
+    row = Row(GROUP, "", 80, bad, bad, good, good, None, "grown", (2e-5,), None)
+    picture = ElementTree.fromstring(errors_svg([row, replace(row, shape="2048x768 top 8 of 128"), row]))
+    assert [element.tag.rpartition("}")[2] for element in picture].count("circle") == 2 * 3
 
 
 def test_without_the_wheel_one_sentence_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
