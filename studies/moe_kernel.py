@@ -42,8 +42,8 @@ STEEPEST = 30.0
 ROW_TILES = (16, 32, 64, 128)
 RULES = ("grown", "default")
 PEAKS: dict[str, tuple[float, float]] = {"h200": (4.0e12, 5e14), "h100": (2.8e12, 5e14), "a100": (1.7e12, 1.5e14)}
-"""Bytes and 16-bit flops a second from which a search starts: about four fifths of the data sheet's bandwidth (4.8, 3.35,
-2.04 TB/s) and half of its peak (989, 989, 312 TFLOP/s)."""
+"""Bytes and 16-bit flops a second from which a search starts: some four fifths of the data sheet's bandwidth (4.8,
+3.35, 2.04 TB/s) and half of its peak (989, 989, 312 TFLOP/s)."""
 
 
 @dataclass(frozen=True, eq=False)
