@@ -31,6 +31,9 @@ TOLD = 1.92
 ALIKE = 1.1
 """Ratio of a parameter's values in fits that rows cannot tell apart, up to which it is one value."""
 
+WIDE = 100.0
+"""How far the logarithm of a parameter goes either way: far beyond every unit, far within floating point."""
+
 EXACT = 1e-7
 """Mean |relative error| below which a fit counts as exact: what the search leaves on rows that follow a model."""
 
@@ -38,10 +41,11 @@ EXACT = 1e-7
 def least(model: Model, seconds: Floats, starts: Iterable[ArrayLike]) -> tuple[Floats, float]:
     """Positive parameters of least summed |relative error|, and that sum: the best of searches from several starts.
 
-    Each search (Nelder-Mead in logarithms) is taken up again where it ended, until that no longer helps.
+    Each search (Nelder-Mead in logarithms) is taken up again where it ended, until that no longer helps. A parameter
+    that does not matter stays within e^WIDE of one.
     """
     def loss(log: Floats) -> float:
-        return float(np.abs(model(np.exp(log)) / seconds - 1).sum())
+        return float(np.abs(model(np.exp(log.clip(-WIDE, WIDE))) / seconds - 1).sum())
 
     best, least_loss = np.empty(0), np.inf
     for start in starts:
@@ -49,13 +53,13 @@ def least(model: Model, seconds: Floats, starts: Iterable[ArrayLike]) -> tuple[F
         now = loss(at)
         while True:
             found = minimize(loss, at, method="Nelder-Mead",
-                             options={"maxiter": 20000, "maxfev": 20000, "xatol": 1e-9, "fatol": 1e-12})
+                             options={"maxiter": 20000, "maxfev": 20000, "xatol": 1e-7, "fatol": 1e-10})
             better = now - float(found.fun)
             at, now = found.x, min(now, float(found.fun))
             if better <= 1e-6 * now + EXACT * 1e-2:
                 break
         if now < least_loss:
-            best, least_loss = np.exp(at), now
+            best, least_loss = np.exp(at.clip(-WIDE, WIDE)), now
     return best, least_loss
 
 
