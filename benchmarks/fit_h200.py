@@ -44,6 +44,13 @@ def copies(host: dict[str, Any], key: str) -> None:
     show(key, "overhead s, B/s", fit_line(size, measured))
 
 
+def queued(host: dict[str, Any]) -> None:
+    """Sixteen copies one after another, as an engine loads experts: bytes a second by size."""
+    rates = [(int(size), 16 * int(size) / row["median"]) for size, row in host["h2d_queued16"].items()]
+    print(f"h2d queued (B/s by size): {', '.join(f'{rate:.4g}' for _, rate in rates)}; sizes "
+          f"{', '.join(str(size) for size, _ in rates)}")
+
+
 def gpu(host: dict[str, Any], ops: dict[str, Any]) -> None:
     rows = [(*work(model, int(tokens)), row["median"] / QUEUED)
             for model, table in host["gpu_ffn_queued"].items() for tokens, row in table.items()]
@@ -80,6 +87,7 @@ def main() -> None:
     ops = ops.get("ops", ops)
     for key in ("h2d", "d2h", "d2d"):
         copies(host, key)
+    queued(host)
     gpu(host, ops)
     cpu(host, ops)
     issues(ops)

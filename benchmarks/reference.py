@@ -8,7 +8,6 @@ five.
 """
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -66,14 +65,12 @@ def reference(shape: Shape, repeats: int, steps: int, given: Path | None, out: P
     for name, recorded in traces.items():
         routes[name] = Routes.of(recorded["experts"].astype(np.int64), recorded["forecast"].astype(np.int64),
                                  recorded["step"], shape.experts, near.device)
-    for case in cases_of(shape, names):
-        took = []
-        for _ in range(repeats):
+    for number in range(repeats):  # round by round: a host drifts, and a row should not hang on one moment
+        for case in cases_of(shape, names):
             row = measure(case.policy, case.slots, shape, near, make, far, routes[case.trace], skip)
             rows.add(case, row)
-            took.append(row.step_s)
-        print(f"{shape.model:17} {case.policy:13} batch {case.batch:2} slots {case.slots:3}: "
-              f"{statistics.median(took) * 1e3:8.3f} ms {[round(each * 1e3, 2) for each in took]}", flush=True)
+            print(f"{shape.model:17} round {number} {case.policy:13} batch {case.batch:2} slots {case.slots:3}: "
+                  f"{row.step_s * 1e3:8.3f} ms", flush=True)
     measured_on = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     write_reference(out, shape.model, shape, "bf16", "h200-host", rows.rows(), traces, measured_on)
 

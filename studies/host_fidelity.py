@@ -1,5 +1,6 @@
 """`moelab fidelity --host`: calibrate this machine, emulate it, measure a real engine on it, and tell the error."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
         near.close()
     file, report = hardware(merged(samples), device, "host")
     text = as_yaml(file).encode()
-    write_whole(folder, {"host.yaml": lambda to: to.write(text)})
+    told = json.dumps(report, indent=1).encode()
+    write_whole(folder, {"host.yaml": lambda to: to.write(text), "host.fit.json": lambda to: to.write(told)})
     path = write_reference(folder, "host", shape, {"cuda": "bf16", "cpu": "fp32"}[device], "host.yaml", rows.rows(),
                            traces, {"title": file["title"]})
     return path, folder / "host.yaml", report

@@ -99,9 +99,9 @@ class DeviceGroup(Strict):
 
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
-    thread: a thread that its kernels hold besides its lanes, which issues to another device or is held by its kernels,
-    too: both run in one interpreter, and its lock lets one of them get on at a time. slowdown: how many times longer
-    its kernels take in the engine than they were measured to take alone.
+    thread: an issuer that its kernels hold besides its lanes. Its own issuer: kernels run on the thread that issues
+    them. Another device's: both threads run in one interpreter, and its lock lets one of them get on at a time.
+    slowdown: how many times longer its kernels take in the engine than they were measured to take alone.
     """
 
     kind: DeviceKind
@@ -210,11 +210,9 @@ class Hardware(Strict):
         if len(set(names)) < len(names):
             raise refuse(f"two links of {names} have the same name")
         for name, group in self.devices.items():
-            threads = [other.issuer.thread if other.issuer else other.thread
-                       for key, other in self.devices.items() if key != name]
-            if group.thread is not None and group.thread not in threads:
-                known = [thread for thread in threads if thread]
-                raise refuse(f"devices.{name}.thread: {unknown('thread of another device', group.thread, known)}")
+            issuers = [other.issuer.thread for other in self.devices.values() if other.issuer]
+            if group.thread is not None and group.thread not in issuers:
+                raise refuse(f"devices.{name}.thread: {unknown('issuing thread', group.thread, issuers)}")
         for home in self.homes:
             self._group("homes", home)
             if not self.devices[home].computes:

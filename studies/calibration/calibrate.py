@@ -11,7 +11,7 @@ import torch
 
 from emulation.errors import ConfigError
 from studies.calibration.hardware import Host, cpu_file, cuda_file
-from studies.calibration.measure import Measured, element_bytes, engines, fetches, kernels, overlap, small
+from studies.calibration.measure import Measured, element_bytes, engines, fetches, kernels, small
 from studies.offload.body import Shape
 from studies.offload.measure import random_experts, randomly
 from studies.offload.near import CudaNear, Near, PacedNear
@@ -83,8 +83,6 @@ def measure(device: str, effort: Effort, progress: Progress, bytes_per_s: float 
                 progress(done, stages, f"engines: experts of {size:.1f} MB, batch {batch}")
                 engines(measured, shape, near, make, far, batch, effort.steps, each, seed)
                 done += 1
-            if shape is shapes[0]:
-                overlap(measured, shape, near, make, far, effort.repeats)
         if device == "cuda":
             progress(done, stages, "copies")
             fetches(measured, near, [1 << n for n in range(16, 28, 2)], dtype, effort.repeats)

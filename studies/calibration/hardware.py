@@ -146,27 +146,30 @@ def cpu_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str, 
     fits["copy"] = _line(measured.column("copy in engine"))
     fits["near expert"], gathered = _near(measured)
     fits["far expert"] = _roofline(measured.column("far"))
-    near, copy, to_host = fits["near expert"], fits["copy"], measured.column("to_host").median_s
+    near, copy = fits["near expert"], fits["copy"]
     expert = _whole(near, "experts over tokens of a batch, in an engine", host)
     kernels = {"expert": expert,
                "attention": _whole(fits["attention"], "attention at decode, in an engine", host),
                "router": _whole(fits["router"], "router, softmax and top-k, in an engine", host),
                "norm": _fitted(fits["norm"], "norm and what lies between parts, halved: a layer has two", host),
                "gather": {"overhead": time_of(gathered, "experts over one of several tokens, less those over the only "
-                                                        f"one, median on {host.date}")}}
+                                                        f"one, median on {host.date}")},
+               "copy": {"issue": time_of(measured.column("fetch").median_s,
+                                         f"asking for a copy, median on {host.date}")}}
     devices: dict[str, Any] = {"near": {
         "kind": "cpu", "memory": _quantity(f"{host.near_bytes // 10**6} MB", "free memory when measured"),
         "memory_bandwidth": expert["bandwidth"], "peak": expert["peak"], "lanes": [{"name": "core", "in_order": True}],
-        **({"thread": "main"} if measured.overlap < HIDDEN else {}), "kernels": kernels}}
+        "issuer": {"thread": "main", "sync": _quantity("0 us", "what it computes has ended when it returns",
+                                                         "computed")},
+        "thread": "main", "kernels": kernels}}
     devices["far"] = _far(measured, host, [{"name": "worker", "in_order": True}], "main")
     start = measured.column("far start").median_s
-    source = said(copy, "paced copies of an engine on demand", host)
+    source = said(copy, "paced copies of an engine on demand, until their expert runs", host)
     link = {"name": "copies", "from": "far", "to": "near", "in_order": True,
             "bandwidth": rate_of(copy.bytes_per_s, copy.limits.get("bytes_per_s"), "a bandwidth", "B/s", source),
             "latency": time_of(copy.used[0], source),
             "bandwidth_back": _quantity("1 TB/s", "rows stay in the same memory", "assumed", ("10 GB/s", "10 TB/s")),
-            "latency_back": time_of(start + to_host, "a job: copying its rows, and from being queued to its first "
-                                                     "expert")}
+            "latency_back": time_of(start, f"a job: from being queued to its first expert, median on {host.date}")}
     return _sum_up(measured, host, fits, devices, link,
                    ["Two threads of one interpreter slow each other by more or less than was measured on average."])
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from studies.calibration.watch import Samples, watched
 from studies.offload.body import Maker, Shape, ffn
 from studies.offload.measure import Routes
-from studies.offload.near import Near, PacedNear
+from studies.offload.near import Near
 from studies.offload.policies import ENGINES
 
 Progress = Callable[[int, int, str], None]
@@ -58,7 +58,7 @@ class Measured:
 
     @property
     def overlap(self) -> float:
-        """How much of the shorter of two works is hidden, one near and one on a worker thread (see `overlap`)."""
+        """How much of the shorter of two works is hidden, one near and one on a worker thread: median over engines."""
         return statistics.median(self.overlaps) if self.overlaps else 1.0
 
     def column(self, what: str) -> Column:
@@ -95,27 +95,46 @@ def routes(shape: Shape, batch: int, steps: int, seed: int, device: torch.device
 
 def engines(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, steps: int,
             each: int, seed: int) -> None:
-    """Engines of three policies, their parts timed; rows by family go into the columns."""
+    """Engines of three policies, their parts timed; rows by family go into the columns.
+
+    Beside each runs one that is not watched, step by step in turn: what watching costs is taken off in proportion.
+    """
     routed = routes(shape, batch, steps + WARM_STEPS, seed, near.device)
-    for policy in POLICIES:
-        kind, samples = ENGINES[policy], Samples()
+    alone: dict[str, float] = {}
+    of = {policy: Samples() for policy in POLICIES}
+    for policy, samples in of.items():
+        kind = ENGINES[policy]
         slots = {"resident": shape.experts, "on_demand": 2, "cpu_static": shape.experts // 2}[policy]
-        engine = watched(kind)(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
+        bare, engine = (made(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
+                        for made in (kind, watched(kind)))
         engine.watch(samples)  # type: ignore[attr-defined]
+        unwatched_s = []
         try:
             with torch.inference_mode():
                 for number, (chosen, guess) in enumerate(zip(routed.steps, routed.guesses, strict=True)):
                     if number == WARM_STEPS:
                         samples.forget()
-                        if isinstance(near, PacedNear):
-                            near.took.clear()
+                        unwatched_s.clear()
+                    unwatched_s.append(bare.step(chosen, guess))
                     engine.step(chosen, guess)
         finally:
+            bare.worker.close()
             engine.worker.close()
+        if policy != "on_demand":  # whose steps are copies for the most part, which do not mind being watched
+            samples.scale(min(1.0, statistics.median(unwatched_s) / statistics.median(samples.by["step"])))
         into.samples += sum(map(len, samples.by.values()))
-        if policy == "on_demand" and isinstance(near, PacedNear):
-            into.column("copy in engine").add(shape.expert_elements * each, 0, statistics.median(near.took))
         _rows(into, policy, samples, shape, batch, each)
+        for what in samples.by:
+            took, fetch = samples.median(what), samples.median("fetch")
+            if not what.startswith("near") or took is None:
+                continue
+            if policy == "resident":
+                alone[what] = took
+            if policy == "on_demand" and what in alone and fetch is not None:
+                into.column("copy in engine").add(shape.expert_elements * each, 0, fetch + took - alone[what])
+    hidden = overlap(of, shape.layers)
+    if hidden is not None:
+        into.overlaps.append(hidden)
 
 
 def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, batch: int, each: int) -> None:
@@ -161,43 +180,21 @@ def fetches(into: Measured, near: Near, sizes: Sequence[int], dtype: torch.dtype
         into.samples += len(queued)
 
 
-def overlap(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], repeats: int) -> None:
-    """How much of the shorter of two works is hidden: experts near, and experts on a worker thread, at once.
+def overlap(of: Mapping[str, Samples], layers: int) -> float | None:
+    """How much of the shorter of two works was hidden in an engine whose far experts run on a worker thread.
 
-    1: side by side as if alone. 0: one after the other, as where both need the interpreter's lock all the time.
+    1: near and far side by side, as if each were alone. 0: one after the other, as where both need the interpreter's
+    lock all the time. The near work is what it takes where nothing runs beside it, the far work what it took.
     """
-    engine = ENGINES["resident"](shape, near, make, far, 1, shape.experts, [list(range(shape.experts))] * shape.layers)
-    x, host = engine.x0, engine.x0.to("cpu")
-    layer = engine.layers[0]
-
-    def near_work() -> None:
-        for expert in range(shape.experts):
-            ffn(layer.place[expert].flat, shape, x)
-        near.finish()
-
-    def far_work() -> Tensor:
-        with torch.inference_mode():
-            for expert in range(shape.experts):
-                ffn(layer.far[expert], shape, host)
-        return host
-
-    def took(run: Callable[[], object]) -> float:
-        begin = time.perf_counter()
-        run()
-        return time.perf_counter() - begin
-
-    def both() -> None:
-        job = engine.worker.start(far_work)
-        near_work()
-        job.result()
-
-    with torch.inference_mode():
-        for number in range(repeats + 2):
-            alone_near, alone_far = took(near_work), took(lambda: engine.worker.start(far_work).result())
-            together = took(both)
-            if number >= 2:
-                into.overlaps.append((alone_near + alone_far - together) / min(alone_near, alone_far))
-    engine.worker.close()
+    alone, static = of["resident"].by, of["cpu_static"].by
+    steps = len(static["step"])
+    dense = layers * sum(statistics.median(alone[what]) for what in ("attention", "route", "normed", "between"))
+    near = sum(statistics.median(alone[what]) * len(seen) for what, seen in static.items()
+               if what.startswith("near") and alone.get(what)) / steps
+    far = sum(sum(seen) for what, seen in static.items() if what.startswith("far")) / steps
+    far += sum(static["to_host"]) / steps
+    shorter = min(near, far)
+    return (dense + near + far - statistics.median(static["step"])) / shorter if shorter > 0 else None
 
 
 def queued_s(run: Callable[[], object]) -> float:

@@ -39,6 +39,11 @@ class Samples:
         for seen in self.by.values():
             seen.clear()
 
+    def scale(self, by: float) -> None:
+        """Multiply all samples."""
+        for seen in self.by.values():
+            seen[:] = [each * by for each in seen]
+
     def median(self, what: str) -> float | None:
         """Median seconds, or None where it was hardly seen."""
         seen = self.by.get(what, ())

@@ -124,7 +124,6 @@ class PacedNear(Near):
     def __init__(self, bytes_per_s: float) -> None:
         self.device = torch.device("cpu")
         self.bytes_per_s = bytes_per_s
-        self.took: list[float] = []  # seconds of each copy, from when it could begin
         self._queue: SimpleQueue[tuple[float, Slot, Tensor] | None] = SimpleQueue()
         self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_S)
@@ -179,7 +178,6 @@ class PacedNear(Near):
                     time.sleep(left)
             ended = time.perf_counter()
             slot.filled.set()  # type: ignore[union-attr]
-            self.took.append(ended - begin)
 
 
 class Worker:

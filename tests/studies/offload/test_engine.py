@@ -1,5 +1,6 @@
 """The real engine: what its policies do, what they compute, and that the emulated ones decide the same."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,11 +88,13 @@ def test_emulated_policies_decide_as_the_real_ones_do(near: PacedNear, batch: in
 def test_copies_are_paced_and_whole() -> None:
     near = PacedNear(100e6)
     [slot], source = near.slots(1, 1 << 18, torch.float32), torch.arange(1 << 18, dtype=torch.float32)
+    begin = time.perf_counter()
     near.fetch(slot, source)
     near.take(slot)
+    took = time.perf_counter() - begin
     near.close()
     assert torch.equal(slot.flat, source)
-    assert near.took[0] >= (1 << 20) / 100e6
+    assert took >= (1 << 20) / 100e6
 
 
 def test_an_error_on_the_worker_is_told_where_the_result_is_asked_for() -> None:
