@@ -20,10 +20,11 @@ from studies.calibration.calibrate import (
     threads_of,
 )
 from studies.calibration.hardware import as_yaml
+from studies.calibration.measure import Measured
 from studies.offload import embedded
 from studies.offload.measure import Routes
 from studies.offload.measure import measure as measure_row
-from studies.offload.reference import Rows, cases_of, write_reference
+from studies.offload.reference import Case, Rows, cases_of, write_reference
 
 Progress = Callable[[int, int, str], None]
 SKIP, DOMAIN, USUAL = 8, "code", Effort(16, 8)
@@ -43,8 +44,8 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
                  bytes_per_s: float = PACED_BYTES_PER_S) -> tuple[Path, Path, dict[str, Any]]:
     """Calibrate and measure in turns. Returns the reference file, the hardware file and the report of its fits.
 
-    The embedded model's own weights and recorded routing run through the engine. A machine drifts: so each round
-    measures all rows, too, and both sides are judged by their medians over the rounds.
+    The embedded model's own weights and recorded routing run through the engine. A machine drifts: so cases are
+    measured between the parts of each calibration, and both sides are judged by their medians over the rounds.
     """
     shape, dtype = embedded.shape(), dtype_of(device)
     near = make_near(device, bytes_per_s)
@@ -54,17 +55,22 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
     routes = {name: Routes.of(trace["experts"], trace["forecast"], trace["step"], shape.experts, near.device)
               for name, trace in traces.items()}
     cases = cases_of(shape, dict(zip(plan.batches, traces, strict=True)))
-    rows, samples, done = Rows(SKIP), [], 0
-    total = plan.rounds * (len(cases) + 1)
+    rows, samples = Rows(SKIP, {case: [] for case in cases}), list[Measured]()
+    waiting: list[Case] = []
+    total = plan.rounds * len(cases)
+
+    def some(done: int, parts: int, _: str) -> None:
+        """Measure as many cases as keep step with the calibration."""
+        while waiting and len(waiting) > len(cases) * (1 - (done + 1) / parts):
+            case = waiting.pop()
+            progress(len(samples) * len(cases) + len(cases) - len(waiting) - 1, total,
+                     f"calibrating; measuring {case.policy}, batch {case.batch}")
+            rows.add(case, measure_row(case.policy, case.slots, shape, near, make, far, routes[case.trace], SKIP))
+
     try:
-        for _ in range(plan.rounds):
-            progress(done, total, "calibrating")
-            samples.append(measure(device, plan.effort, lambda *_: None, bytes_per_s))
-            done += 1
-            for case in cases:
-                progress(done, total, f"measuring {case.policy}, batch {case.batch}")
-                rows.add(case, measure_row(case.policy, case.slots, shape, near, make, far, routes[case.trace], SKIP))
-                done += 1
+        for number in range(plan.rounds):
+            waiting[:] = cases[number % len(cases):] + cases[:number % len(cases)]
+            samples.append(measure(device, plan.effort, some, bytes_per_s))
     finally:
         near.close()
     file, report = hardware(merged(samples), device, "host")

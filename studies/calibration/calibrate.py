@@ -33,8 +33,8 @@ class Effort:
 FULL, QUICK = Effort(24, 16), Effort(10, 6)
 
 CPU_SHAPES = tuple(Shape(f"d{d}", LAYERS, d, ff, 12, 2, d // 64, max(1, d // 128), 64, 128)
-                   for d, ff in ((256, 96), (256, 512), (512, 384), (768, 768)))
-"""Experts of 0.3 to 7 MB in fp32: small enough for two cores, the last of them beyond every cache."""
+                   for d, ff in ((256, 96), (256, 256), (384, 256), (512, 384)))
+"""Experts of 0.3 to 2.4 MB in fp32: small enough for two cores; all of one model's, beyond most caches."""
 
 CUDA_SHAPES = tuple(Shape(f"d{d}ff{ff}", LAYERS, d, ff, experts, 2, d // 128, d // 512, 128, 512)
                     for d, ff, experts in ((2048, 768, 32), (2048, 1408, 24), (4096, 6400, 8), (4096, 14336, 6)))
@@ -68,7 +68,7 @@ def dtype_of(device: str) -> torch.dtype:
 
 def measure(device: str, effort: Effort, progress: Progress, bytes_per_s: float = PACED_BYTES_PER_S,
             seed: int = 7) -> Measured:
-    """All that a hardware file needs, measured now."""
+    """All that a hardware file needs, measured now; `progress` is called between its parts."""
     near, dtype, measured = make_near(device, bytes_per_s), dtype_of(device), Measured()
     torch.set_num_threads(threads_of(device))
     make = randomly(seed, near.device, dtype)

@@ -95,33 +95,23 @@ def routes(shape: Shape, batch: int, steps: int, seed: int, device: torch.device
 
 def engines(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, steps: int,
             each: int, seed: int) -> None:
-    """Engines of three policies, their parts timed; rows by family go into the columns.
-
-    Beside each runs one that is not watched, step by step in turn: what watching costs is taken off in proportion.
-    """
+    """Engines of three policies, their parts timed; rows by family go into the columns."""
     routed = routes(shape, batch, steps + WARM_STEPS, seed, near.device)
     alone: dict[str, float] = {}
     of = {policy: Samples() for policy in POLICIES}
     for policy, samples in of.items():
         kind = ENGINES[policy]
         slots = {"resident": shape.experts, "on_demand": 2, "cpu_static": shape.experts // 2}[policy]
-        bare, engine = (made(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
-                        for made in (kind, watched(kind)))
+        engine = watched(kind)(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
         engine.watch(samples)  # type: ignore[attr-defined]
-        unwatched_s = []
         try:
             with torch.inference_mode():
                 for number, (chosen, guess) in enumerate(zip(routed.steps, routed.guesses, strict=True)):
                     if number == WARM_STEPS:
                         samples.forget()
-                        unwatched_s.clear()
-                    unwatched_s.append(bare.step(chosen, guess))
                     engine.step(chosen, guess)
         finally:
-            bare.worker.close()
             engine.worker.close()
-        if policy != "on_demand":  # whose steps are copies for the most part, which do not mind being watched
-            samples.scale(min(1.0, statistics.median(unwatched_s) / statistics.median(samples.by["step"])))
         into.samples += sum(map(len, samples.by.values()))
         _rows(into, policy, samples, shape, batch, each)
         for what in samples.by:

@@ -22,15 +22,19 @@ class Samples:
     """Seconds by what was done, in the order in which it was done."""
 
     by: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    spent_s: float = 0.0
+
+    def note(self, what: str, seconds: float) -> None:
+        """One sample of what the issuing thread did. Summed up, since looking through all would empty the caches."""
+        self.by[what].append(seconds)
+        self.spent_s += seconds
 
     def timed(self, what: str, run: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, each call noted."""
-        note = self.by[what].append
-
         def timed(*arguments: Any) -> Any:
             begin = time.perf_counter()
             result = run(*arguments)
-            note(time.perf_counter() - begin)
+            self.note(what, time.perf_counter() - begin)
             return result
         return timed
 
@@ -38,11 +42,6 @@ class Samples:
         """Begin anew: what was noted so far was cold."""
         for seen in self.by.values():
             seen.clear()
-
-    def scale(self, by: float) -> None:
-        """Multiply all samples."""
-        for seen in self.by.values():
-            seen[:] = [each * by for each in seen]
 
     def median(self, what: str) -> float | None:
         """Median seconds, or None where it was hardly seen."""
@@ -72,8 +71,8 @@ class Watched:
         """One expert near; by its tokens, and whether they were gathered."""
         begin = time.perf_counter()
         super().compute(slot, expert, chosen, x, out)  # type: ignore[misc]
-        how = "whole" if expert in chosen.whole else "gathered"
-        self.samples.by[f"near {how} {len(chosen.tokens[expert])}"].append(time.perf_counter() - begin)
+        took, how = time.perf_counter() - begin, "whole" if expert in chosen.whole else "gathered"
+        self.samples.note(f"near {how} {len(chosen.tokens[expert])}", took)
 
     def compute_far(self, layer: Layer, expert: int, chosen: Chosen, x: Tensor, out: Tensor) -> None:
         """One expert on the worker; by its tokens."""
@@ -83,12 +82,10 @@ class Watched:
 
     def step(self, chosen: list[Chosen], forecast: list[Chosen]) -> float:
         """One step; what it took beside the parts that are noted goes to its layers."""
-        parts = [kept for what, kept in self.samples.by.items() if not what.startswith(("far", "step", "between"))]
-        before = sum(map(sum, parts))
+        before_s = self.samples.spent_s
         took: float = super().step(chosen, forecast)  # type: ignore[misc]
-        parts = [kept for what, kept in self.samples.by.items() if not what.startswith(("far", "step", "between"))]
         self.samples.by["step"].append(took)
-        self.samples.by["between"].append((took - (sum(map(sum, parts)) - before)) / len(chosen))
+        self.samples.by["between"].append((took - (self.samples.spent_s - before_s)) / len(chosen))
         return took
 
     def job(self, layer: Layer, experts: list[int], chosen: Chosen, x: Tensor) -> Job:
