@@ -2,10 +2,11 @@
 
     python -m benchmarks.fit_engine REFERENCE.json
 
-Four constants, none of them by policy or by shape: what the interpreter adds to issuing an expert and a layer, how much
-slower experts on the worker thread are than alone, and how long a job takes to reach it. The emulated steps are nearly
-linear in them: they are emulated once at a guess and once with each constant moved, and the least sum of |relative
-error| is sought in between. Rows that did not repeat count, too: what they scatter by is not the engine's.
+Three constants, none of them by policy or by shape: what the interpreter adds to issuing an expert, how much slower
+experts on the worker thread are than alone, and how long a job takes to reach it. (What it adds to a layer is measured:
+copies that are a little slower look just like it in these rows.) The emulated steps are nearly linear in them: they are
+emulated once at a guess and once with each constant moved, and the least sum of |relative error| is sought in between.
+Rows that did not repeat count, too: what they scatter by is not the engine's.
 """
 
 import argparse
@@ -23,22 +24,21 @@ from studies.fidelity import Emulation, Reference, read_reference
 from studies.fitting import least
 
 Floats = NDArray[np.float64]
-NAMES = ("interpreter of an expert, s", "interpreter of a layer, s", "slowdown of experts on the worker",
+NAMES = ("interpreter of an expert, s", "slowdown of experts on the worker",
          "from a job's rows being sent to its first expert, s")
-GUESS, MOVED = np.array([30e-6, 10e-6, 1.15, 500e-6]), np.array([10e-6, 40e-6, 0.2, 300e-6])
+GUESS, MOVED = np.array([30e-6, 1.15, 500e-6]), np.array([10e-6, 0.2, 300e-6])
 
 
 def changed(machine: Machine, constants: Floats) -> Machine:
-    """The machine with these four constants instead of its own (its expert's issue and router's, without them)."""
-    expert_s, layer_s, slower, job_s = constants.tolist()
+    """A machine without these constants, with them."""
+    expert_s, slower, job_s = constants.tolist()
     gpu = machine.homes[0]
 
     def device(number: int, one: Device) -> Device:
         kernels: dict[str, Kernel] = dict(one.kernels)
         if number == gpu:
-            for family, more_s in (("expert", expert_s), ("router", layer_s)):
-                issue_ps = kernels[family].issue_ps + round(more_s * PS_PER_S)
-                kernels[family] = replace(kernels[family], issue_ps=issue_ps)
+            issue_ps = kernels["expert"].issue_ps + round(expert_s * PS_PER_S)
+            kernels["expert"] = replace(kernels["expert"], issue_ps=issue_ps)
         else:
             kernels = {family: Kernel(round(k.overhead_ps * slower), round(k.bytes_per_s / slower),
                                       round(k.flops_per_s / slower), k.issue_ps) for family, k in kernels.items()}
@@ -50,14 +50,13 @@ def changed(machine: Machine, constants: Floats) -> Machine:
 
 
 def bare(machine: Machine, path: str) -> Machine:
-    """The machine without the four constants that its file holds already."""
+    """The machine without the constants that its file holds already."""
     from cluster.config.load import load_hardware
 
     spec = load_hardware(path).devices
     slower = float(spec["cpu"].slowdown.si) if spec["cpu"].slowdown else 1.0
-    own = [-float(spec["gpu"].kernels[family].interpreter.si) if spec["gpu"].kernels[family].interpreter else 0.0
-           for family in ("expert", "router")]
-    return changed(machine, np.array([*own, 1 / slower, 0.0]))
+    own = spec["gpu"].kernels["expert"].interpreter
+    return changed(machine, np.array([-float(own.si) if own else 0.0, 1 / slower, 0.0]))
 
 
 def steps(reference: Reference, machine: Machine, constants: Floats) -> Floats:
@@ -75,7 +74,7 @@ def main() -> None:
     machine = bare(Emulation(reference, host, partial(make_engine, "compiled")).machine, host)
     measured = np.array([row.measured_step_s or np.nan for row in reference.measured])
     base = steps(reference, machine, GUESS)
-    moved = [steps(reference, machine, GUESS + np.eye(4)[i] * MOVED[i]) for i in range(4)]
+    moved = [steps(reference, machine, GUESS + np.eye(3)[i] * MOVED[i]) for i in range(3)]
     slopes = np.stack([(other - base) / by for other, by in zip(moved, MOVED.tolist(), strict=True)])
     found, _ = least(lambda constants: base + (constants - GUESS) @ slopes, measured, [GUESS, GUESS * 1.2, GUESS * 0.7])
     for name, value in zip(NAMES, found.tolist(), strict=True):
