@@ -1,7 +1,7 @@
 """The schema of a run: one choice of machine, model, precision, policy and workload, and how to carry it out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -96,6 +96,14 @@ class Limits(Strict):
     steps: int | None = Field(default=None, ge=1)
 
 
+class WallClock(Strict):
+    """How `clock: wall` plays a run. dilation: real seconds for an emulated one; auto: the least that this host manages
+    well. limit_s: the longest that a run may take so."""
+
+    dilation: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    limit_s: float = Field(default=600.0, gt=0)
+
+
 class RunConfig(Strict):
     """One run. `against`: policies that `compare` sets beside `policy`."""
 
@@ -109,6 +117,8 @@ class RunConfig(Strict):
     forecast: Forecast = Forecast()
     seed: int = Field(default=0, ge=0)
     engine: Literal["compiled", "spec"] = "compiled"
+    clock: Literal["virtual", "wall"] = "virtual"
+    wall: WallClock = WallClock()
     transport: Literal["local", "processes", "ray"] = "local"
     devices_per_actor: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
