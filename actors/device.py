@@ -55,7 +55,8 @@ class DeviceActor:
         from moe.experts import partial_ffn
 
         with torch.inference_mode():
-            shares = [partial_ffn(self._slice(run.moe, run.expert, run.part), torch.from_numpy(x[run.rows])) for run in runs]
+            shares = [partial_ffn(self._slice(run.moe, run.expert, run.part), torch.from_numpy(x[run.rows]))
+                      for run in runs]
             scales = torch.from_numpy(np.concatenate([run.weights for run in runs]))
             scaled = torch.cat(shares).mul_(scales[:, None])
         result: Floats = scaled.numpy()

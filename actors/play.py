@@ -14,6 +14,7 @@ Clock = Callable[[], int]
 Read = Callable[[], int]
 """Reads some bytes and returns how many."""
 
+
 _BEGIN, _READ, _MOMENT, _END = range(4)
 
 
@@ -26,13 +27,15 @@ class Play:
     """
 
     def __init__(self, origin_ns: int, dilation: float, clock: Clock,
-                 reads: Callable[[Load], list[Read]] = lambda load: []) -> None:
-        self.origin_ns, self.dilation, self._clock, self._reads = origin_ns, dilation, clock, reads
+                 reads: Callable[[Load], list[Read]] | None = None) -> None:
+        self.origin_ns, self.dilation, self._clock, self._reads_of = origin_ns, dilation, clock, reads
         self._ns_per_ps = dilation / 1000
         self._agenda: list[tuple[int, int, int, int]] = []
         self._serial = 0
         self._pieces: dict[int, Piece] = {}
         self._lacking: dict[int, int] = {}
+        self._foreign: list[tuple[int, int]] = []
+        self._lag_ns = 0
         self._waiting: dict[int, list[int]] = {}
         self._happened: set[int] = set()
         self._own: dict[int, Moment] = {}
@@ -50,18 +53,29 @@ class Play:
         """When something is due; None where all that is left waits for others."""
         return self._agenda[0][0] if self._agenda else None
 
+    @property
+    def expected_ns(self) -> int | None:
+        """When the next word of another player is likely to come: as late as this player was last."""
+        while self._foreign and not self._lacking[self._foreign[0][1]]:
+            heappop(self._foreign)
+        if not self._foreign:
+            return None
+        return self.origin_ns + self._dilated_ns(self._foreign[0][0]) + self._lag_ns
+
     def add(self, programme: Programme) -> None:
         """More pieces and moments; what has happened already counts."""
         for moment in programme.moments:
             self._add_moment(moment)
         for piece in programme.pieces:
             self._pieces[piece.number] = piece
-            lacking = [moment for moment in piece.waits if moment not in self._happened]
+            lacking = [number for number in piece.waits if number not in self._happened]
             self._lacking[piece.number] = len(lacking)
-            for moment in lacking:
-                self._waiting.setdefault(moment, []).append(piece.number)
+            for number in lacking:
+                self._waiting.setdefault(number, []).append(piece.number)
             if not lacking:
                 self._ready(piece)
+            elif any(number not in self._own for number in lacking):
+                heappush(self._foreign, (piece.start_ps, piece.number))
 
     def _add_moment(self, moment: Moment) -> None:
         if moment.number in self._happened:
@@ -83,9 +97,9 @@ class Play:
         for moment in moments:
             self._happen(moment)
 
-    def act(self) -> None:
-        """Do all that is due."""
-        while self._agenda and self._agenda[0][0] <= self._clock():
+    def act(self) -> bool:
+        """Do the first that is due; whether there was anything."""
+        if self._agenda and self._agenda[0][0] <= self._clock():
             _, _, what, number = heappop(self._agenda)
             if what == _BEGIN:
                 self._start(self._pieces[number])
@@ -95,6 +109,13 @@ class Play:
                 self._happen(number)
             else:
                 self._read_on(number)
+            return True
+        return False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self._said or self._steps)
 
     def take_said(self) -> dict[int, list[int]]:
         """Player -> moments that it is to be told."""
@@ -129,13 +150,14 @@ class Play:
 
     def _start(self, piece: Piece) -> None:
         now_ns = self.started_ns[piece.number] = self._clock()
+        self._lag_ns = now_ns - self.origin_ns - self._dilated_ns(piece.start_ps)
         for moment in self._of_piece.pop(piece.number, ()):
             self._place(self._own[moment], now_ns)
         if not piece.length_ps:
             self._end(piece)
             return
-        if piece.load is not None and (reads := self._reads(piece.load)):
-            length_ns = self._dilated_ns(piece.length_ps)
+        if piece.load is not None and self._reads_of is not None:
+            length_ns, reads = self._dilated_ns(piece.length_ps), self._reads_of(piece.load)
             self._unread[piece.number] = deque(reads)
             for i in range(len(reads)):
                 self._plan(now_ns + length_ns * i // len(reads), _READ, piece.number)

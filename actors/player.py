@@ -24,6 +24,12 @@ BEAT_NS = 25_000_000
 SPIN_NS = 60_000
 """The last of a wait, in which the thread stays awake: it would come later than this if it slept."""
 
+WATCH_NS = 2_000_000
+"""For so long behind the time at which word of another player is expected, sleep is light."""
+
+DOZE_NS = 100_000
+"""Light sleep: from so short a one a processor wakes at once."""
+
 SWITCH_S = 1e-4
 """How long another thread of the process may keep the interpreter."""
 
@@ -120,28 +126,42 @@ class Player:
             play = self._play
             for moments in post.receive():
                 play.hear(moments)
-            play.act()
-            for player, moments in play.take_said().items():
-                post.send(str(player), moments)
-            for step in play.take_steps():
-                post.send(MAIN, step)
+            if play.has_news:
+                self._tell()
+            while play.act():
+                if play.has_news:
+                    self._tell()
             if post.keeps:
                 post.flush()
             self._stood(looked_ns)
-            self._wait(play.next_ns, BEAT_NS // 25 if post.keeps else BEAT_NS)
+            self._wait(play.next_ns, play.expected_ns, BEAT_NS // 25 if post.keeps else BEAT_NS)
+
+    def _tell(self) -> None:
+        """What has happened goes to those who wait for it at once, before what else is due."""
+        for player, moments in self._play.take_said().items():
+            self._post.send(str(player), moments)
+        for step in self._play.take_steps():
+            self._post.send(MAIN, step)
 
     def _stood(self, since_ns: int) -> None:
         """Note a time in which the thread did not come to look at the clock."""
         self._standstill_ns = max(self._standstill_ns, time.monotonic_ns() - since_ns)
 
-    def _wait(self, due_ns: int | None, most_ns: int) -> None:
-        """Sleep until something comes or is due, at most one beat; the last of it awake."""
+    def _wait(self, due_ns: int | None, expected_ns: int | None, most_ns: int) -> None:
+        """Sleep until something comes or is due, at most one beat; the last of it awake.
+
+        Sleep is late by a twentieth of a millisecond and more, by the hundredth of its length, so it ends early and is
+        taken up again. What has slept for long takes long to wake: about when word is expected sleep is light.
+        """
         now_ns = time.monotonic_ns()
         until_ns = now_ns + most_ns if due_ns is None else min(due_ns, now_ns + most_ns)
         left_ns = until_ns - now_ns
+        if expected_ns is not None and now_ns < expected_ns + WATCH_NS:
+            left_ns = min(left_ns, max(expected_ns - WATCH_NS // 4 - now_ns, DOZE_NS))
         if left_ns > 2 * SPIN_NS:
-            # Sleep is late by about a twentieth of a millisecond and a thousandth of its length: come early, look again.
-            self._post.wait((left_ns * 0.96 - SPIN_NS) * 1e-9)
+            self._post.wait((left_ns * 0.9 - SPIN_NS) * 1e-9)
+        elif left_ns > SPIN_NS and until_ns - now_ns > left_ns:
+            self._post.wait(left_ns * 1e-9)
         else:
             while time.monotonic_ns() < until_ns:
                 pass

@@ -1,12 +1,12 @@
 """Datagrams between the processes of one host: how players tell each other what has happened."""
 
 import errno
+import os
 import socket
 from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from select import select
 from typing import Self
 
@@ -24,10 +24,10 @@ class Post:
     """
 
     def __init__(self, folder: str, name: str) -> None:
-        self._folder, self._path = Path(folder), Path(folder) / name
+        self._folder, self._path = folder, f"{folder}/{name}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(str(self._path))
+        self._socket.bind(self._path)
         self._kept: dict[str, deque[bytes]] = {}
 
     @property
@@ -38,8 +38,9 @@ class Post:
     def send(self, name: str, numbers: Sequence[int]) -> None:
         """Numbers for a reader, in order behind what went to it before."""
         for at in range(0, len(numbers), LARGEST):
-            self._kept.setdefault(name, deque()).append(array("q", numbers[at:at + LARGEST]).tobytes())
-        self.flush()
+            data = array("q", numbers[at:at + LARGEST]).tobytes()
+            if name in self._kept or not self._sent(name, data):
+                self._kept.setdefault(name, deque()).append(data)
 
     def flush(self) -> None:
         """Send what waited, as far as there is room."""
@@ -53,7 +54,7 @@ class Post:
     def _sent(self, name: str, data: bytes) -> bool:
         """Whether a message needs no more sending: it has gone, or its reader has."""
         try:
-            self._socket.sendto(data, str(self._folder / name))
+            self._socket.sendto(data, f"{self._folder}/{name}")
         except OSError as error:
             if error.errno in _FULL:
                 return False
@@ -64,11 +65,11 @@ class Post:
     def wake(self) -> None:
         """Let this box's own reader look up; from any thread."""
         with suppress(OSError):
-            self._socket.sendto(b"", str(self._path))
+            self._socket.sendto(b"", self._path)
 
     def receive(self) -> list[list[int]]:
         """All messages that have come."""
-        out = []
+        out: list[list[int]] = []
         while True:
             try:
                 data = self._socket.recv(8 * LARGEST)
@@ -84,7 +85,7 @@ class Post:
     def close(self) -> None:
         self._socket.close()
         with suppress(OSError):
-            self._path.unlink()
+            os.unlink(self._path)
 
     def __enter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ class Programme:
 
 @dataclass(frozen=True)
 class Meet:
-    """Where the players of a run meet: a folder of this host. scratch: the file that stands for shards without weights."""
+    """Where the players of a run meet: a folder of this host. scratch: the file that stands for missing weights."""
 
     folder: str
     number: int

@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ class Reader:
             return [partial(_touch, rows) for tensor in tensors for rows in _cut(tensor)]
         parts = min(MOST_PARTS, -(-load.bytes // PART_BYTES))
         bounds = [load.bytes * i // parts for i in range(parts + 1)] if parts else []
-        return [partial(self._pass, high - low) for low, high in zip(bounds, bounds[1:], strict=False)]
+        return [partial(self._pass, high - low) for low, high in pairwise(bounds)]
 
     def _pass(self, bytes_: int) -> int:
         """Go on through the scratch file by so many bytes."""

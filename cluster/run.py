@@ -197,7 +197,8 @@ class OneRun:
 
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
-        if self.transport.name != "local" or self.setup.config.engine == "spec" or not self.policy.exact or self.is_wall:
+        if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
+                not self.policy.exact):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler

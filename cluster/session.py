@@ -146,8 +146,8 @@ class Session:
             self.conductor.open()
 
     def end(self, total: int, made: "Sequence[Made]" = ()) -> None:
-        """End the step; at the wall clock, hand it out to be played. total: steps of the run, as far as known. made: its new
-        tokens."""
+        """End the step; at the wall clock, hand it out to be played. total: steps of the run, where known (0: not).
+        made: its new tokens."""
         self.scheduler.end()
         if self.conductor is not None:
             self.conductor.step(made, total)

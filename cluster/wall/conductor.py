@@ -78,7 +78,7 @@ class Conductor:
         met = self._transport.perform({p: Meet(str(self._folder), p, str(scratch)) for p in self._players})
         hosts = {answer.host for answer in met.values() if isinstance(answer, Met)}
         if len(hosts) > 1:
-            raise ConfigError(f"clock: wall plays on one host, whose clock all share, and the devices' processes are on "
+            raise ConfigError("clock: wall plays on one host, whose clock all share, and the devices' processes are on "
                               f"{len(hosts)}: use a cluster of one node, transport: processes or clock: virtual")
         self._costs: Costs = rehearse(self._transport, self._players)
         self._thread = threading.Thread(target=self._hear, name="moelab-conductor", daemon=True)
@@ -86,7 +86,7 @@ class Conductor:
         self._left_s = time.monotonic()
 
     def step(self, made: Sequence[Made], total: int) -> None:
-        """A step was timed; returns when the players are near enough to it. total: steps of the run, as far as known."""
+        """A step was timed; returns when the players are near enough to it. total: steps of the run (0: unknown)."""
         times = self._scheduler.steps[-1]
         self._computing = (time.monotonic() - self._left_s) / max((times.end_ps - times.begin_ps) * 1e-12, 1e-12)
         self._step_of[times.end_op] = len(self._steps)
@@ -119,8 +119,9 @@ class Conductor:
         mine = {record.pid: record.cpu_s for record in records.values()}
         mine[os.getpid()] = time.process_time() - self._cpu_s
         host = Host(max(0.0, busy_s - sum(mine.values())) / real_s, self._costs.cores)
-        steps = Steps(np.array([s.begin_ps for s in self._steps], np.int64),
-                      np.array([s.end_ps for s in self._steps], np.int64), np.array([self._ended_ns[i] for i in range(len(self._steps))], np.int64))
+        steps = Steps(*(np.array(column, np.int64) for column in (
+            [step.begin_ps for step in self._steps], [step.end_ps for step in self._steps],
+            [self._ended_ns[number] for number in range(len(self._steps))])))
         return judge(self._cutter.played, records, steps, self._origin_ns, self._pace, self._costs, host)
 
     def close(self) -> None:
@@ -179,8 +180,8 @@ class Conductor:
         assert self._pace is not None
         expected_s = emulated_s * self._pace.dilation
         if expected_s > self._wall.limit_s:
-            raise ConfigError(f"at dilation {self._pace.dilation:.4g} this run would take about {expected_s:,.0f} s at the "
-                              f"wall clock, and wall.limit_s is {self._wall.limit_s:g}: shorten it (limits.steps, "
+            raise ConfigError(f"at dilation {self._pace.dilation:.4g} this run would take about {expected_s:,.0f} s at "
+                              f"the wall clock, and wall.limit_s is {self._wall.limit_s:g}: shorten it (limits.steps, "
                               "workload.output_tokens), raise wall.limit_s or use clock: virtual")
 
     def _await(self, steps: int) -> None:
@@ -212,8 +213,9 @@ class Conductor:
 
     def _tell(self, number: int, end_ns: int) -> None:
         step = self._steps[number]
-        for made in step.made if self._on_token is not None else ():
-            self._on_token(Token(number, *made, step.end_ps * 1e-12, (end_ns - self._origin_ns) * 1e-9))
+        if self._on_token is not None:
+            for made in step.made:
+                self._on_token(Token(number, *made, step.end_ps * 1e-12, (end_ns - self._origin_ns) * 1e-9))
         self._progress.update(number + 1, max(self._total, number + 1), f"step {number} at the wall clock")
         with self._news:
             self._ended_ns[number] = end_ns

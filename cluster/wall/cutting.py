@@ -154,7 +154,7 @@ class Cutter:
             parts = [tuple(row for row in held[op] if row[1] == begin_ps) for begin_ps in begins]
             until = [max((to_ps for _, _, to_ps in mine), default=begin_ps)
                      for begin_ps, mine in zip(begins[:-1], parts, strict=False)] + [end_ps]
-            longest = max(range(len(begins)), key=lambda i: until[i] - begins[i])  # noqa: B023
+            longest = max(range(len(begins)), key=lambda i: until[i] - begins[i])
             self._stretches += [Stretch(begin_ps, until[i], op, i, i == len(begins) - 1, i == longest, parts[i])
                                 for i, begin_ps in enumerate(begins)]
 

@@ -20,8 +20,8 @@ _FACTOR = 1.01
 class Costs(NamedTuple):
     """What playing costs this host, as it was rehearsed; nanoseconds.
 
-    turn_ns: by how much a piece comes late behind another of its player. hop_ns: behind one of another player. piece_ns:
-    processor time of a piece. cores: processors. bytes_per_s: how fast loads are read.
+    turn_ns: by how much a piece comes late behind another of its player; hop_ns: behind one of another player.
+    piece_ns: processor time of a piece. cores: processors. bytes_per_s: how fast loads are read.
     """
 
     turn_ns: float
@@ -79,7 +79,7 @@ def pace(played: Played, costs: Costs, computing: float, given: float | None) ->
         if needed > chosen:
             chosen, binds = needed, name
     return Pace(round_up(chosen) if given is None else given, max(smallest, *(need / 2 for need in needs.values())),
-                binds)
+                binds if given is None else "given")
 
 
 def _least(played: Played, costs: Costs, error: float, span_s: float) -> float:

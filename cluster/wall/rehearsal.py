@@ -2,50 +2,63 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from actors.programme import Begin, Collect, Load, Moment, Order, Piece, Programme, Record
+from actors.programme import Begin, Collect, Load, Moment, Piece, Programme, Record
 from cluster.transports.contract import Transport
 from cluster.wall.pace import Costs
 from emulation.errors import TransportError
 
-LENGTH_PS = 10**6
-"""A rehearsed piece: one millisecond, at a thousand nanoseconds for one nanosecond."""
+LENGTH_PS = 4 * 10**6
+"""A rehearsed piece: four milliseconds. What has slept for long wakes slowly, so shorter ones would cost less."""
 
 DILATION = 1000.0
-TURNS = 50
+"""A nanosecond of rehearsal for a picosecond."""
+
+TURNS = 24
 ROUNDS = 3
 READ_BYTES = 32 << 20
 PATIENCE_S = 20.0
 START_NS = 20_000_000
 
 
-def chain(first: int, count: int, players: list[int]) -> dict[int, Programme]:
-    """Pieces of one length, numbered from `first`, each behind the one before it, going round the players.
+def chain(first: int) -> Programme:
+    """Pieces of one length of one player, numbered from `first`, each behind the one before it.
 
-    The moment that piece i ends has the number i.
+    Everywhere here the moment that piece i ends has the number i.
     """
+    numbers = range(first, first + TURNS)
+    return Programme([Piece(i, 0, LENGTH_PS, (i - 1,) if i > first else ()) for i in numbers],
+                     [Moment(i, i, LENGTH_PS) for i in numbers])
+
+
+def star(players: list[int]) -> dict[int, Programme]:
+    """As the layers of a model go: a piece of the first player, behind it one of each other player, and again."""
+    first, *others = players
     out = {player: Programme() for player in players}
-    for i in range(count):
-        number, player = first + i, players[i % len(players)]
-        out[player].pieces.append(Piece(number, 0, LENGTH_PS, (number - 1,) if i else ()))
-        after = players[(i + 1) % len(players)]
-        out[player].moments.append(Moment(number, number, LENGTH_PS, (after,) if after != player else ()))
+    before: tuple[int, ...] = ()
+    for i in range(0, TURNS // 2 * len(players), len(players)):
+        out[first].pieces.append(Piece(i, 0, LENGTH_PS, before))
+        out[first].moments.append(Moment(i, i, LENGTH_PS, tuple(others)))
+        before = tuple(range(i + 1, i + len(players)))
+        for number, player in zip(before, others, strict=True):
+            out[player].pieces.append(Piece(number, 0, LENGTH_PS, (i,)))
+            out[player].moments.append(Moment(number, number, LENGTH_PS, (first,)))
     return out
 
 
 def rehearse(transport: Transport, players: list[int]) -> Costs:
-    """Play chains within each player and round all of them, and read a shard; the worst of some rounds counts."""
+    """Play chains within all players at once, and stars between them, and read a shard; the worst round counts."""
     turns, hops, spent_s, played = [0.0], [0.0], 0.0, 0
     for _ in range(ROUNDS):
-        alone = {player: chain(player * TURNS, TURNS, [player])[player] for player in players}
-        records = _perform(transport, alone)
-        turns.append(max(_extra_ns(record) for record in records.values()) / TURNS)
-        spent_s, played = spent_s + sum(r.cpu_s for r in records.values()), played + TURNS * len(players)
-        if len(players) > 1:
-            records = _perform(transport, chain(0, TURNS, players))
-            hops.append(_whole_ns(records) / TURNS)
-            spent_s, played = spent_s + sum(r.cpu_s for r in records.values()), played + TURNS
+        rounds = [{player: chain(player * TURNS) for player in players}]
+        rounds += [star(players)] if len(players) > 1 else []
+        for costs, programmes in zip((turns, hops), rounds, strict=False):
+            records = _perform(transport, programmes)
+            costs.append(max(_extra_ns(record) for record in records.values()) / TURNS if costs is turns else
+                         _extra_ns(records[players[0]], TURNS - 1) / (TURNS - 2))
+            spent_s += sum(record.cpu_s for record in records.values())
+            played += sum(len(programme.pieces) for programme in programmes.values())
     first = players[0]
     read = Programme([Piece(0, 0, LENGTH_PS, (), Load(-1, 0, 0, 0, READ_BYTES))])
     reading = _perform(transport, {first: read})[first]
@@ -53,14 +66,9 @@ def rehearse(transport: Transport, players: list[int]) -> Costs:
                  reading.read_bytes / max(reading.read_ns * 1e-9, 1e-6), os.cpu_count() or 1)
 
 
-def _extra_ns(record: Record) -> float:
-    """By how much a chain took longer than its pieces; the first one starts when it can."""
-    return float(record.end_ns.max() - record.start_ns.min()) - len(record.piece) * LENGTH_PS
-
-
-def _whole_ns(records: Mapping[int, Record]) -> float:
-    begin, end = min(r.start_ns.min() for r in records.values()), max(r.end_ns.max() for r in records.values())
-    return float(end - begin) - sum(len(r.piece) for r in records.values()) * LENGTH_PS
+def _extra_ns(record: Record, lengths: int = TURNS) -> float:
+    """By how much it took longer from the first start to the last end than so many pieces, one behind the other."""
+    return float(record.end_ns.max() - record.start_ns.min()) - lengths * LENGTH_PS
 
 
 def _perform(transport: Transport, programmes: Mapping[int, Programme]) -> dict[int, Record]:

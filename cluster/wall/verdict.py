@@ -134,9 +134,9 @@ def reasons(wall: Wall, cores: int) -> Sequence[str]:
         out.append(f"other programs kept {wall.others_cores:.2f} of {cores} cores busy, and {OTHERS_SHARE * cores:.2f} "
                    "are allowed")
     if abs(wall.error) > ALLOWED:
-        out.append(f"the steps took {100 * wall.error:+.1f} % of their dilated time more, and {100 * ALLOWED:.0f} % are "
-                   "allowed either way")
+        out.append(f"the steps took {100 * wall.error:+.1f} % more than their dilated time, and {100 * ALLOWED:.0f} % "
+                   "either way are allowed")
     if wall.late_ops > LATE_SHARE * wall.ops:
-        out.append(f"{wall.late_ops} of {wall.ops} operations ended more than {wall.late_after_s * 1e3:.1f} ms late, and "
-                   f"{100 * LATE_SHARE:.0f} % may")
+        out.append(f"{wall.late_ops} of {wall.ops} operations ended more than {wall.late_after_s * 1e3:.1f} ms late, "
+                   f"and {100 * LATE_SHARE:.0f} % may")
     return out
