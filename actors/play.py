@@ -34,8 +34,6 @@ class Play:
         self._serial = 0
         self._pieces: dict[int, Piece] = {}
         self._lacking: dict[int, int] = {}
-        self._foreign: list[tuple[int, int]] = []
-        self._lag_ns = 0
         self._waiting: dict[int, list[int]] = {}
         self._happened: set[int] = set()
         self._own: dict[int, Moment] = {}
@@ -53,15 +51,6 @@ class Play:
         """When something is due; None where all that is left waits for others."""
         return self._agenda[0][0] if self._agenda else None
 
-    @property
-    def expected_ns(self) -> int | None:
-        """When the next word of another player is likely to come: as late as this player was last."""
-        while self._foreign and not self._lacking[self._foreign[0][1]]:
-            heappop(self._foreign)
-        if not self._foreign:
-            return None
-        return self.origin_ns + self._dilated_ns(self._foreign[0][0]) + self._lag_ns
-
     def add(self, programme: Programme) -> None:
         """More pieces and moments; what has happened already counts."""
         for moment in programme.moments:
@@ -74,8 +63,6 @@ class Play:
                 self._waiting.setdefault(number, []).append(piece.number)
             if not lacking:
                 self._ready(piece)
-            elif any(number not in self._own for number in lacking):
-                heappush(self._foreign, (piece.start_ps, piece.number))
 
     def _add_moment(self, moment: Moment) -> None:
         if moment.number in self._happened:
@@ -129,7 +116,8 @@ class Play:
 
     def columns(self) -> tuple[Ints, Ints, Ints]:
         """Number, start and end (nanoseconds) of every piece that has ended."""
-        rows = np.array([(piece, self.started_ns[piece], end) for piece, end in self.ended_ns.items()], np.int64)
+        rows = np.array([(piece, self.started_ns[piece], end) for piece, end in list(self.ended_ns.items())],
+                        np.int64)
         numbers, starts, ends = rows.reshape(-1, 3).T
         return numbers, starts, ends
 
@@ -150,7 +138,6 @@ class Play:
 
     def _start(self, piece: Piece) -> None:
         now_ns = self.started_ns[piece.number] = self._clock()
-        self._lag_ns = now_ns - self.origin_ns - self._dilated_ns(piece.start_ps)
         for moment in self._of_piece.pop(piece.number, ()):
             self._place(self._own[moment], now_ns)
         if not piece.length_ps:

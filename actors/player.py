@@ -21,14 +21,8 @@ from actors.reading import Reader
 BEAT_NS = 25_000_000
 """A player looks at the clock at least this often, and notes by how much it came too late."""
 
-SPIN_NS = 60_000
+SPIN_NS = 25_000
 """The last of a wait, in which the thread stays awake: it would come later than this if it slept."""
-
-WATCH_NS = 2_000_000
-"""For so long behind the time at which word of another player is expected, sleep is light."""
-
-DOZE_NS = 100_000
-"""Light sleep: from so short a one a processor wakes at once."""
 
 SWITCH_S = 1e-4
 """How long another thread of the process may keep the interpreter."""
@@ -51,6 +45,7 @@ class Player:
         self._devices = devices
         self._thread: threading.Thread | None = None
         self._news: deque[Begin | Programme | None] = deque()
+        self._given = self._taken = 0
         self._failed: BaseException | None = None
         self._standstill_ns = 0
         self._cpu_s = 0.0
@@ -66,12 +61,15 @@ class Player:
         if self._failed is not None:
             raise self._failed
         if isinstance(order, Begin | Programme):
+            self._given += 1
             self._news.append(order)
             self._post.wake()
             return None
-        if isinstance(order, Collect):
-            return self._record()
-        return len(self._play.ended_ns)
+        while self._taken < self._given:  # what is asked is asked about all that was ordered
+            time.sleep(1e-3)
+            if self._failed is not None:
+                raise self._failed
+        return self._record() if isinstance(order, Collect) else len(self._play.ended_ns)
 
     def close(self) -> None:
         """End the thread, and what was set for it in this process."""
@@ -123,6 +121,7 @@ class Player:
                     self._standstill_ns, self._cpu_s = 0, time.process_time()
                 else:
                     self._play.add(news)
+                self._taken += 1
             play = self._play
             for moments in post.receive():
                 play.hear(moments)
@@ -134,7 +133,7 @@ class Player:
             if post.keeps:
                 post.flush()
             self._stood(looked_ns)
-            self._wait(play.next_ns, play.expected_ns, BEAT_NS // 25 if post.keeps else BEAT_NS)
+            self._wait(play.next_ns, BEAT_NS // 25 if post.keeps else BEAT_NS)
 
     def _tell(self) -> None:
         """What has happened goes to those who wait for it at once, before what else is due."""
@@ -147,21 +146,16 @@ class Player:
         """Note a time in which the thread did not come to look at the clock."""
         self._standstill_ns = max(self._standstill_ns, time.monotonic_ns() - since_ns)
 
-    def _wait(self, due_ns: int | None, expected_ns: int | None, most_ns: int) -> None:
+    def _wait(self, due_ns: int | None, most_ns: int) -> None:
         """Sleep until something comes or is due, at most one beat; the last of it awake.
 
-        Sleep is late by a twentieth of a millisecond and more, by the hundredth of its length, so it ends early and is
-        taken up again. What has slept for long takes long to wake: about when word is expected sleep is light.
+        A sleep ends late, a long one by more than a short one: so it is to end early, and is taken up again.
         """
         now_ns = time.monotonic_ns()
         until_ns = now_ns + most_ns if due_ns is None else min(due_ns, now_ns + most_ns)
         left_ns = until_ns - now_ns
-        if expected_ns is not None and now_ns < expected_ns + WATCH_NS:
-            left_ns = min(left_ns, max(expected_ns - WATCH_NS // 4 - now_ns, DOZE_NS))
         if left_ns > 2 * SPIN_NS:
             self._post.wait((left_ns * 0.9 - SPIN_NS) * 1e-9)
-        elif left_ns > SPIN_NS and until_ns - now_ns > left_ns:
-            self._post.wait(left_ns * 1e-9)
         else:
             while time.monotonic_ns() < until_ns:
                 pass

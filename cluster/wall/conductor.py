@@ -109,11 +109,9 @@ class Conductor:
         assert self._pace is not None
         self._hand_out()
         self._await(len(self._steps))
-        records = collect(self._transport, self._players)
-        while sum(len(record.piece) for record in records.values()) < len(self._cutter.played):
+        while sum(self._check_players()) < len(self._cutter.played):
             time.sleep(0.02)  # what is in flight behind the last step, such as a prefetch
-            self._check_players()
-            records = collect(self._transport, self._players)
+        records = collect(self._transport, self._players)
         real_s = time.monotonic() - self._began_s
         busy_s = _busy_s() - self._busy_s
         mine = {record.pid: record.cpu_s for record in records.values()}
@@ -195,9 +193,9 @@ class Conductor:
                     return
             self._check_players()
 
-    def _check_players(self) -> None:
-        """Raises where one of them has gone."""
-        self._transport.perform(dict.fromkeys(self._players, Pulse()))
+    def _check_players(self) -> list[int]:
+        """How many pieces each has played; raises where one of them has gone."""
+        return [int(str(ended)) for ended in self._transport.perform(dict.fromkeys(self._players, Pulse())).values()]
 
     def _hear(self) -> None:
         """Note each step's real end as it comes, and tell what it produced."""

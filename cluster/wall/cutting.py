@@ -54,6 +54,7 @@ class Played:
 
     pieces: list[Piece] = field(default_factory=list)
     player: list[int] = field(default_factory=list)
+    op: list[int] = field(default_factory=list)
     moments: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -129,6 +130,7 @@ class Cutter:
             number = len(self.played)
             self.played.pieces.append(Piece(number, stretch.start_ps, stretch.end_ps - stretch.start_ps, (), None, NO))
             self.played.player.append(self._ops[stretch.op].player)
+            self.played.op.append(stretch.op)
             self._numbers[stretch.op, stretch.part] = number
             if stretch.is_last:
                 self._last[stretch.op] = number
@@ -165,8 +167,9 @@ class Cutter:
         for handle, edges in self._releases:
             when = [int(ends[edge.op] if edge.edge == END else starts[edge.op]) for edge in edges]
             if when and min(when) >= 0:
-                last = max(when)
-                self._released[self._pool_of_take[handle], last] = edges[when.index(last)]
+                edge = edges[when.index(max(when))]
+                if starts[edge.op] < max(when):  # what begins at that instant may itself wait for who takes
+                    self._released[self._pool_of_take[handle], max(when)] = edge
             elif when:
                 open_.append((handle, edges))
         self._releases = open_
@@ -195,6 +198,8 @@ class Cutter:
         """Whoever left each lane before this piece took it, and when: (piece, offset); it is now the last there."""
         before = []
         for lane, from_ps, to_ps in stretch.held:
+            if from_ps == to_ps:  # for no time at all, which nobody waits for
+                continue
             servers = self._servers[lane]
             at = max((i for i, (free_ps, _, _) in enumerate(servers) if free_ps <= from_ps),
                      key=lambda i: servers[i][0], default=0)

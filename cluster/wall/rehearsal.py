@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Mapping
+from statistics import mean, median
 
-from actors.programme import Begin, Collect, Load, Moment, Piece, Programme, Record
+from actors.programme import Begin, Collect, Load, Moment, Piece, Programme, Pulse, Record
 from cluster.transports.contract import Transport
 from cluster.wall.pace import Costs
 from emulation.errors import TransportError
@@ -48,21 +49,22 @@ def star(players: list[int]) -> dict[int, Programme]:
 
 
 def rehearse(transport: Transport, players: list[int]) -> Costs:
-    """Play chains within all players at once, and stars between them, and read a shard; the worst round counts."""
-    turns, hops, spent_s, played = [0.0], [0.0], 0.0, 0
+    """Play chains within all players at once, and stars between them, and read a shard; the median round counts."""
+    turns, hops, spent_s, played = list[float](), list[float](), 0.0, 0
     for _ in range(ROUNDS):
         rounds = [{player: chain(player * TURNS) for player in players}]
         rounds += [star(players)] if len(players) > 1 else []
         for costs, programmes in zip((turns, hops), rounds, strict=False):
             records = _perform(transport, programmes)
-            costs.append(max(_extra_ns(record) for record in records.values()) / TURNS if costs is turns else
+            costs.append(mean(_extra_ns(record) for record in records.values()) / TURNS if costs is turns else
                          _extra_ns(records[players[0]], TURNS - 1) / (TURNS - 2))
             spent_s += sum(record.cpu_s for record in records.values())
             played += sum(len(programme.pieces) for programme in programmes.values())
     first = players[0]
     read = Programme([Piece(0, 0, LENGTH_PS, (), Load(-1, 0, 0, 0, READ_BYTES))])
     reading = _perform(transport, {first: read})[first]
-    return Costs(max(turns), max(turns + hops), spent_s / played * 1e9,
+    turn_ns = max(median(turns), 1.0)
+    return Costs(turn_ns, max(turn_ns, median(hops) if hops else 0.0), spent_s / played * 1e9,
                  reading.read_bytes / max(reading.read_ns * 1e-9, 1e-6), os.cpu_count() or 1)
 
 
@@ -78,10 +80,10 @@ def _perform(transport: Transport, programmes: Mapping[int, Programme]) -> dict[
     transport.perform(programmes)
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        time.sleep(0.02 if deadline - time.monotonic() < PATIENCE_S - 0.06 else 0.06)
-        records = collect(transport, list(programmes))
-        if all(len(records[player].piece) == len(programme.pieces) for player, programme in programmes.items()):
-            return records
+        time.sleep(0.02)
+        ended = transport.perform(dict.fromkeys(programmes, Pulse()))
+        if all(ended[player] == len(programme.pieces) for player, programme in programmes.items()):
+            return collect(transport, list(programmes))
         if time.monotonic() > deadline:
             raise TransportError(f"the players' rehearsal did not end within {PATIENCE_S:.0f} s: this host is too busy "
                                  "for a wall clock")
