@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cluster.config.quantities import Strict, Value, refuse
 from cluster.config.workload import Workload
@@ -96,11 +96,17 @@ class Limits(Strict):
     steps: int | None = Field(default=None, ge=1)
 
 
+def _dilation(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise refuse(f"{value!r} should be auto, or a number above 0: real seconds for an emulated one, like 1500")
+    return value
+
+
 class WallClock(Strict):
     """How `clock: wall` plays a run. dilation: real seconds for an emulated one; auto: the least that this host manages
     well. limit_s: the longest that a run may take so."""
 
-    dilation: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    dilation: Annotated[float | str, BeforeValidator(_dilation)] = "auto"
     limit_s: float = Field(default=600.0, gt=0)
 
 

@@ -21,6 +21,9 @@ ROUNDS = 3
 READ_BYTES = 32 << 20
 PATIENCE_S = 20.0
 START_NS = 20_000_000
+COMPUTE_S, REST_S = 0.001, 0.009
+LOOK_AFTER = 3
+"""The conductor is busy for a tenth of the time, and asks after so many times whether all is played."""
 
 
 def chain(first: int) -> Programme:
@@ -74,19 +77,28 @@ def _extra_ns(record: Record, lengths: int = TURNS) -> float:
 
 
 def _perform(transport: Transport, programmes: Mapping[int, Programme]) -> dict[int, Record]:
-    """Play programmes to their end."""
+    """Play programmes to their end, beside a conductor that computes now and then."""
     origin_ns = time.monotonic_ns() + START_NS
     transport.perform(dict.fromkeys(programmes, Begin(origin_ns, DILATION)))
     transport.perform(programmes)
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        time.sleep(0.02)
+        for _ in range(LOOK_AFTER):
+            _compute(COMPUTE_S)
+            time.sleep(REST_S)
         ended = transport.perform(dict.fromkeys(programmes, Pulse()))
         if all(ended[player] == len(programme.pieces) for player, programme in programmes.items()):
             return collect(transport, list(programmes))
         if time.monotonic() > deadline:
             raise TransportError(f"the players' rehearsal did not end within {PATIENCE_S:.0f} s: this host is too busy "
                                  "for a wall clock")
+
+
+def _compute(seconds: float) -> None:
+    """Keep this thread busy, as the run will: it decides and computes while the players play."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 def collect(transport: Transport, players: list[int]) -> dict[int, Record]:
