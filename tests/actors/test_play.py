@@ -12,7 +12,7 @@ class Stage:
 
     def __init__(self, programme: Programme, late_ns: int = 0, reads: list[Read] | None = None) -> None:
         self.now_ns = 0
-        self.play = Play(1000, 2.0, lambda: self.now_ns, None if reads is None else lambda load: reads)
+        self.play = Play(1000, 2.0, lambda: self.now_ns, lambda _: reads or [])
         self.late_ns = late_ns
         self.play.add(programme)
 

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -58,7 +57,7 @@ def test_the_digest_is_that_of_the_virtual_clock_and_nothing_starts_before_its_i
     assert (wall.steps, wall.causality_violations, wall.players, wall.dilation) == (4, 0, 1, 300)
     assert wall.ops >= result.host.operations
     assert wall.real_s >= 300 * result.makespan_ps * 1e-12
-    assert 0 <= wall.error
+    assert wall.error >= 0
     assert 0 <= wall.lag_p50_s <= wall.lag_p99_s
     assert wall.verdict == ("VOID" if wall.reason else "OK")
 
@@ -92,7 +91,7 @@ def test_tokens_come_in_order_at_their_time_and_make_the_answer() -> None:
 
 
 def test_what_a_listener_raises_ends_the_run() -> None:
-    def listen(token: moelab.Token) -> None:
+    def listen(_: moelab.Token) -> None:
         raise OSError("the line is dead")
 
     with pytest.raises(OSError, match="the line is dead"):
@@ -101,12 +100,12 @@ def test_what_a_listener_raises_ends_the_run() -> None:
 
 
 def test_a_run_that_would_take_too_long_is_refused_with_its_time() -> None:
-    with pytest.raises(ConfigError, match=r"at dilation 1e\+07 this run would take about [\d,]+ s at the wall clock, and "
-                                          r"wall.limit_s is 600"):
+    told = r"at dilation 1e\+07 this run would take about [\d,]+ s at the wall clock, and wall.limit_s is 600"
+    with pytest.raises(ConfigError, match=told):
         running.run(small(dilation=1e7))
 
 
-def test_loads_are_really_read_from_the_mapped_shards(tmp_path: Path) -> None:
+def test_loads_are_really_read_from_the_mapped_shards() -> None:
     more = ["policy={name: lru, parameters: {slots: 4}}", "workload.output_tokens=2"]
     result = running.run(small(*more))
     loads = sum(phase.loads for phase in result.phases.values())
@@ -268,7 +267,7 @@ def test_hogged_cores_void_the_run() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_one_sentence() -> None:
-    def kill(token: moelab.Token) -> None:
+    def kill(_: moelab.Token) -> None:
         max((p for p in psutil.Process().children(recursive=True) if p.num_threads() > 1
              and "forkserver" in " ".join(p.cmdline())), key=lambda p: p.pid).kill()
 

@@ -15,7 +15,7 @@ class Ensemble:
     A nanosecond is a picosecond of emulated time.
     """
 
-    def __init__(self, players: int, delay: Callable[[int], int] = lambda player: 0, word_ns: int = 0) -> None:
+    def __init__(self, players: int, delay: Callable[[int], int] = lambda _: 0, word_ns: int = 0) -> None:
         self.now_ns = [0] * players
         self.plays = [Play(0, 1000.0, lambda player=player: self.now_ns[player]) for player in range(players)]
         self._delay, self._word_ns = delay, word_ns

@@ -15,12 +15,12 @@ from emulation.ops import PREFETCH, START, Edge, Lane, OpBuilder, Ops, Pool
 from schedulers.registry import load_policy
 from tests.cluster.wall.stage import Ensemble
 from tests.emulation.random_plans import plan, world
-from tests.schedulers.rig import chiplets, drive, eager_host, fast_engine, gpu_and_units, gpus, kernels, model, routing
-from tests.schedulers.rig import scheduler as made
-from tests.schedulers.rig import step
+from tests.schedulers import rig
+from tests.schedulers.rig import chiplets, eager_host, gpu_and_units, gpus, kernels, model, routing
 
 MACHINE = Machine(
-    "two", (Device("gpu", "gpu", 10, (0,), (), kernels(1)), Device("unit", "ndp", 10, (1,), (), kernels(1), rests=True)),
+    "two",
+    (Device("gpu", "gpu", 10, (0,), (), kernels(1)), Device("unit", "ndp", 10, (1,), (), kernels(1), rests=True)),
     (Link("out", 0, 1, 2, 1), Link("back", 1, 0, 3, 1)), tuple(Lane(name) for name in ("gpu", "unit", "out", "back")))
 GPU, UNIT, OUT, BACK = range(4)
 
@@ -54,7 +54,8 @@ class Desk:
         """(operation, offset) of the moments that a piece of an operation waits for."""
         played = self.cutter.played
         number = [i for i, of in enumerate(played.op) if of == op][part]
-        return {(played.op[piece], offset) for piece, offset in (played.moments[m] for m in played.pieces[number].waits)}
+        moments = [played.moments[moment] for moment in played.pieces[number].waits]
+        return {(played.op[piece], offset) for piece, offset in moments}
 
     def player(self, op: int) -> int:
         return self.cutter.played.player[self.cutter.played.op.index(op)]
@@ -179,7 +180,7 @@ def test_random_plans_played_on_time_give_the_engines_times_and_late_ones_share_
     except DeadlockError:
         return
     played, spans = cutter.played, engine.spans()
-    late = Ensemble(3, lambda player: random.choice([0, 0, 1, 7, 200]), word_ns=3)
+    late = Ensemble(3, lambda _: random.choice([0, 0, 1, 7, 200]), word_ns=3)
     on_time = Ensemble(3)
     for ensemble in (on_time, late):
         for programme in programmes:
@@ -215,11 +216,12 @@ def no_lane_is_held_twice(engine: SpecEngine, cutter: Cutter, times: dict[int, t
     (gpus(2, latency_ps=5), "expert_parallel", {}), (eager_host(), "lru", {"slots": 2})])
 def test_every_start_of_a_run_is_explained_by_what_the_piece_waits_for(
         machine: Machine, policy: str, parameters: dict[str, object]) -> None:
-    run = made(machine, model(moe_layers=3, experts=6, top_k=2), load_policy(policy, parameters), fast_engine())
+    run = rig.scheduler(machine, model(moe_layers=3, experts=6, top_k=2), load_policy(policy, parameters),
+                        rig.fast_engine())
     random = np.random.default_rng(7)
     layers = [[routing(random.permuted(np.tile(np.arange(6), (4, 1)), axis=1)[:, :2]) for _ in range(3)]
               for _ in range(3)]
-    drive(run, [(step(i, 4, machine.homes), routed, routed) for i, routed in enumerate(layers)])
+    rig.drive(run, [(rig.step(i, 4, machine.homes), routed, routed) for i, routed in enumerate(layers)])
     cutter = Cutter(machine, {number: number for number, device in enumerate(machine.devices) if device.computes})
     for batch, what in zip(run.batches, run.labels, strict=True):
         cutter.submit(batch.ops, what, batch.after)

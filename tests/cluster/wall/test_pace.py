@@ -13,8 +13,8 @@ COSTS = Costs(turn_ns=1_000.0, hop_ns=10_000.0, piece_ns=0.0, bytes_per_s=1e9, c
 def chain(*players: int) -> Played:
     """Pieces of a microsecond, each behind the one before it."""
     count = len(players)
-    return Played([Piece(i, i * US, US, (i - 1,) if i else ()) for i in range(count)], list(players), list(range(count)),
-                  [(i, US) for i in range(count - 1)])
+    pieces = [Piece(i, i * US, US, (i - 1,) if i else ()) for i in range(count)]
+    return Played(pieces, list(players), list(range(count)), [(i, US) for i in range(count - 1)])
 
 
 def test_handovers_add_up_along_the_longest_chain() -> None:
