@@ -20,7 +20,7 @@ LATE_AFTER_S = 0.002
 STANDSTILL_S = 0.05
 """The longest time in which a player may not come to look at the clock."""
 
-OTHERS_SHARE = 0.25
+OTHERS_SHARE = 0.35
 """The share of the host's cores that other programs may keep busy."""
 
 Floats = NDArray[np.float64]

@@ -262,7 +262,7 @@ def test_hogged_cores_void_the_run() -> None:
     with hogged(-(-cores // 2)):
         wall = wall_of(running.run(small("workload.output_tokens=8", transport="processes", dilation=1500)))
     assert wall.verdict == "VOID"
-    assert wall.others_cores > 0.25 * cores
+    assert wall.others_cores > 0.35 * cores
 
 
 @pytest.mark.slow
