@@ -21,6 +21,9 @@ ROUNDS = 3
 READ_BYTES = 32 << 20
 PATIENCE_S = 20.0
 START_NS = 20_000_000
+LEAST_TURN_NS = 40_000.0
+"""What a turn costs at least: in the run it is disturbed more often than in a rehearsal that went very well."""
+
 COMPUTE_S, REST_S = 0.001, 0.009
 LOOK_AFTER = 3
 """The conductor is busy for a tenth of the time, and asks after so many times whether all is played."""
@@ -66,7 +69,7 @@ def rehearse(transport: Transport, players: list[int]) -> Costs:
     first = players[0]
     read = Programme([Piece(0, 0, LENGTH_PS, (), Load(-1, 0, 0, 0, READ_BYTES))])
     reading = _perform(transport, {first: read})[first]
-    turn_ns = max(median(turns), 1.0)
+    turn_ns = max(median(turns), LEAST_TURN_NS)
     return Costs(turn_ns, max(turn_ns, median(hops) if hops else 0.0), spent_s / played * 1e9,
                  reading.read_bytes / max(reading.read_ns * 1e-9, 1e-6), os.cpu_count() or 1)
 
