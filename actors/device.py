@@ -10,6 +10,8 @@ from emulation.plan import ALL_PARTS
 from emulation.shards import slice_bounds
 
 if TYPE_CHECKING:
+    import torch
+
     import moe.checkpoint
     import moe.experts
 
@@ -53,18 +55,26 @@ class DeviceActor:
         from moe.experts import partial_ffn
 
         with torch.inference_mode():
-            shares = [partial_ffn(self._slice(run), torch.from_numpy(x[run.rows])) for run in runs]
+            shares = [partial_ffn(self._slice(run.moe, run.expert, run.part), torch.from_numpy(x[run.rows]))
+                      for run in runs]
             scales = torch.from_numpy(np.concatenate([run.weights for run in runs]))
             scaled = torch.cat(shares).mul_(scales[:, None])
         result: Floats = scaled.numpy()
         return result
 
-    def _slice(self, run: Run) -> "moe.experts.ExpertSlice":
+    def shard(self, moe: int, expert: int, part: int) -> "list[torch.Tensor]":
+        """The matrices of a shard, as they lie in the mapped checkpoint; nothing where nothing is computed for real."""
+        if self._checkpoint is None:
+            return []
+        found = self._slice(moe, expert, part)
+        return [found.gate, found.up, found.down]
+
+    def _slice(self, moe: int, expert: int, part: int) -> "moe.experts.ExpertSlice":
         """What a run multiplies: views, made once and kept, since making them costs more than a small product."""
-        part = self._slices.get(run[:3])
-        if part is None:
+        found = self._slices.get((moe, expert, part))
+        if found is None:
             assert self._checkpoint is not None
-            lo, hi = (0, self._checkpoint.shape.expert_ff) if run.part == ALL_PARTS else self._bounds[run.part]
-            part = self._checkpoint.slice(self._checkpoint.shape.moe_layers[run.moe], run.expert, lo, hi)
-            self._slices[run[:3]] = part
-        return part
+            lo, hi = (0, self._checkpoint.shape.expert_ff) if part == ALL_PARTS else self._bounds[part]
+            found = self._checkpoint.slice(self._checkpoint.shape.moe_layers[moe], expert, lo, hi)
+            self._slices[moe, expert, part] = found
+        return found

@@ -15,7 +15,7 @@ from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
-from emulation.lowering.experts import Experts
+from emulation.lowering.experts import Experts, Load
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
 from emulation.validate import Assignment, Decision, as_plan, check_fragment, ran_early, validate
@@ -90,7 +90,7 @@ class Scheduler:
     """Times one run, step by step and layer by layer.
 
     For each step: `begin`, then `decide` for each MoE layer in order (the engine stands at the decision op when it
-    is called), then `end`.
+    is called), then `end`. loads: where it is a list, every load that is issued is noted there.
     """
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
@@ -103,6 +103,7 @@ class Scheduler:
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
         self.sink: Sink | None = None
+        self.loads: list[Load] | None = None
         self.labels: list[Labels] = []
         self._first_label = 0
         self.batches: list[Batch] = []
@@ -198,7 +199,10 @@ class Scheduler:
         self.counts.ran(view, decision.assignments)
         issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
         self._experts.collect(issued.visits, plan.exchange, sums)
-        self.counts.after(view, self._experts.take_loads())
+        loads = self._experts.take_loads()
+        self.counts.after(view, loads)
+        if self.loads is not None:
+            self.loads += loads
         return issued.woken
 
     def _wake(self, view: View, plan: Plan, woken: dict[int, Row], sums: Hidden) -> Decision:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.resolve import Setup
 from cluster.session import Session, messages, narrow
+from cluster.wall.stream import Made, Spelling
 from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, StepRouting
 from emulation.validate import Assignment, Decision
@@ -39,14 +40,15 @@ class Share:
 class Executor:
     """Stands where the model's experts were: asks the scheduler, sends the devices their work, sums what returns."""
 
-    def __init__(self, session: Session, model: "PreTrainedModel", forecast: str) -> None:
-        self.session, self.forecast = session, forecast
+    def __init__(self, session: Session, model: "PreTrainedModel", forecast: str, spelling: Spelling) -> None:
+        self.session, self.forecast, self._spelling = session, forecast, spelling
         self.hook = ExpertHook(model, self)
         self._early: dict[int, list[Share]] = {}
         self._step: Step | None = None
         self._layers: list[tuple[NDArray[np.uint16], Floats, NDArray[np.uint16] | None]] = []
         self._homes = np.array(session.scheduler.setting.machine.homes, np.int64)
         self._total = 0
+        self._made: list[Made] = []
 
     def answer(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], *, eos: Sequence[int] = (),
                sampling: Sampling | None = None) -> list[list[int]]:
@@ -64,9 +66,13 @@ class Executor:
                               self._homes[sequence % len(self._homes)], last)
             self.session.begin(self._step)
 
+        def on_token(sequence: int, token: int) -> None:
+            sequence += first_sequence
+            self._made.append(Made(sequence, token, self._spelling.add(sequence, token)))
+
         with self.hook:
             answer = generate(self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling,
-                              on_step=on_step)
+                              on_step=on_step, on_token=on_token if self.session.conductor is not None else None)
         self._close()
         made = [list(tokens) for tokens in answer.tokens]
         record.prompts += [list(prompt) for prompt in prompts]
@@ -77,7 +83,8 @@ class Executor:
         """End the step that was under way, if there was one, and note its routing."""
         if self._step is None:
             return
-        self.session.scheduler.end()
+        made, self._made = self._made, []
+        self.session.end(self._total, made)
         top_k = self._layers[0][0].shape[1]
         guesses = [np.full((len(self._step), top_k), NO_EXPERT, np.uint16)]
         guesses += [guess if guess is not None else guesses[0] for _, _, guess in self._layers[:-1]]
@@ -168,8 +175,9 @@ def answer_all(setup: Setup, session: Session) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
     prompts = prompts_of(setup, tokenizer)
     model = load_shell(Checkpoint(setup.checkpoint))
-    executor = Executor(session, model, setup.config.forecast.name)
+    executor = Executor(session, model, setup.config.forecast.name, Spelling(tokenizer.decode))
     session.transport.wait()
+    session.open()
     for at in range(0, len(prompts), work.batch):
         batch, most = prompts[at:at + work.batch], work.output_tokens or 1
         if setup.config.limits.steps is not None:

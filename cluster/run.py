@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
+from cluster.wall.stream import OnToken
 from emulation.engine.choose import check_numba, make_engine
 from emulation.lowering.streams import is_straight
 from schedulers.registry import load_policy
@@ -29,11 +30,14 @@ from workloads.forecasts import Forecaster
 
 if TYPE_CHECKING:
     from cluster.observe.collect import Collector
+    from cluster.observe.schema import Wall
 
 
-def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False) -> Result:
-    """Carry out a run; its result is not written yet. one_thread: where others use the other cores."""
-    return next(iter(_perform(config, Host(compare=False, one_thread=one_thread), progress).values()))
+def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
+        on_token: OnToken | None = None) -> Result:
+    """Carry out a run; its result is not written yet. one_thread: where others use the other cores. on_token: hears
+    tokens at the pace of `clock: wall`."""
+    return next(iter(_perform(config, Host(compare=False, one_thread=one_thread), progress, on_token).values()))
 
 
 def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Result]:
@@ -45,17 +49,19 @@ def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Re
     return _perform(config, Host(compare=True), progress)
 
 
-def _perform(config: RunConfig, host: "Host", progress: Progress | None) -> dict[str, Result]:
+def _perform(config: RunConfig, host: "Host", progress: Progress | None,
+             on_token: OnToken | None = None) -> dict[str, Result]:
     heard = progress or Silent()
     if config.transport == "ray":
         from cluster.transports.ray import run_in_cluster
 
         resolve(config)  # what is wrong with it is told before a cluster starts
-        results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard)
+        results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard,
+                                                    on_token)
         return results
     transport = _transport(config)
     try:
-        return host.run(config, transport, heard)
+        return host.run(config, transport, heard, on_token)
     finally:
         transport.close()
 
@@ -88,7 +94,8 @@ class Host:
     compare: bool
     one_thread: bool = False
 
-    def run(self, config: RunConfig, transport: Transport, progress: Progress) -> dict[str, Result]:
+    def run(self, config: RunConfig, transport: Transport, progress: Progress,
+            on_token: OnToken | None = None) -> dict[str, Result]:
         """Every policy of the run in turn."""
         setup = resolve(config)
         targets = setup.policies if self.compare else setup.policies[:1]
@@ -96,7 +103,8 @@ class Host:
         record: Record | None = None
         for target in targets:
             title = _title(target, targets, results)
-            one = OneRun(setup, target, transport, Named(title, progress), one_thread=self.one_thread)
+            one = OneRun(setup, target, transport, Named(title, progress), one_thread=self.one_thread,
+                         on_token=on_token)
             results[title] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
@@ -116,8 +124,10 @@ class OneRun:
     """One policy on one workload."""
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
-                 one_thread: bool = False) -> None:
+                 one_thread: bool = False, on_token: OnToken | None = None) -> None:
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
+        self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
+        self.wall: Wall | None = None
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
         self.setting = setup.setting
         self.kv_blocks: NDArray[np.int64] | None = None
@@ -135,7 +145,7 @@ class OneRun:
         self.scheduler = kind(self.setting, self.policy,
                               lambda lanes, pools, describe: make_engine(engine, lanes, pools, describe))
         self.collector: Collector | None = None
-        if engine != "spec":  # which needs no numba
+        if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
             self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops)
@@ -143,23 +153,43 @@ class OneRun:
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
         self.journal = Journal()
-        self.session = Session(self.scheduler, self.forecaster, self.journal, self.progress,
-                               setup.setting.budget_bytes)
+        self.session = Session(self.scheduler, self.forecaster, self.journal,
+                               Silent() if self.is_wall else self.progress, setup.setting.budget_bytes)
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
         if not self._in_columns(record):
             self.begin()
-            if self.transport.name != "local":
+            if self.transport.name != "local" or self.is_wall:
                 self.transport.open(device_specs(self.scheduler.ledger, None))
                 self.transport.wait()
+            if self.transport.name != "local":
                 self.session.transport = self.transport
             self._expect(record)
-            self.session.replay(self._feed(record))
+            self._carry_out(lambda: self._replay(record))
         if record is not None:
             mine = self.session.record
             mine.prompts, mine.answers, mine.texts = record.prompts, record.answers, record.texts
         return self._result()
+
+    def _replay(self, record: Record | None) -> None:
+        self.session.open()
+        self.session.replay(self._feed(record))
+
+    def _carry_out(self, work: Callable[[], None]) -> None:
+        """Do the work of the session; at the wall clock it is played meanwhile, and judged."""
+        if not self.is_wall:
+            work()
+            return
+        from cluster.wall.conductor import Conductor
+
+        conductor = Conductor(self.scheduler, self.transport, self.setup.config.wall, self.progress, self.on_token)
+        self.session.conductor = conductor
+        try:
+            work()
+            self.wall = conductor.finish()
+        finally:
+            conductor.close()
 
     def _expect(self, record: Record | None) -> None:
         if record is not None and self.forecaster.kind == "next_gate":
@@ -167,7 +197,8 @@ class OneRun:
 
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
-        if self.transport.name != "local" or self.setup.config.engine == "spec" or not self.policy.exact:
+        if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
+                not self.policy.exact):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -215,7 +246,7 @@ class OneRun:
         import_torch()  # while the devices start
         from cluster.execute import answer_all
 
-        answer_all(self.setup, self.session)
+        self._carry_out(lambda: answer_all(self.setup, self.session))
         return self._result()
 
     def _result(self) -> Result:
@@ -233,7 +264,7 @@ class OneRun:
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
                             host={**self.transport.describe(), "versions": versions(),
-                                  "operations": self.scheduler.engine.next_serial})
+                                  "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps.
@@ -261,7 +292,7 @@ class OneRun:
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
 
-HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against"}
+HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
 
 

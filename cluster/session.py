@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from actors.messages import DeviceSpec, Move, Run, Work
 from actors.scheduler import Scheduler
 from cluster.behind import Ahead, Behind
-from cluster.feed import Feed
+from cluster.feed import Feed, Listed
 from cluster.observe.journal import Journal
 from cluster.transports.contract import Transport
 from emulation.bound import BoundInput
@@ -25,6 +25,8 @@ from workloads.forecasts import Forecaster
 
 if TYPE_CHECKING:
     from actors.columnar import ColumnScheduler  # which needs numba
+    from cluster.wall.conductor import Conductor
+    from cluster.wall.stream import Made
 
 Ints = NDArray[np.int64]
 
@@ -120,6 +122,7 @@ class Session:
         """room_bytes [devices]: room for experts that the bound supposes; by default the scheduler's."""
         self.scheduler, self.forecaster, self.journal = scheduler, forecaster, journal
         self.transport: Transport | None = None
+        self.conductor: Conductor | None = None
         self.progress = progress or Silent()
         setting = scheduler.setting
         room = setting.budget_bytes if room_bytes is None else room_bytes
@@ -136,6 +139,18 @@ class Session:
         self.served_work.add_step(step, not_before_ps)
         if not self.scheduler.policy.exact:
             self.true_work.add_step(step, not_before_ps)
+
+    def open(self) -> None:
+        """The devices are there: at the wall clock their players meet."""
+        if self.conductor is not None:
+            self.conductor.open()
+
+    def end(self, total: int, made: "Sequence[Made]" = ()) -> None:
+        """End the step; at the wall clock, hand it out to be played. total: steps of the run, where known (0: not).
+        made: its new tokens."""
+        self.scheduler.end()
+        if self.conductor is not None:
+            self.conductor.step(made, total)
 
     def clock(self) -> int:
         """The engine's time: when the next step would start."""
@@ -184,7 +199,7 @@ class Session:
                     _merge(batch, work)
             if self.transport is not None:
                 self.transport.exchange(batch)
-            self.scheduler.end()
+            self.end(feed.total if isinstance(feed, Listed) else 0)
             if feed.parking is not None:
                 self.journal.activities[-1].step = replace(step, ends=feed.parking.ends())
             if feed.kept:

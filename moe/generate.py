@@ -19,6 +19,10 @@ DECODE = 1
 OnStep = Callable[[int, int, list[tuple[int, int]]], None]
 
 
+# on_token(sequence, token) comes for every new token, behind its forward pass and before the next.
+OnToken = Callable[[int, int], None]
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Draw from softmax(logits / temperature); each sequence has its own stream, so the batch does not matter.
@@ -53,6 +57,7 @@ def generate(
     eos: Sequence[int] = (),
     sampling: Sampling | None = None,
     on_step: OnStep | None = None,
+    on_token: OnToken | None = None,
 ) -> Generation:
     """Continue every prompt by up to `max_new_tokens` (one number, or one a prompt), ending a sequence at `eos`.
 
@@ -92,6 +97,8 @@ def generate(
                 if live[i]:
                     token = _draw(logits[i], sampling.temperature, streams[i]) if sampling else int(logits[i].argmax())
                     tokens[i].append(token)
+                    if on_token is not None:
+                        on_token(i, token)
                     live[i] = token not in eos and len(tokens[i]) < limits[i]
             step += 1
             if not any(live):

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cluster.config.run import RunConfig
     from cluster.observe.result import Result
+    from cluster.wall.stream import OnToken, Token
     from emulation.ledger import Start
     from emulation.plan import Plan, Served
     from emulation.view import Setting, View
     from schedulers.contract import Policy
 
-__all__ = ["Plan", "Policy", "Result", "Served", "Setting", "Start", "View", "compare", "load", "run"]
+__all__ = ["Plan", "Policy", "Result", "Served", "Setting", "Start", "Token", "View", "compare", "load", "run"]
 
 _HOME = {"Plan": "emulation.plan", "Policy": "schedulers.contract", "Result": "cluster.observe.result",
-         "Served": "emulation.plan", "Setting": "emulation.view", "Start": "emulation.ledger", "View": "emulation.view"}
+         "Served": "emulation.plan", "Setting": "emulation.view", "Start": "emulation.ledger",
+         "Token": "cluster.wall.stream", "View": "emulation.view"}
 
 
 def __getattr__(name: str) -> Any:
@@ -45,11 +47,13 @@ def load(config: "str | Path | RunConfig", settings: Iterable[str] = ()) -> "Run
     return load_run(config, settings)
 
 
-def run(config: "str | Path | RunConfig", settings: Iterable[str] = ()) -> "Result":
-    """Carry out a run and give its result; `result.write(folder)` leaves it as files."""
+def run(config: "str | Path | RunConfig", settings: Iterable[str] = (), *,
+        on_token: "OnToken | None" = None) -> "Result":
+    """Carry out a run and give its result; `result.write(folder)` leaves it as files. on_token: is called with each
+    `Token` of a run with `clock: wall`, when it is time for it."""
     from cluster.run import run as carry_out
 
-    return carry_out(load(config, settings))
+    return carry_out(load(config, settings), on_token=on_token)
 
 
 def compare(config: "str | Path | RunConfig", settings: Iterable[str] = ()) -> "dict[str, Result]":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.commands.show import Bar, console
+from cluster.commands.speech import Speech
 
 if TYPE_CHECKING:
     from cluster.config.run import PolicyChoice, RunConfig
@@ -92,8 +93,13 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
 
     folder = Path(config.out or Path("runs") / config.name)
     check_writable(folder)
-    with Bar() as bar:
-        results = running.compare(config, bar) if comparing else {config.policy.name: running.run(config, bar)}
+    speech = None if as_json or comparing or config.clock == "virtual" or config.workload.work != "execute" else \
+        Speech(config.workload.texts, config.workload.batch)
+    with Bar(quiet=speech is not None) as bar:
+        results = running.compare(config, bar) if comparing else {
+            config.policy.name: running.run(config, bar, on_token=speech)}
+    if speech is not None:
+        speech.end()
     window = config.timeline
     notes = []
     places = {name: folder / name if comparing else folder for name in results}
@@ -110,7 +116,7 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         told = {name: json.loads(result.to_json()) for name, result in results.items()}
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
         return
-    _show(config, results)
+    _show(config, results, told=speech is not None and speech.is_whole)
     for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
         console().print(line, markup=False, highlight=False)
 
@@ -124,14 +130,14 @@ def _digest_in(folder: Path) -> str | None:
         return None
 
 
-def _show(config: "RunConfig", results: "dict[str, Result]") -> None:
-    """What the model answered, then the table: of one run, or of several side by side."""
+def _show(config: "RunConfig", results: "dict[str, Result]", told: bool) -> None:
+    """What the model answered, if it was not told yet, then the table: of one run, or of several side by side."""
     from cluster.observe.table import compare_details, compare_table
 
     screen = console()
     first = next(iter(results.values()))
     prompts = config.workload.texts
-    for i, answer in enumerate(first.text or ()):
+    for i, answer in enumerate(() if told else first.text or ()):
         asked = prompts[i % len(prompts)] if prompts else ""
         screen.print(f"[{answer.sequence}] {asked}|{answer.text}", markup=False, highlight=False)
     if len(results) == 1:

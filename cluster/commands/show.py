@@ -25,11 +25,11 @@ def printable(text: str) -> str:
 
 
 class Bar:
-    """A progress bar on stderr, once two seconds have passed, and only on a terminal."""
+    """A progress bar on stderr, once two seconds have passed, and only on a terminal; quiet: not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._began = time.monotonic()
-        self._wanted = sys.stderr.isatty()
+        self._wanted = sys.stderr.isatty() and not quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 

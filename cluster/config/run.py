@@ -1,9 +1,9 @@
 """The schema of a run: one choice of machine, model, precision, policy and workload, and how to carry it out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cluster.config.quantities import Strict, Value, refuse
 from cluster.config.workload import Workload
@@ -96,6 +96,20 @@ class Limits(Strict):
     steps: int | None = Field(default=None, ge=1)
 
 
+def _dilation(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise refuse(f"{value!r} should be auto, or a number above 0: real seconds for an emulated one, like 1500")
+    return value
+
+
+class WallClock(Strict):
+    """How `clock: wall` plays a run. dilation: real seconds for an emulated one; auto: the least that this host manages
+    well. limit_s: the longest that a run may take so."""
+
+    dilation: Annotated[float | str, BeforeValidator(_dilation)] = "auto"
+    limit_s: float = Field(default=600.0, gt=0)
+
+
 class RunConfig(Strict):
     """One run. `against`: policies that `compare` sets beside `policy`."""
 
@@ -109,6 +123,8 @@ class RunConfig(Strict):
     forecast: Forecast = Forecast()
     seed: int = Field(default=0, ge=0)
     engine: Literal["compiled", "spec"] = "compiled"
+    clock: Literal["virtual", "wall"] = "virtual"
+    wall: WallClock = WallClock()
     transport: Literal["local", "processes", "ray"] = "local"
     devices_per_actor: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)

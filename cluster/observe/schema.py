@@ -200,10 +200,47 @@ class Answer(Part):
     text: str
 
 
+class Wall(Part):
+    """How a run was played at the wall clock, and whether that may be believed (docs/wall.md).
+
+    verdict: OK or VOID, with the first reason. error: real time of all steps over dilated emulated time, less one;
+    worst_step_error: the same of the step that is off most. ops: pieces of operations that were played.
+    causality_violations: those that really started before something that they wait for. late_ops: those that ended more
+    than late_after_s behind what their deadline and their real inputs allowed. lag_*_s: real ends behind deadlines.
+    bytes_per_s: really read for loads, over the real time of the run. smallest_dilation: what the host was measured to
+    manage; chosen_by: what asked for the dilation. turn_s, hop_s: what a piece costs behind one of the same player, of
+    another. standstill_s: the longest time in which a player did not come to look at the clock. others_cores: cores
+    that other programs kept busy.
+    """
+
+    verdict: str
+    reason: str
+    dilation: float
+    smallest_dilation: float
+    chosen_by: str
+    error: float
+    worst_step_error: float
+    real_s: float
+    steps: int
+    ops: int
+    causality_violations: int
+    late_ops: int
+    late_after_s: float
+    lag_p50_s: float
+    lag_p99_s: float
+    read_bytes: int
+    bytes_per_s: float
+    players: int
+    turn_s: float
+    hop_s: float
+    standstill_s: float
+    others_cores: float
+
+
 class Host(Part):
     """What depends on the host and not on the run: all that the digest leaves out.
 
-    operations: how many the engine timed.
+    operations: how many the engine timed. wall: of a run at the wall clock.
     """
 
     operations: int = 0
@@ -215,3 +252,4 @@ class Host(Part):
     versions: dict[str, str] = {}
     restarts: int = 0
     lag: dict[str, JsonValue] = {}
+    wall: Wall | None = None

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.observe.result import Result
-from cluster.observe.schema import Quantiles, Serving
+from cluster.observe.schema import Quantiles, Serving, Wall
 from emulation.units import seconds
 
 _GROUPS = {"host": ("issue", "sync", "join", "place"), "loads": ("demand load", "prefetch", "behind prefetch", "copy"),
@@ -82,7 +82,18 @@ def _summary(result: Result) -> Table:
             ("constants", result.confidence.label),
             ("digest", result.digest[:16])):
         table.add_row(name, value)
+    if (wall := result.host.wall) is not None:
+        table.add_row("wall clock", _wall(wall))
     return table
+
+
+def _wall(wall: Wall) -> str:
+    """The verdict of a run at the wall clock, in words."""
+    if wall.verdict != "OK":
+        return f"{wall.verdict}: {wall.reason}"
+    read = f"; {bytes_text(wall.bytes_per_s)}/s read" if wall.read_bytes else ""
+    return (f"OK: {time_text(wall.real_s)} at dilation {wall.dilation:,.4g}, {100 * wall.error:+.2f} % off; "
+            f"{wall.late_ops} of {wall.ops:,} operations late{read}")
 
 
 def _requests(result: Result) -> str:
@@ -241,6 +252,8 @@ def compare_table(results: Mapping[str, Result]) -> Table:
     table.add_row("requests", *(_requests(result) for result in results.values()))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
     table.add_row("digest", *(result.digest[:16] for result in results.values()))
+    if any(result.host.wall is not None for result in results.values()):
+        table.add_row("wall clock", *("-" if r.host.wall is None else _wall(r.host.wall) for r in results.values()))
     return table
 
 

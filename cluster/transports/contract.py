@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from actors.messages import DeviceSpec, Reply, Work
+from actors.programme import Order
 
 
 class Transport(Protocol):
@@ -19,6 +20,12 @@ class Transport(Protocol):
 
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
         """At most one message for each device, only to devices with work."""
+
+    def players(self) -> dict[int, int]:
+        """Device number -> number of the player that plays it at the wall clock: one a process, counted from 0."""
+
+    def perform(self, orders: Mapping[int, Order]) -> dict[int, object]:
+        """An order to each player named, and what it answers."""
 
     def close(self) -> None:
         """Stop the devices; nothing is left behind."""

@@ -14,6 +14,8 @@ from typing import Any
 
 from actors.device import DeviceActor
 from actors.messages import DeviceSpec, Reply, Work
+from actors.player import Player
+from actors.programme import Order
 from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
 
@@ -72,24 +74,32 @@ class ProcessTransport:
             self._send(number, batch)
         replies: dict[int, Reply] = {}
         for number in batches:
-            replies.update(self._receive(number))
+            answer: dict[int, Reply] = self._receive(number)
+            replies.update(answer)
         return replies
 
-    def _send(self, number: int, what: dict[int, Work] | list[DeviceSpec]) -> None:
+    def players(self) -> dict[int, int]:
+        return dict(self._worker_of)
+
+    def perform(self, orders: Mapping[int, Order]) -> dict[int, object]:
+        for number, order in orders.items():
+            self._send(number, order)
+        return {number: self._receive(number) for number in orders}
+
+    def _send(self, number: int, what: dict[int, Work] | list[DeviceSpec] | Order) -> None:
         try:
             self._pipes[number].send(what)
         except OSError:
             raise self._dead(number) from None
 
-    def _receive(self, number: int) -> dict[int, Reply]:
+    def _receive(self, number: int) -> Any:
         try:
             answer = self._pipes[number].recv()
         except (EOFError, OSError):
             raise self._dead(number) from None
         if isinstance(answer, BaseException):
             raise answer
-        replies: dict[int, Reply] = answer
-        return replies
+        return answer
 
     def _dead(self, number: int) -> TransportError:
         process = self._processes[number]
@@ -142,13 +152,18 @@ def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
     """A worker: answers until its pipe closes, however early. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        asked: dict[int, Work] | list[DeviceSpec] = specs
+        asked: dict[int, Work] | list[DeviceSpec] | Order = specs
         devices: dict[int, DeviceActor] = {}
+        player = Player(devices)
         while True:
             answer: object = {}
             try:
                 if isinstance(asked, list):
+                    player.close()
                     devices = open_devices(asked)
+                    player = Player(devices)
+                elif not isinstance(asked, dict):
+                    answer = player.obey(asked)
                 else:
                     answer = {number: devices[number].work(item) for number, item in asked.items()}
             except Exception as error:  # noqa: BLE001 (the parent raises it again)

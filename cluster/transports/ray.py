@@ -20,6 +20,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from actors.messages import DeviceSpec, Reply, Work
+from actors.player import Player
+from actors.programme import Order
+from cluster.transports.board import Board
 from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
 from moe.determinism import ENVIRONMENT
@@ -39,17 +42,7 @@ START_TIMEOUT_S = 180.0
 class Host(Protocol):
     """What the scheduler actor hosts: one run."""
 
-    def run(self, config: Any, transport: Any, progress: Any) -> Any: ...
-
-
-class Board:
-    """Where a run in an actor writes how far it is, for the driver to read."""
-
-    def __init__(self) -> None:
-        self.last: tuple[int, int, str] | None = None
-
-    def update(self, done: int, total: int, text: str) -> None:
-        self.last = (done, total, text)
+    def run(self, config: Any, transport: Any, progress: Any, on_token: Any) -> Any: ...
 
 
 def attached() -> bool:
@@ -102,6 +95,7 @@ class DeviceGroup:
 
     def __init__(self, specs: Sequence[DeviceSpec]) -> None:
         self._devices = open_devices(specs)
+        self._player = Player(self._devices)
 
     def ready(self) -> int:
         """The process that serves these devices."""
@@ -109,8 +103,13 @@ class DeviceGroup:
 
     def reopen(self, specs: Sequence[DeviceSpec]) -> int:
         """The same devices from new, with other shards."""
+        self._player.close()
         self._devices = open_devices(specs)
+        self._player = Player(self._devices)
         return os.getpid()
+
+    def obey(self, order: Order) -> object:
+        return self._player.obey(order)
 
     def work(self, batch: dict[int, Work]) -> dict[int, Reply]:
         return {number: self._devices[number].work(item) for number, item in batch.items()}
@@ -153,6 +152,13 @@ class RayTransport:
             replies.update(answer)
         return replies
 
+    def players(self) -> dict[int, int]:
+        return dict(self._actor_of)
+
+    def perform(self, orders: Mapping[int, Order]) -> dict[int, object]:
+        answers = self._get([self._actors[number].obey.remote(order) for number, order in orders.items()])
+        return dict(zip(orders, answers, strict=True))
+
     def _get(self, references: list[Any], timeout_s: float | None = None) -> list[Any]:
         import ray
 
@@ -186,16 +192,16 @@ class SchedulerActor:
     def run(self, host: Host, config: Any, devices_per_actor: int) -> Any:
         transport = RayTransport(devices_per_actor)
         try:
-            return host.run(config, transport, self._board)
+            return host.run(config, transport, self._board, self._board.add)
         finally:
             transport.close()
 
-    def progress(self) -> tuple[int, int, str] | None:
-        return self._board.last
+    def read(self) -> Any:
+        return self._board.read()
 
 
-def run_in_cluster(host: Host, config: Any, devices_per_actor: int, progress: Any) -> Any:
-    """Host a run in a scheduler actor, and pass on its progress; returns what it returns."""
+def run_in_cluster(host: Host, config: Any, devices_per_actor: int, progress: Any, on_token: Any = None) -> Any:
+    """Host a run in a scheduler actor, and pass on its progress and tokens; returns what it returns."""
     with cluster():
         import ray
 
@@ -203,10 +209,14 @@ def run_in_cluster(host: Host, config: Any, devices_per_actor: int, progress: An
         scheduler: Any = remote.options(**_options(), max_concurrency=2).remote()
         answer = scheduler.run.remote(host, config, devices_per_actor)
         try:
-            while not ray.wait([answer], timeout=POLL_S)[0]:
-                last = ray.get(scheduler.progress.remote())
+            is_over = False
+            while not is_over:
+                is_over = bool(ray.wait([answer], timeout=POLL_S)[0])
+                last, tokens = ray.get(scheduler.read.remote())
                 if last is not None:
                     progress.update(*last)
+                for token in tokens if on_token is not None else ():
+                    on_token(token)
             return ray.get(answer)
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
