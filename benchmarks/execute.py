@@ -46,6 +46,7 @@ class Rig:
         from cluster.resolve import resolve
         from cluster.run import OneRun
         from cluster.session import Silent, device_specs
+        from cluster.wall.stream import Spelling
 
         setup = resolve(load_run("demo", ["transport=local", "against=[]", "workload.temperature=0"]))
         one = OneRun(setup, setup.policies[0], transport, Silent())
@@ -55,7 +56,7 @@ class Rig:
         transport.wait()
         one.session.transport = transport
         self.devices = len(specs)
-        self._executor = Executor(one.session, model, "none")
+        self._executor = Executor(one.session, model, "none", Spelling(str))  # nobody listens
 
     def answer(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
         """So many tokens for each prompt."""

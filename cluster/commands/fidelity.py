@@ -23,15 +23,22 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
              out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where --host leaves what it measured.")]
              = Path("out/fidelity"),
              device: Device = "auto", far_bandwidth: Paced = "1 GB/s",
+             tables: Annotated[bool, typer.Option("--tables", help="Kernels that AISimulate measured, against our "
+                                                                   "device models (minutes).")] = False,
+             packages: Annotated[Path | None, typer.Option(
+                 "--packages", metavar="DIR", help="Where --tables finds the wheel, if not here.")] = None,
              rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often --host measures all.")] = 3,
              as_json: Json = False) -> None:
     """Emulate each case of a reference on its host's hardware file, and show the error against what was measured."""
     from emulation.errors import ConfigError
     from studies.fidelity import compare_all, read_reference, summary
 
-    if (reference is None) != host:
+    if (reference is not None) + host + tables != 1:
         raise ConfigError("fidelity compares with one thing: name a REFERENCE.json, or give --host to measure "
-                          "this machine")
+                          "this machine, or --tables for public tables of kernels")
+    if tables:
+        _tables(packages, as_json)
+        return
     report: dict[str, Any] = {}
     with Bar() as bar:
         if host:
@@ -50,6 +57,18 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
                           **({"calibration": report} if report else {})}, indent=1))
         return
     _show(rows, told, report)
+
+
+def _tables(packages: Path | None, as_json: bool) -> None:
+    """Errors of our device models over public tables of MoE kernels (docs/public_tables.md)."""
+    from studies.public_tables import report, table_errors
+
+    rows = table_errors(packages)
+    if as_json:
+        print(json.dumps([{**asdict(row), "group": row.group._asdict(), "reached": row.reached} for row in rows],
+                         indent=1))
+        return
+    print(report(rows), report(rows, by_shape=True), sep="\n\n")
 
 
 def named_machine(name: str, reference: Path) -> str:

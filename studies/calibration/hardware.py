@@ -100,6 +100,12 @@ def _near(measured: Measured) -> tuple[Fit, float]:
     return _roofline(both), more
 
 
+def _beyond_bytes(column: Column, fit: Fit) -> float:
+    """Median seconds of rows beyond what their bytes take at a fitted bandwidth."""
+    return statistics.median(max(0.0, took - bytes_ * float(fit.used[1]))
+                             for bytes_, took in zip(column.bytes_, column.seconds, strict=True))
+
+
 def _far(measured: Measured, host: Host, lanes: list[Any], thread: str) -> dict[str, Any]:
     fit = _roofline(measured.column("far"))
     return {"kind": "cpu", "rests": True,
@@ -191,14 +197,15 @@ def cuda_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str,
     once = {"overhead": time_of(expert.used[0], source)}
     kernels = {
         "expert": {**once, "issue": time_of(seconds["near whole"], f"an expert with its add and its event, {spent}")},
-        "attention": family(seconds["gpu norm"] * 3, seconds["attention"], "attention"),
+        "attention": family(_beyond_bytes(measured.column("gpu attention"), expert), seconds["attention"],
+                            "attention, beyond its bytes at the device's bandwidth"),
         "router": family(seconds["gpu router"], max(0.0, seconds["router"] - seconds["sync"]),
                          "router, softmax and top-k, less the synchronisation"),
         "norm": family(seconds["gpu norm"], (seconds["norm"] + seconds["between"]) / 2,
                        "norm and what lies between a layer's parts, halved: a layer has two"),
         "gather": family(seconds["gpu gather"], gathered, "rows picked and added by index, beyond an add"),
         "scatter": family(seconds["gpu scatter"], 0.0, "rows added"),
-        "reduce": family(seconds["gpu add"], seconds["norm"] / 2, "add"),
+        "reduce": family(seconds["gpu add"], seconds["issue of an add"], "add"),
         "copy": {"issue": time_of(seconds["fetch"], f"a copy with its stream and event, {spent}")}}
     devices: dict[str, Any] = {"near": {
         "kind": "gpu", "memory": _quantity(f"{host.near_bytes // 10**6} MB", "memory of the GPU"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from studies.calibration.watch import Samples, watched
-from studies.offload.body import Maker, Shape, ffn
+from studies.offload.body import Dense, Maker, Shape, ffn
 from studies.offload.measure import Routes
 from studies.offload.near import Near
 from studies.offload.policies import ENGINES
@@ -221,27 +221,27 @@ def kernels(into: Measured, shapes: Sequence[Shape], tokens: Sequence[int], make
 
 
 def small(into: Measured, shape: Shape, make: Maker, batch: int, repeats: int) -> None:
-    """GPU time of the small kernels around an expert, issue hidden; what a synchronisation costs the host."""
-    x = make("x", (batch, shape.d_model))
-    ids = torch.arange(batch // 2, device=x.device)
-    out, norm = torch.zeros_like(x), torch.ones(shape.d_model, dtype=x.dtype, device=x.device)
-    router = make("router", (shape.experts, shape.d_model))
-    few = torch.zeros(batch, dtype=torch.int64, device=x.device)
-    runs: dict[str, Callable[[], object]] = {
-        "gpu gather": lambda: x.index_select(0, ids), "gpu scatter": lambda: out.index_add_(0, ids, x[:batch // 2]),
-        "gpu norm": lambda: F.rms_norm(x, (shape.d_model,), norm, 1e-6), "gpu add": lambda: out.add_(x),
-        "gpu router": lambda: torch.topk(F.linear(x, router).softmax(-1), shape.top_k)}
-    for what, run in runs.items():
-        seen = []
-        for number in range(repeats + 1):
-            took = queued_s(run)
-            if number:
-                seen.append(took)
-        into.column(what).add(2.0 * batch * shape.d_model * 2, 0, statistics.median(seen))
-    waits = []
-    for _ in range(repeats * 10):
-        begin_s = time.perf_counter()
-        few.cpu()
-        waits.append(time.perf_counter() - begin_s)
-    into.column("sync").add(0, 0, statistics.median(waits))
-    into.samples += len(waits)
+    """GPU time of what surrounds an expert, issue hidden; what an add and a synchronisation cost the host."""
+    each, x = element_bytes(torch.bfloat16), make("x", (batch, shape.d_model))
+    dense, ids = Dense(shape, 0, batch, make, x.device), torch.arange(batch // 2, device=x.device)
+    out, few = torch.zeros_like(x), torch.zeros(batch, dtype=torch.int64, device=x.device)
+    rows = 2.0 * batch * shape.d_model * each
+    runs: dict[str, tuple[float, Callable[[], object]]] = {
+        "gpu gather": (rows, lambda: x.index_select(0, ids)),
+        "gpu scatter": (rows, lambda: out.index_add_(0, ids, x[:batch // 2])),
+        "gpu norm": (rows, lambda: dense.normed(x)), "gpu add": (rows, lambda: out.add_(x)),
+        "gpu router": (rows, lambda: torch.topk(F.linear(x, dense.router).softmax(-1), shape.top_k)),
+        "gpu attention": (attention_work(shape, batch, each)[0], lambda: dense.attention(x))}
+    with torch.inference_mode():
+        for what, (bytes_, run) in runs.items():
+            seen = [queued_s(run) for _ in range(repeats + 1)][1:]
+            into.column(what).add(bytes_, 0, statistics.median(seen))
+        for what, call in (("sync", few.cpu), ("issue of an add", partial(out.add_, x))):
+            took = []
+            for _ in range(repeats * 10):
+                begin_s = time.perf_counter()
+                call()
+                took.append(time.perf_counter() - begin_s)
+                torch.cuda.synchronize()
+            into.column(what).add(0, 0, statistics.median(took))
+            into.samples += len(took)

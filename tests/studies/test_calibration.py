@@ -40,7 +40,8 @@ def made(overlap: float) -> Measured:
             measured.column("router").add(read, work, 20e-6 + max(read / 20e9, work / 40e9))
         for what, seconds in (("norm", 6e-6), ("between", 4e-6), ("fetch", 5e-6), ("to_host", 3e-6),
                               ("far start", 90e-6), ("sync", 8e-6), ("gpu gather", 3e-6), ("gpu scatter", 3e-6),
-                              ("gpu norm", 4e-6), ("gpu add", 2e-6), ("gpu router", 9e-6)):
+                              ("gpu norm", 4e-6), ("gpu add", 2e-6), ("gpu router", 9e-6),
+                              ("issue of an add", 7e-6), ("gpu attention", 25e-6)):
             measured.column(what).add(shape.d_model * 4.0, 0, seconds)
         copied = shape.expert_elements * 4.0
         measured.column("copy in engine").add(copied, 0, 25e-6 + copied / 1e9)
@@ -92,6 +93,8 @@ def test_a_gpus_file_charges_issue_to_its_host_and_time_to_its_stream() -> None:
     assert near.kernels["expert"].overhead_ps / 1e12 == pytest.approx(10e-6, rel=1e-3)
     assert near.kernels["copy"].issue_ps == 5_000_000
     assert near.kernels["gather"].issue_ps == 15_000_000
+    assert near.kernels["reduce"].issue_ps == 7_000_000
+    assert 0 < near.kernels["attention"].overhead_ps < 25_000_000, "what its bytes take is not counted twice"
     kinds = {each["kind"] for each in _quantities(file)}
     assert kinds == {"measured", "computed"}
 

@@ -130,6 +130,8 @@ def test_a_wrong_reference_is_told_in_a_sentence(reference: Path, change: Any, s
 
 @pytest.mark.parametrize(("arguments", "code", "says"), [
     ([], 2, "name a REFERENCE.json, or give --host"),
+    (["--host", "--tables"], 2, "one thing"),
+    (["--tables", "--packages", "/nowhere"], 2, "/nowhere holds no"),
     (["nothing.json"], 3, "there is no reference at nothing.json"),
     (["README.md", "--host"], 2, "one thing"),
     (["README.md"], 3, "is no JSON file"),
