@@ -42,7 +42,7 @@ fast: setup  ## the tests that take seconds
 	@OMP_NUM_THREADS=1 $(STAGE) fast 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal -m 'not slow and not ray and not soak'
 
 slow: setup  ## the tests that take longer
-	@$(STAGE) slow 600 -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
+	@$(STAGE) slow 720 -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
 
 ray: setup  ## the tests that start Ray
 	@$(STAGE) ray 480 -- $(PYTEST) --durations 5 -m 'ray and not soak'
