@@ -18,5 +18,6 @@ class Board:
 
     def read(self) -> tuple[tuple[int, int, str] | None, list[Token]]:
         """How far the run is, and the tokens since the last call."""
-        tokens, self._tokens = self._tokens, []
+        tokens = self._tokens[:]  # always the one list: what is added meanwhile stays in it
+        del self._tokens[:len(tokens)]
         return self._last, tokens
