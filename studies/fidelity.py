@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.scheduler import Scheduler
-from cluster.build import build_machine, build_model
+from cluster.build import build_machine
 from cluster.config.load import load_hardware, load_precision, sentence
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.errors import InputError
 from emulation.machine import Machine
-from emulation.model import NOTHING, Model
+from emulation.model import Model
 from emulation.units import seconds
 from emulation.view import Routing, Setting, Step
-from moe.shapes import LARGEST_COUNT, ModelShape
+from moe.shapes import LARGEST_COUNT
 from schedulers.registry import load_policy
+from studies.counted import model_of
 
 Ints = NDArray[np.int64]
 Part = TypeVar("Part", bound=BaseModel)
@@ -145,15 +146,6 @@ def _checked(part: type[Part], data: object, where: str) -> Part:
         raise InputError(sentence(error, where)) from None
 
 
-def shape_of(head: Head) -> ModelShape:
-    """The model of a reference: every layer has experts; no head is measured, so none is counted."""
-    return ModelShape(
-        model=head.model, model_type="mixtral", layers=head.layers, moe_layers=tuple(range(head.layers)),
-        d_model=head.d_model, expert_ff=head.d_ff, dense_ff=0, experts=head.experts, top_k=head.top_k, shared_experts=0,
-        shared_ff=0, heads=head.heads, kv_heads=head.kv_heads, head_dim=head.head_dim, mla=None, vocab=0,
-        tied_embeddings=True, windows=(None,) * head.layers)
-
-
 class Emulation:
     """Emulates the cases of one reference on a machine file."""
 
@@ -161,8 +153,7 @@ class Emulation:
         head, self.reference, self._engine = reference.head, reference, engine
         precision = load_precision(head.dtype)
         self.machine: Machine = build_machine(load_hardware(str(machine)), {}, precision.compute, str(machine))
-        model = build_model(shape_of(head), precision)
-        self.model: Model = replace(model, head=NOTHING, embedding_bytes=0)
+        self.model: Model = model_of(head, head.dtype)
         self._traces: dict[str, dict[str, Ints]] = {}
 
     def emulate(self, case: Case) -> Emulated:

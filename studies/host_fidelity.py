@@ -20,7 +20,7 @@ from studies.calibration.calibrate import (
     threads_of,
 )
 from studies.calibration.hardware import as_yaml
-from studies.calibration.measure import Measured
+from studies.calibration.measure import PRECISIONS, Measured
 from studies.offload import embedded
 from studies.offload.measure import Routes
 from studies.offload.measure import measure as measure_row
@@ -77,6 +77,6 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
     text = as_yaml(file).encode()
     told = json.dumps(report, indent=1).encode()
     write_whole(folder, {"host.yaml": lambda to: to.write(text), "host.fit.json": lambda to: to.write(told)})
-    path = write_reference(folder, "host", shape, {"cuda": "bf16", "cpu": "fp32"}[device], "host.yaml", rows.rows(),
+    path = write_reference(folder, "host", shape, PRECISIONS[dtype_of(device)], "host.yaml", rows.rows(),
                            traces, {"title": file["title"]})
     return path, folder / "host.yaml", report

@@ -42,11 +42,11 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
     report: dict[str, Any] = {}
     with Bar() as bar:
         if host:
+            from studies.calibration.calibrate import chosen_device
             from studies.host_fidelity import Plan, measure_host
 
-            chosen = _device(device)
             rate = bytes_per_s(far_bandwidth)
-            reference, made, report = measure_host(out, chosen, Plan(rounds=rounds), bar.update, rate)
+            reference, made, report = measure_host(out, chosen_device(device), Plan(rounds=rounds), bar.update, rate)
             machine = machine or str(made)
         assert reference is not None
         read = read_reference(reference)
@@ -75,12 +75,6 @@ def named_machine(name: str, reference: Path) -> str:
     """A reference's host: a file beside it, or one of those that ship."""
     beside = reference.parent / name
     return str(beside) if Path(name).name == name and name.endswith(".yaml") and beside.exists() else name
-
-
-def _device(device: str) -> str:
-    from studies.calibration.calibrate import chosen_device
-
-    return chosen_device(device)
 
 
 def _show(rows: "list[Row]", told: dict[str, Any], report: dict[str, Any]) -> None:

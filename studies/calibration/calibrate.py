@@ -81,7 +81,7 @@ def measure(device: str, effort: Effort, progress: Progress, bytes_per_s: float 
             for batch in BATCHES:
                 size = shape.expert_elements * each / 1e6
                 progress(done, stages, f"engines: experts of {size:.1f} MB, batch {batch}")
-                engines(measured, shape, near, make, far, batch, effort.steps, each, seed)
+                engines(measured, shape, near, make, far, batch, effort.steps, dtype, seed)
                 done += 1
         if device == "cuda":
             progress(done, stages, "copies")

@@ -83,7 +83,7 @@ def _fitted(fit: Fit, what: str, host: Host) -> dict[str, Any]:
 
 
 def _whole(fit: Fit, what: str, host: Host) -> dict[str, Any]:
-    """overhead, bandwidth and peak of a family."""
+    """overhead, bandwidth and peak of a family that reads and computes."""
     source = said(fit, what, host)
     return {**_fitted(fit, what, host),
             "peak": {host.dtype: rate_of(fit.flops_per_s, fit.limits.get("flops_per_s"), "a peak", "FLOP/s", source)}}
@@ -106,17 +106,13 @@ def _beyond_bytes(column: Column, fit: Fit) -> float:
                              for bytes_, took in zip(column.bytes_, column.seconds, strict=True))
 
 
-def _far(measured: Measured, host: Host, lanes: list[Any], thread: str) -> dict[str, Any]:
-    fit = _roofline(measured.column("far"))
+def _far(fit: Fit, overlap: float, host: Host, lanes: list[Any], thread: str) -> dict[str, Any]:
+    expert = _whole(fit, "experts on the worker thread, in an engine: rows picked and added, too", host)
     return {"kind": "cpu", "rests": True,
             "memory": _quantity(f"{host.far_bytes // 10**6} MB", "free memory when measured"),
-            "memory_bandwidth": rate_of(fit.bytes_per_s, fit.limits.get("bytes_per_s"), "a bandwidth", "B/s",
-                                        said(fit, "experts on the worker thread, in an engine", host)),
-            "peak": {host.dtype: rate_of(fit.flops_per_s, fit.limits.get("flops_per_s"), "a peak", "FLOP/s",
-                                         said(fit, "experts on the worker thread, in an engine", host))},
-            "lanes": lanes, **({"thread": thread} if measured.overlap < HIDDEN else {}),
-            "kernels": {"expert": {"overhead": time_of(fit.used[0], said(
-                fit, "experts on the worker thread, in an engine: rows picked and added, too", host))}}}
+            "memory_bandwidth": expert["bandwidth"], "peak": expert["peak"], "lanes": lanes,
+            **({"thread": thread} if overlap < HIDDEN else {}),
+            "kernels": {"expert": {"overhead": expert["overhead"]}}}
 
 
 class Plain(yaml.SafeDumper):
@@ -168,7 +164,7 @@ def cpu_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str, 
         "issuer": {"thread": "main", "sync": _quantity("0 us", "what it computes has ended when it returns",
                                                          "computed")},
         "thread": "main", "kernels": kernels}}
-    devices["far"] = _far(measured, host, [{"name": "worker", "in_order": True}], "main")
+    devices["far"] = _far(fits["far expert"], measured.overlap, host, [{"name": "worker", "in_order": True}], "main")
     start = measured.column("far start").median_s
     source = said(copy, "paced copies of an engine on demand, until their expert runs", host)
     link = {"name": "copies", "from": "far", "to": "near", "in_order": True,
@@ -216,7 +212,8 @@ def cuda_file(measured: Measured, host: Host) -> tuple[dict[str, Any], dict[str,
         "issuer": {"thread": "host",
                    "sync": time_of(seconds["sync"], f".cpu() of a few numbers, stream empty, {host.date}")},
         "kernels": kernels}}
-    devices["far"] = _far(measured, host, [{"name": "worker", "in_order": True}, "cores"], "host")
+    lanes = [{"name": "worker", "in_order": True}, "cores"]
+    devices["far"] = _far(fits["far expert"], measured.overlap, host, lanes, "host")
     source = said(copy, "copies queued back to back, pinned", host)
     link = {"name": "copies", "from": "far", "to": "near",
             "bandwidth": rate_of(copy.bytes_per_s, copy.limits.get("bytes_per_s"), "a bandwidth", "B/s", source),

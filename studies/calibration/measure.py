@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from emulation.model import Model
 from studies.calibration.watch import Samples, watched
+from studies.counted import attention_work, expert_work, model_of, router_work
 from studies.offload.body import Dense, Maker, Shape, ffn
 from studies.offload.measure import Routes
 from studies.offload.near import Near
 from studies.offload.policies import ENGINES
 
-Progress = Callable[[int, int, str], None]
 WARM_STEPS = 4
 POLICIES = ("resident", "on_demand", "cpu_static")
 QUEUE = 8
@@ -71,18 +72,8 @@ def element_bytes(dtype: torch.dtype) -> int:
     return torch.empty(0, dtype=dtype).element_size()
 
 
-def expert_work(shape: Shape, tokens: int, each: int) -> tuple[float, float]:
-    """Bytes and flops of one gated expert over some tokens, as emulation.model counts them."""
-    d, f = shape.d_model, shape.d_ff
-    return float(each * (3 * d * f + tokens * (2 * d + 2 * f))), 6.0 * tokens * d * f
-
-
-def attention_work(shape: Shape, batch: int, each: int) -> tuple[float, float]:
-    """Bytes and flops of one layer's attention at decode: weights and norms, rows, caches; as cluster.build counts."""
-    q, kv, d = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.d_model
-    params, positions = d * (q + 2 * kv) + q * d, batch * (shape.context + 1)
-    return (float(each * (params + 2 * d + batch * (2 * d + 2 * q + 2 * kv) + positions * 2 * kv)),
-            2.0 * params * batch + 4.0 * q * positions)
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+"""How configs name what is computed in."""
 
 
 def routes(shape: Shape, batch: int, steps: int, seed: int, device: torch.device) -> Routes:
@@ -94,15 +85,14 @@ def routes(shape: Shape, batch: int, steps: int, seed: int, device: torch.device
 
 
 def engines(into: Measured, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, steps: int,
-            each: int, seed: int) -> None:
+            dtype: torch.dtype, seed: int) -> None:
     """Engines of three policies, their parts timed; rows by family go into the columns."""
     routed = routes(shape, batch, steps + WARM_STEPS, seed, near.device)
-    alone: dict[str, float] = {}
+    model, each = model_of(shape, PRECISIONS[dtype]), element_bytes(dtype)
     of = {policy: Samples() for policy in POLICIES}
     for policy, samples in of.items():
-        kind = ENGINES[policy]
         slots = {"resident": shape.experts, "on_demand": 2, "cpu_static": shape.experts // 2}[policy]
-        engine = watched(kind)(shape, near, make, far, batch, slots, routed.popular, staged=policy == "on_demand")
+        engine = watched(ENGINES[policy])(shape, near, make, far, batch, slots, routed.popular)
         engine.watch(samples)  # type: ignore[attr-defined]
         try:
             with torch.inference_mode():
@@ -113,40 +103,34 @@ def engines(into: Measured, shape: Shape, near: Near, make: Maker, far: list[lis
         finally:
             engine.worker.close()
         into.samples += sum(map(len, samples.by.values()))
-        _rows(into, policy, samples, shape, batch, each)
-        for what in samples.by:
-            took, fetch = samples.median(what), samples.median("fetch")
-            if not what.startswith("near") or took is None:
-                continue
-            if policy == "resident":
-                alone[what] = took
-            if policy == "on_demand" and what in alone and fetch is not None:
-                into.column("copy in engine").add(shape.expert_elements * each, 0, fetch + took - alone[what])
+        _rows(into, policy, samples, shape, model, batch, each)
+    asked = of["on_demand"]
+    for what in asked.by:
+        behind, alone, fetch = asked.median(what), of["resident"].median(what), asked.median("fetch")
+        if what.startswith("near") and behind is not None and alone is not None and fetch is not None:
+            into.column("copy in engine").add(shape.expert_elements * each, 0, fetch + behind - alone)
     hidden = overlap(of, shape.layers)
     if hidden is not None:
         into.overlaps.append(hidden)
 
 
-def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, batch: int, each: int) -> None:
+def _rows(into: Measured, policy: str, samples: Samples, shape: Shape, model: Model, batch: int, each: int) -> None:
     rows = 2.0 * batch * shape.d_model * each
     if policy == "resident":
-        into.column("attention").add(*attention_work(shape, batch, each), samples.median("attention"))
-        router = shape.experts * shape.d_model
-        read = float(each * (router + batch * (shape.d_model + shape.experts)))
-        into.column("router").add(read, 2.0 * router * batch, samples.median("route"))
+        into.column("attention").add(*attention_work(model, batch, shape.context), samples.median("attention"))
+        into.column("router").add(*router_work(model, batch), samples.median("route"))
         into.column("norm").add(rows, 0, samples.median("normed"))
         into.column("between").add(rows, 0, samples.median("between"))
     if policy == "on_demand":
         into.column("fetch").add(shape.expert_elements * each, 0, samples.median("fetch"))
     if policy == "cpu_static":
-        into.column("to_host").add(rows / 2, 0, samples.median("to_host"))
         into.column("far start").add(rows / 2, 0, samples.median("far start"))
     for what in samples.by:
         head, _, tokens = what.rpartition(" ")
         if head == "far" and policy == "cpu_static" and tokens.isdigit():
-            into.column("far").add(*expert_work(shape, int(tokens), each), samples.median(what))
+            into.column("far").add(*expert_work(model, int(tokens)), samples.median(what))
         if head in ("near whole", "near gathered") and policy == "resident":
-            into.column(head).add(*expert_work(shape, int(tokens), each), samples.median(what))
+            into.column(head).add(*expert_work(model, int(tokens)), samples.median(what))
 
 
 def fetches(into: Measured, near: Near, sizes: Sequence[int], dtype: torch.dtype, repeats: int) -> None:
@@ -208,6 +192,7 @@ def kernels(into: Measured, shapes: Sequence[Shape], tokens: Sequence[int], make
     """GPU time of experts, issue hidden: queued behind a wait on the GPU, weights rotated beyond its caches."""
     each = element_bytes(dtype)
     for shape in shapes:
+        model = model_of(shape, PRECISIONS[dtype])
         count = max(2, min(64, int(3e8 / (shape.expert_elements * each)) + 1))
         turns = cycle([make("expert", (shape.expert_elements,)) for _ in range(count)])
         for n in tokens:
@@ -216,13 +201,14 @@ def kernels(into: Measured, shapes: Sequence[Shape], tokens: Sequence[int], make
                 took = queued_s(partial(_next_expert, turns, shape, x))
                 if number:
                     seen.append(took)
-            into.column("gpu expert").add(*expert_work(shape, n, each), statistics.median(seen))
+            into.column("gpu expert").add(*expert_work(model, n), statistics.median(seen))
             into.samples += len(seen)
 
 
 def small(into: Measured, shape: Shape, make: Maker, batch: int, repeats: int) -> None:
     """GPU time of what surrounds an expert, issue hidden; what an add and a synchronisation cost the host."""
-    each, x = element_bytes(torch.bfloat16), make("x", (batch, shape.d_model))
+    x = make("x", (batch, shape.d_model))
+    model, each = model_of(shape, PRECISIONS[x.dtype]), x.element_size()
     dense, ids = Dense(shape, 0, batch, make, x.device), torch.arange(batch // 2, device=x.device)
     out, few = torch.zeros_like(x), torch.zeros(batch, dtype=torch.int64, device=x.device)
     rows = 2.0 * batch * shape.d_model * each
@@ -231,7 +217,7 @@ def small(into: Measured, shape: Shape, make: Maker, batch: int, repeats: int) -
         "gpu scatter": (rows, lambda: out.index_add_(0, ids, x[:batch // 2])),
         "gpu norm": (rows, lambda: dense.normed(x)), "gpu add": (rows, lambda: out.add_(x)),
         "gpu router": (rows, lambda: torch.topk(F.linear(x, dense.router).softmax(-1), shape.top_k)),
-        "gpu attention": (attention_work(shape, batch, each)[0], lambda: dense.attention(x))}
+        "gpu attention": (attention_work(model, batch, shape.context)[0], lambda: dense.attention(x))}
     with torch.inference_mode():
         for what, (bytes_, run) in runs.items():
             seen = [queued_s(run) for _ in range(repeats + 1)][1:]

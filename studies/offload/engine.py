@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -58,18 +59,23 @@ class Chosen:
 
 
 class Engine(ABC):
-    """An offloading engine under one policy; `step` runs one decode step for real."""
+    """An offloading engine under one policy; `step` runs one decode step for real.
+
+    staged: slots are shared by all layers and empty at the start; else each layer has its own, filled with the most
+    popular experts.
+    """
+
+    staged: ClassVar[bool] = False
 
     def __init__(self, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], batch: int, slots: int,
-                 popular: list[list[int]], staged: bool = False) -> None:
-        """far: [layers][experts] flat buffers. popular: by layer, the most frequent first. staged: slots shared by
-        all layers and empty at the start; else `slots` a layer, filled with the most popular."""
+                 popular: list[list[int]]) -> None:
+        """far: [layers][experts] flat buffers. popular: by layer, the most frequent first."""
         self.shape, self.near, self.batch, self.counts = shape, near, batch, Counts()
         dtype, elements = far[0][0].dtype, shape.expert_elements
-        self.staging = near.slots(slots, elements, dtype) if staged else []
+        self.staging = near.slots(slots, elements, dtype) if self.staged else []
         self.layers = []
         for number in range(shape.layers):
-            own = [] if staged else near.slots(slots, elements, dtype)
+            own = [] if self.staged else near.slots(slots, elements, dtype)
             layer = Layer(Dense(shape, number, batch, make, near.device), far[number], own)
             for slot, expert in zip(own, popular[number][len(own) - 1::-1] if own else [], strict=True):
                 slot.flat.copy_(far[number][expert])
@@ -80,11 +86,6 @@ class Engine(ABC):
         self.x0 = make("x", (batch, shape.d_model)).to(near.device)
         self.last = self.x0
         self.worker = Worker()
-
-    def close(self) -> None:
-        """Stop the threads beside."""
-        self.worker.close()
-        self.near.close()
 
     def step(self, chosen: list[Chosen], forecast: list[Chosen]) -> float:
         """One decode step. forecast: by layer, what was guessed for it. Seconds that it took."""

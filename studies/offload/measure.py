@@ -13,7 +13,7 @@ from torch import Tensor
 from studies.offload.body import Maker, Shape
 from studies.offload.engine import Chosen
 from studies.offload.near import Near
-from studies.offload.policies import ENGINES, OnDemand
+from studies.offload.policies import ENGINES
 
 Ids = NDArray[np.int64]
 
@@ -62,8 +62,7 @@ class Row:
 def measure(policy: str, slots: int, shape: Shape, near: Near, make: Maker, far: list[list[Tensor]], routes: Routes,
             skip_steps: int = 8) -> Row:
     """Run all steps of the trace under one policy."""
-    kind = ENGINES[policy]
-    engine = kind(shape, near, make, far, routes.batch, slots, routes.popular, staged=kind is OnDemand)
+    engine = ENGINES[policy](shape, near, make, far, routes.batch, slots, routes.popular)
     try:
         gc.collect()
         gc.disable()

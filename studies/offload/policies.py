@@ -1,7 +1,6 @@
 """The policies of the engine, written for torch: six ways to run one layer's experts."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,8 +11,6 @@ from studies.offload.near import Job, Slot
 
 class Resident(Engine):
     """All experts near."""
-
-    staged: ClassVar[bool] = False
 
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
                 out: Tensor) -> Tensor:
@@ -27,7 +24,7 @@ class Resident(Engine):
 class OnDemand(Engine):
     """Each routed expert is copied, in routing order, into the next of the staging slots, and computed."""
 
-    staged: ClassVar[bool] = True
+    staged = True
     copies = 0
 
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
@@ -44,8 +41,6 @@ class OnDemand(Engine):
 
 class Lru(Engine):
     """A cache a layer: hits first, then each miss over the least recently used expert."""
-
-    staged: ClassVar[bool] = False
 
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
                 out: Tensor) -> Tensor:
@@ -87,8 +82,6 @@ class LruPrefetch(Lru):
 
 class CpuStatic(Engine):
     """The most frequent experts are fixed near; the others run on the worker thread."""
-
-    staged: ClassVar[bool] = False
 
     def experts(self, number: int, layer: Layer, chosen: Chosen, ahead: Chosen | None, x: Tensor,
                 out: Tensor) -> Tensor:

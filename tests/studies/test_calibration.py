@@ -13,8 +13,9 @@ from cluster.config.load import load_hardware, validate
 from cluster.main import enter
 from studies.calibration.calibrate import QUICK, chosen_device, make_near, merged
 from studies.calibration.hardware import Host, as_yaml, cpu_file, cuda_file
-from studies.calibration.measure import Column, Measured, attention_work, expert_work
+from studies.calibration.measure import Column, Measured
 from studies.calibration.watch import Samples, watched
+from studies.counted import attention_work, expert_work, model_of
 from studies.offload.body import Shape
 from studies.offload.measure import Routes, random_experts, randomly
 from studies.offload.near import PacedNear
@@ -28,14 +29,15 @@ def made(overlap: float) -> Measured:
     """What a machine shows whose kernels are rooflines of 40 us, 10 GB/s and 50 GFLOP/s near, and half that far."""
     measured = Measured(overlaps=[overlap], samples=1)
     for shape in SHAPES:
+        model = model_of(shape, "fp32")
         for tokens in (1, 4, 64):
-            bytes_, flops = expert_work(shape, tokens, 4)
+            bytes_, flops = expert_work(model, tokens)
             once = max(bytes_ / 10e9, flops / 50e9)
             measured.column("near whole").add(bytes_, flops, 40e-6 + once)
             measured.column("near gathered").add(bytes_, flops, 55e-6 + once)
             measured.column("far").add(bytes_, flops, 80e-6 + 2 * once)
             measured.column("gpu expert").add(bytes_, flops, 10e-6 + once / 100)
-            read, work = attention_work(shape, tokens, 4)
+            read, work = attention_work(model, tokens, shape.context)
             measured.column("attention").add(read, work, 30e-6 + max(read / 20e9, work / 40e9))
             measured.column("router").add(read, work, 20e-6 + max(read / 20e9, work / 40e9))
         for what, seconds in (("norm", 6e-6), ("between", 4e-6), ("fetch", 5e-6), ("to_host", 3e-6),

@@ -12,7 +12,7 @@ from studies.fidelity import compare_all, read_reference
 from studies.offload.body import Shape, ffn
 from studies.offload.measure import Routes, measure, random_experts, randomly
 from studies.offload.near import PacedNear, Worker
-from studies.offload.policies import ENGINES, OnDemand
+from studies.offload.policies import ENGINES
 from studies.offload.reference import Case, Rows, cases_of, write_reference
 
 SHAPE = Shape("tiny", 3, 32, 16, 8, 2, 2, 1, 16, 8)
@@ -44,8 +44,7 @@ def test_exact_policies_compute_the_same(near: PacedNear, batch: int) -> None:
     for policy in EXACT:
         kind = ENGINES[policy]
         slots = 3 if policy != "resident" else 8
-        engine = kind(SHAPE, near, randomly(11, near.device, torch.float64), far, batch, slots, routed.popular,
-                      staged=kind is OnDemand)
+        engine = kind(SHAPE, near, randomly(11, near.device, torch.float64), far, batch, slots, routed.popular)
         with torch.inference_mode():
             for chosen, guess in zip(routed.steps, routed.guesses, strict=True):
                 engine.step(chosen, guess)
