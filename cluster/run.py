@@ -15,6 +15,7 @@ from cluster.config.run import RunConfig
 from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
 from cluster.kv import division
 from cluster.observe.build import build_result
+from cluster.observe.energy import rates_of
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
@@ -263,6 +264,7 @@ class OneRun:
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
+                            rates=rates_of(setup.hardware, setup.options, setup.machine),
                             host={**self.transport.describe(), "versions": versions(),
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
