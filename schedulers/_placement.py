@@ -3,7 +3,7 @@
 All that is compared is whole numbers, so that a tie is one on every machine.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ Placement = Literal["contiguous", "round_robin", "greedy", "anticorrelation", "a
 of shares. anticorrelation: the sum counts, beside a_m, 0.5 S_qm: the candidate's correlation with what is there, as
 published, where a share meets a correlation; scaled: 0.5 S_qm sqrt(a_q a_m), which is a share, too."""
 
+PLACEMENTS: tuple[str, ...] = get_args(Placement)
+
 SHARE = 1 << 32
 """Shares of a batch's tokens are counted in units of 1 / SHARE."""
 
@@ -27,17 +29,22 @@ _MOST_BATCHES = 1 << 14
 
 
 def placed(setting: Setting, units: int, how: Placement) -> Ints:
-    """The unit of each expert, [moe_layers, experts]; every unit gets as many as in the original order.
+    """The unit of each expert by what a policy is told, [moe_layers, experts]."""
+    return owners_by(_history(setting), units, how)
+
+
+def owners_by(counts: Ints, units: int, how: str) -> Ints:
+    """The unit of each expert, [moe_layers, experts], by counts [batches, moe_layers, experts]; every unit gets as many
+    experts as in the original order.
 
     Without a history nothing is known of any expert, and greedy gives the original order; without one that is step by
     step, no correlation is known, and what remains is greedy.
     """
-    layers, experts = len(setting.model.moe_layers), setting.model.experts
+    _, layers, experts = counts.shape
     if how in ("contiguous", "round_robin"):
         return np.tile(owners(experts, units, how), (layers, 1))
-    counts = _history(setting)
     room = np.bincount(owners(experts, units, "contiguous"), minlength=units)
-    return np.stack([_placed(counts[:, layer], room, how) for layer in range(layers)])
+    return np.stack([_placed(counts[:_MOST_BATCHES, layer], room, how) for layer in range(layers)])
 
 
 def _history(setting: Setting) -> Ints:
@@ -50,7 +57,7 @@ def _history(setting: Setting) -> Ints:
         counts = setting.popularity[None]
     if counts.shape[1:] != shape:
         raise ConfigError(f"the history counts {counts.shape[1:]} (layers, experts), but the model has {shape}")
-    return counts[:_MOST_BATCHES]
+    return counts
 
 
 def shares(counts: Ints, unit: int = SHARE) -> Ints:
@@ -70,7 +77,7 @@ def correlations(share: Ints) -> NDArray[np.float64]:
     return np.divide(product.astype(np.float64), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
-def _placed(counts: Ints, room: Ints, how: Placement) -> Ints:
+def _placed(counts: Ints, room: Ints, how: str) -> Ints:
     """One layer: experts by falling share, each to the unit with room and the least load; ties to the lower id."""
     load_of = shares(counts).sum(axis=0)
     extra = np.zeros((len(load_of), len(load_of)), np.int64)
