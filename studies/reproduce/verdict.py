@@ -70,7 +70,8 @@ def _verdict(claim: Claim, ours: Figure, sweep: Sweep, low: float | None, high: 
     published = float(claim.published)
     error = abs(float(ours) - published) / abs(published) if published else abs(float(ours))
     if low is None or high is None:
-        return (PASS, "") if round(error, 9) <= WITHIN else (FAIL, f"off by {error:.0%}, and no assumed constant moves it")
+        return (PASS, "") if round(error, 9) <= WITHIN else (
+            FAIL, f"off by {error:.0%}, and no assumed constant moves it")
     if low <= published <= high:
         return IN_RANGE, f"between {low:.3g} and {high:.3g} as {_names(sweep)} vary over their ranges"
     return OUT_OF_RANGE, f"{low:.3g} to {high:.3g} at most, as {_names(sweep)} vary over their ranges"
