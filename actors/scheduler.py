@@ -198,7 +198,7 @@ class Scheduler:
         """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
         self.counts.ran(view, decision.assignments)
         issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
-        self._experts.collect(issued.visits, plan.exchange, sums)
+        self._experts.collect(issued.visits, plan.exchange, sums, issued.gated)
         loads = self._experts.take_loads()
         self.counts.after(view, loads)
         if self.loads is not None:
