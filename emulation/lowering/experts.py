@@ -88,8 +88,7 @@ class Experts:
                 visit = visits[row.layer, row.device]
                 group = late if row.layer == plan.layer else [visit]
                 self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else UNICAST, hidden)
-                each = gated.each if gated is not None and row.layer == plan.layer else 0
-                ends = self._run(row, next(runs), visit, each)
+                ends = self._run(row, next(runs), visit, gated if row.layer == plan.layer else None)
                 visit.ends += ends
                 last = ends[-1].op
             if row.wake:
@@ -195,24 +194,24 @@ class Experts:
     def _has_issuer(self, device: int) -> bool:
         return self._emit.machine.devices[device].issuer is not None
 
-    def _run(self, row: Row, run: Assignment, visit: Visit, each: int) -> list[Edge]:
-        """One expert (or part) over its tokens; or over so many rows as its capacity is, which lie as they come."""
+    def _run(self, row: Row, run: Assignment, visit: Visit, gated: Gated | None) -> list[Edge]:
+        """One expert (or part) over its tokens. A gating brings rows in order, and as many as its capacity is."""
         moe, device, parts = self._moe_of[row.layer], row.device, self._parts(row)
         if not all(self._ledger.has(device, moe, row.expert, part) for part in parts):
             self._ledger.refuse_absent(device, moe, row.expert, row.part)
         columns = sum(self._columns[part] for part in parts)
-        tokens = each or len(run.tokens)
+        tokens = len(run.tokens) if gated is None else gated.each or len(run.tokens)
         work = self._work(columns)
         ready = self._copies.ready(device, moe, row.expert, parts)
         if ready:
             self._emit.host(device, "wait")
         after = [*(visit.arrived or ()), *ready]
         rows_bytes = self._row_bytes(tokens)
-        if not each and tokens < sum(visit.rows.values()):
+        if gated is None and tokens < sum(visit.rows.values()):
             after = self._emit.kernel(device, "gather", 2 * rows_bytes, 0, after, expert=row.expert)
         after = self._emit.kernel(device, "expert", work.bytes_for(tokens), self._model.expert_flops(columns, tokens),
                                   after, expert=row.expert)
-        if not each:
+        if gated is None:
             after = self._emit.kernel(device, "scatter", 3 * rows_bytes, 0, after, expert=row.expert)
         self._emit.host(device, "record")
         self._copies.used(device, moe, row.expert, parts, after)

@@ -7,6 +7,7 @@ capacity where rows are filled up), costs and memory by closed form:
 |---|---|---|
 | on the way out | masks written: 2 S R values; product S x R by S x d | k S ids sorted; R rows copied |
 | sizes | none: all are known | 8 bytes an expert (uneven) or a device (the capacity) |
+| where experts run | rows lie by expert | uneven: R' rows copied, to lie by expert, and back |
 | on the way back | product R x S by R x d | k S rows copied; k S rows added |
 | memory at home | masks 2 S R, rows out and back 2 R d | ids and index 16 k S bytes, rows out and back 2 R d |
 | memory where experts run | rows in and out 2 R' d, the widest expert's inner rows | the same |
@@ -92,6 +93,7 @@ class Gate:
         """Results on their way home, where they are added up. ended: device -> the ends of its runs."""
         amounts = {(device, home): self._model.token_row_bytes(rows)
                    for (home, device), rows in gated.rows.items() if home != device and rows}
+        ended = {device: self._by_expert(gated, device, edges) for device, edges in ended.items()}
         after = [edge for device, edges in ended.items() for edge in self._synced(device, edges)]
         back = [Edge(self._emit.collective(amounts, "return", after))] if amounts else []
         for home, tokens in gated.tokens.items():
@@ -149,11 +151,17 @@ class Gate:
     def _arrivals(self, gated: Gated, devices: list[int], ready: dict[int, list[Edge]]) -> dict[int, list[Edge]]:
         amounts = {(home, device): self._model.token_row_bytes(rows)
                    for (home, device), rows in gated.rows.items() if home != device and rows}
-        if not amounts:
-            return {device: list(ready.get(device, ())) for device in devices}
-        waits = list(dict.fromkeys([*(edge for edges in ready.values() for edge in edges), *gated.known]))
-        sent = [Edge(self._emit.collective(amounts, "dispatch", waits))]
-        return {device: [*ready.get(device, ()), *self._synced(device, sent)] for device in devices}
+        sent: list[Edge] = []
+        if amounts:
+            waits = list(dict.fromkeys([*(edge for edges in ready.values() for edge in edges), *gated.known]))
+            sent = [Edge(self._emit.collective(amounts, "dispatch", waits))]
+        there = {device: [*ready.get(device, ()), *self._synced(device, sent)] for device in devices}
+        return {device: self._by_expert(gated, device, edges) for device, edges in there.items()}
+
+    def _by_expert(self, gated: Gated, device: int, edges: list[Edge]) -> list[Edge]:
+        """Uneven rows lie by home as they come and go, and by expert where they are computed."""
+        rows = 0 if gated.gating.capacity else gated.received(device)
+        return self._emit.kernel(device, "gather", 2 * self._model.token_row_bytes(rows), 0, edges) if rows else edges
 
     def _synced(self, device: int, edges: list[Edge]) -> list[Edge]:
         """A host waits for what a device without one gets and gives; elsewhere nobody does."""
