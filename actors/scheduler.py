@@ -126,6 +126,11 @@ class Scheduler:
             return f"op {op} of an earlier step"
         return describe(self.setting.machine, self.labels, op - self._first_label)
 
+    @property
+    def gated_bytes(self) -> Ints:
+        """The most activations that gatings held on each device, [devices]."""
+        return self._experts.gate.peak_bytes
+
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
         if not_before_ps > self.engine.now_ps:
