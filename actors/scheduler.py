@@ -127,6 +127,11 @@ class Scheduler:
             return f"op {op} of an earlier step"
         return describe(self.setting.machine, self.labels, op - self._first_label)
 
+    @property
+    def gated_bytes(self) -> Ints:
+        """The most activations that gatings held on each device, [devices]."""
+        return self._experts.gate.peak_bytes
+
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
         if not_before_ps > self.engine.now_ps:
@@ -199,7 +204,7 @@ class Scheduler:
         """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
         self.counts.ran(view, decision.assignments)
         issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
-        self._experts.collect(issued.visits, plan.exchange, sums)
+        self._experts.collect(issued.visits, plan.exchange, sums, issued.gated)
         loads = self._experts.take_loads()
         self.counts.after(view, loads)
         if self.loads is not None:
