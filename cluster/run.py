@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.flight import kept_flight
@@ -133,6 +133,7 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
+        self.setting = told(setup, self.policy, target.name, self.setting)
         self.served: Served | None = None
 
     def begin(self) -> None:
@@ -279,8 +280,9 @@ class OneRun:
         return self.served is not None and self.served.parking is not None
 
     def _approximations(self) -> tuple[str, ...]:
-        """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()))
+        """What the machine, the model and the batcher leave out, and what a policy should not know."""
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
