@@ -16,6 +16,8 @@ class Workload(Strict):
     or a path (replay). generator (synthetic). batch: sequences at once. requests: how many there are, by default one
     batch (or all texts). A trace has its own of both, and of lengths. prompt_tokens: length of each prompt (execute:
     at most). output_tokens: of each request, the first at the end of prefill.
+    history_tokens: tokens of other sequences that are drawn beforehand and counted, as the history that policies are told
+    of (synthetic).
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
     history: the part of the steps, from the first on, that is not run, but told to policies as their history (replay
     and synthetic; without it a replay's history is its whole trace).
@@ -35,6 +37,7 @@ class Workload(Strict):
     output_tokens: int | None = Field(default=None, ge=1)
     context_tokens: int = Field(default=0, ge=0, le=1 << 40)
     history: float | None = Field(default=None, gt=0, lt=1)
+    history_tokens: int = Field(default=0, ge=0, le=1 << 20)
     temperature: float = Field(default=0.0, ge=0)
     serving: Serving | None = None
 
@@ -69,6 +72,10 @@ class Workload(Strict):
             raise refuse("work: execute needs output_tokens")
         if self.temperature and self.work != "execute":
             raise refuse(f"temperature belongs to execute; under {self.work} no tokens are drawn")
+        if self.history_tokens and self.history is not None:
+            raise refuse("history and history_tokens are both given: the first sets steps aside, the second draws more")
+        if self.history_tokens and self.work != "synthetic":
+            raise refuse("history_tokens belongs to synthetic: a trace is its own history, and execute has none")
         if self.context_tokens and self.work != "replay":
             raise refuse(f"context_tokens belongs to replay; under {self.work} the prompt fills the caches")
         return self
