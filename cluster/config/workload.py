@@ -18,6 +18,8 @@ class Workload(Strict):
     at most). output_tokens: of each request, the first at the end of prefill.
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
     temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
+    forced: each text is prompt and answer (execute): behind its first prompt_tokens the next output_tokens are fed as
+    they stand, whatever the model would say (teacher forcing), so that its logits can be judged and compared.
     serving: requests that arrive over time and are batched continuously, in place of static batches (synthetic; replay,
     where each request then walks along a sequence of the trace).
     """
@@ -33,6 +35,7 @@ class Workload(Strict):
     output_tokens: int | None = Field(default=None, ge=1)
     context_tokens: int = Field(default=0, ge=0, le=1 << 40)
     temperature: float = Field(default=0.0, ge=0)
+    forced: bool = False
     serving: Serving | None = None
 
     @model_validator(mode="after")
@@ -63,6 +66,12 @@ class Workload(Strict):
             raise refuse("work: execute needs output_tokens")
         if self.temperature and self.work != "execute":
             raise refuse(f"temperature belongs to execute; under {self.work} no tokens are drawn")
+        if self.forced and self.work != "execute":
+            raise refuse(f"forced belongs to execute; under {self.work} no tokens are fed")
+        if self.forced and self.temperature:
+            raise refuse("forced answers are fed as they stand, so no temperature can draw them")
+        if self.forced and self.prompt_tokens is None:
+            raise refuse("forced needs prompt_tokens: where in each text the answer begins")
         if self.context_tokens and self.work != "replay":
             raise refuse(f"context_tokens belongs to replay; under {self.work} the prompt fills the caches")
         return self
