@@ -1,6 +1,7 @@
-"""GPU-NDP (arXiv 2601.03992): every figure and trend of its evaluation that is public, on a grid of models and DIMMs."""
+"""GPU-NDP (arXiv 2601.03992): every figure and trend that is public of its evaluation, by model and DIMMs."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from statistics import mean
 
 import numpy as np
@@ -31,8 +32,8 @@ CAPS = (1, 4, 16, -1)
 
 ROUTING = "fitted to Mixtral-8x7B's on MT-bench (published with HD-MoE), stretched to the experts of each model"
 PRIVATE = "The paper has such a figure, and nothing public tells its values"
-CALIBRATION = 64
-"""Sequences that are tried for a calibration set at most."""
+CALIBRATION, SERVED = 48, 16
+"""Sequences that are tried for a calibration set at most, and those whose decodes it is to serve."""
 
 
 def case(model: str, dimms: int, policy: str, *settings: str) -> Case:
@@ -132,28 +133,28 @@ def gpu_use(result: Result) -> float:
 
 def use_rises(results: Results) -> bool:
     use = [mean(gpu_use(result) for key, result in results.items() if key.startswith(f"{step} ")) for step in STEPS]
-    return all(before < after for before, after in zip(use, use[1:], strict=False))
+    return all(before < after for before, after in pairwise(use))
 
 
 def calibration_sequences() -> int | None:
-    """How many other sequences it takes until the experts that they visit most serve a sequence's decode as well as
-    those that its own prefill visits most: a quarter of Mixtral's experts a layer; None: not with CALIBRATION."""
+    """How many other sequences it takes until the experts that they visit most serve decodes as well as those that
+    each decode's own prefill visits most: a quarter of Mixtral's a layer; None: not with CALIBRATION."""
     setup = resolve(load_run("gpu_ndp", [f"model={MIXTRAL}"]))
-    router, model = router_of(setup), setup.model
+    router, model, all_ = router_of(setup), setup.model, SERVED + CALIBRATION
     layers, cap = len(model.moe_layers), model.experts // 4
-    prefill, decode = np.zeros((2, 1 + CALIBRATION, layers, model.experts), np.int64)
-    for step in static_steps([Request(OUT, 65)] * (1 + CALIBRATION)):
-        experts = router.route(step).experts
+    prefill, decode = np.zeros((2, all_, layers, model.experts), np.int64)
+    for step in static_steps([Request(OUT, 65)] * all_):
         counts = prefill if step.phase[0] == PREFILL else decode
-        np.add.at(counts, (step.sequence[:, None, None], np.arange(layers)[:, None], experts), 1)
+        np.add.at(counts, (step.sequence[:, None, None], np.arange(layers)[:, None], router.route(step).experts), 1)
 
-    def served(popular: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> int:
-        chosen = np.argsort(-popular, axis=1, kind="stable")[:, :cap]
-        return int(np.take_along_axis(decode[0], chosen, axis=1).sum())
+    def hits(popular: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> int:
+        """popular [SERVED or 1, layers, experts]: decodes of the served sequences that its first experts hold."""
+        chosen = np.argsort(-popular, axis=2, kind="stable")[:, :, :cap]
+        chosen = np.broadcast_to(chosen, (SERVED, layers, cap))
+        return int(np.take_along_axis(decode[:SERVED], chosen, axis=2).sum())
 
-    own = served(prefill[0])
-    found = (n for n in range(1, CALIBRATION + 1) if served((prefill + decode)[1:1 + n].sum(axis=0)) >= own)
-    return next(found, None)
+    own, others = hits(prefill[:SERVED]), (prefill + decode)[SERVED:]
+    return next((n for n in range(1, CALIBRATION + 1) if hits(others[:n].sum(axis=0)[None]) >= own), None)
 
 
 def profiled(of: Callable[[Results, int], Figure]) -> Measure:
@@ -165,8 +166,8 @@ def profiled(of: Callable[[Results, int], Figure]) -> Measure:
         return None if sequences is None else of(results, sequences)
 
     return Measure(lambda quick: {} if quick else runs, value, ROUTING,
-                   "No source says how long the pre-profiling is that the paper does without; ours is the shortest pass "
-                   f"whose popular experts serve a decode as well, if {CALIBRATION} sequences are enough for it")
+                   "No source says how long the pre-profiling is that the paper does without; ours is the shortest "
+                   f"pass whose popular experts serve a decode as well, of {CALIBRATION} sequences at most")
 
 
 MEASURES = {
