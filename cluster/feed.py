@@ -163,13 +163,13 @@ def feed_of(setup: Setup) -> list[tuple[Step, StepRouting]]:
     if setup.routing is not None:
         shift = config.workload.context_tokens
         steps = ((dataclasses.replace(step, position=step.position + shift), routed)
-                 for step, routed in setup.routing.steps(machine.homes))
+                 for step, routed in setup.routing.steps(machine.homes, encoder=bool(setup.model.encoder_layers)))
         return list(islice(steps, config.limits.steps))
     router = router_of(setup)
     out: list[tuple[Step, StepRouting]] = []
     sequences = 0
     for batch in static_batches(config.workload):
-        for step in static_steps(batch, machine.homes):
+        for step in static_steps(batch, machine.homes, encoder=bool(setup.model.encoder_layers)):
             if config.limits.steps is not None and len(out) == config.limits.steps:
                 return out
             moved = dataclasses.replace(step, number=len(out), sequence=step.sequence + sequences)
@@ -179,11 +179,13 @@ def feed_of(setup: Setup) -> list[tuple[Step, StepRouting]]:
 
 
 def asked_of(steps: list[Step]) -> Asked:
-    """The sequences of static batches: prompt tokens as prefilled, output tokens as made."""
+    """The sequences of static batches: prompt tokens as prefilled, output tokens as made. A prefill makes one, too, but
+    for one that passes an encoder."""
     if not steps:
         none = np.zeros(0, np.int64)
         return Asked(none, none, none, none)
     sequence, phase = (np.concatenate([getattr(step, key) for step in steps]) for key in ("sequence", "phase"))
     names, who = np.unique(sequence, return_inverse=True)
     prompt, made = (np.bincount(who[phase == key], minlength=len(names)) for key in (PREFILL, DECODE))
-    return Asked(names, np.zeros(len(names), np.int64), prompt, made + (prompt > 0))
+    return Asked(names, np.zeros(len(names), np.int64), prompt,
+                 made + (prompt > 0) * (not any(step.encoder for step in steps)))
