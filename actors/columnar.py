@@ -132,6 +132,7 @@ class ColumnScheduler(Scheduler):
         used = int(state.phase[0, USES])
         counts.first_uses = list(zip(state.used_op[:used].tolist(), end_ps[state.used_at[:used]].tolist(), strict=True))
         self.emit.moved_bytes += state.moved
+        self.emit.worked += state.worked
 
 
 def as_pair(answer: Any) -> tuple[Plan, Any]:

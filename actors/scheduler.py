@@ -98,8 +98,9 @@ class Scheduler:
         self.setting, self.policy = setting, policy
         machine, model = setting.machine, setting.model
         constant(setting.budget_bytes)
-        if setting.popularity is not None:
-            constant(setting.popularity)
+        for told in (setting.popularity, *(setting.history or ()), *(setting.future or ())):
+            if told is not None:
+                constant(told)
         start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
+from cluster.observe.energy import rates_of
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
@@ -133,6 +134,7 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
+        self.setting = told(setup, self.policy, target.name, self.setting)
         self.served: Served | None = None
 
     def begin(self) -> None:
@@ -263,6 +265,7 @@ class OneRun:
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
+                            rates=rates_of(setup.hardware, setup.options, setup.machine),
                             host={**self.transport.describe(), "versions": versions(),
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
@@ -279,8 +282,9 @@ class OneRun:
         return self.served is not None and self.served.parking is not None
 
     def _approximations(self) -> tuple[str, ...]:
-        """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()),
+        """What the machine, the model and the batcher leave out, and what a policy should not know."""
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
                 *(UNBOUNDED if not self.session.bounded else ()))
 
     def _service(self) -> Service | None:

@@ -17,6 +17,8 @@ class Workload(Strict):
     batch (or all texts). A trace has its own of both, and of lengths. prompt_tokens: length of each prompt (execute:
     at most). output_tokens: of each request, the first at the end of prefill.
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
+    history: the part of the steps, from the first on, that is not run, but told to policies as their history (replay
+    and synthetic; without it a replay's history is its whole trace).
     temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
     serving: requests that arrive over time and are batched continuously, in place of static batches (synthetic; replay,
     where each request then walks along a sequence of the trace).
@@ -32,6 +34,7 @@ class Workload(Strict):
     prompt_tokens: int | None = Field(default=None, ge=1)
     output_tokens: int | None = Field(default=None, ge=1)
     context_tokens: int = Field(default=0, ge=0, le=1 << 40)
+    history: float | None = Field(default=None, gt=0, lt=1)
     temperature: float = Field(default=0.0, ge=0)
     serving: Serving | None = None
 
@@ -51,6 +54,9 @@ class Workload(Strict):
         lengths = ("batch", "requests", "prompt_tokens", "output_tokens")
         if self.work == "replay" and (stray := [name for name in lengths if name in self.model_fields_set]):
             raise refuse(f"work: replay takes no {stray[0]}: the trace says which sequences run together and how long")
+        if self.history is not None and (self.work == "execute" or self.serving is not None):
+            raise refuse("history sets steps of a known routing aside: it belongs to replay and synthetic, in static "
+                         "batches")
         if self.serving is not None:
             if self.work == "execute":
                 raise refuse("serving belongs to synthetic and replay: execute answers its texts in static batches")
