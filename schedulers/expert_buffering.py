@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.machine import Machine
-from emulation.plan import ALL_TO_ALL, NOBODY, UNICAST, Plan
+from emulation.plan import NOBODY, Gating, Plan
 from emulation.view import Setting, View
 from schedulers._eviction import NEVER, Eviction, pass_through
 from schedulers._placement import placed
@@ -33,7 +33,8 @@ def buffering_places(machine: Machine) -> Places:
 class Policy:
     """A cache of `slots` experts a layer on each home; the homes divide the experts among them by `placement`.
 
-    Active experts run in increasing id; a miss is copied from host memory while tokens travel. Who goes for it:
+    Tokens reach their experts as under `dynamic_gating`. Behind the sizes it is known which experts are active: they
+    run in increasing id, and a miss is copied from host memory while tokens travel. Who goes for it:
     `eviction`, and with `inactive_first` whatever this batch does not need, oldest first, before any that it does. The
     published rule is lifo with it, its comparator fifo without. belady is told the steps to come, and the result says
     so. Each cache begins with its home's lowest ids.
@@ -74,7 +75,7 @@ class Policy:
         owner, held = state
         held = held.copy()
         homes = view.setting.machine.homes
-        plan = Plan(view.layer, exchange=ALL_TO_ALL if len(homes) > 1 else UNICAST)
+        plan = Plan(view.layer, gating=Gating())
         active = np.sort(view.routing.active)
         for unit, home in enumerate(homes):
             mine = active[owner[view.moe, active] == unit].tolist()
