@@ -199,7 +199,7 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact):
+                not self.policy.exact or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -273,7 +273,7 @@ class OneRun:
         if self._parks:
             return None
         found = self.session.bound()
-        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+        return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
 
     @property
     def _parks(self) -> bool:
@@ -282,7 +282,8 @@ class OneRun:
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
-        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()))
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
+                *(UNBOUNDED if not self.session.bounded else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -293,6 +294,7 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

@@ -21,8 +21,8 @@ def at_rest(setting: Setting, policy: str) -> tuple[Start, Ints]:
     """
     shared = places(setting.machine, policy)
     if any(stores != (device,) for device, stores in zip(shared.devices, shared.stores, strict=True)):
-        raise ConfigError(f"{policy} runs experts where they rest, and on machine {setting.machine.name!r} they rest on "
-                          "devices that compute nothing: use expert_parallel")
+        raise ConfigError(f"{policy} runs experts where they rest, and on machine {setting.machine.name!r} they rest "
+                          "on devices that compute nothing: use expert_parallel")
     owner = owners(setting.model.experts, len(shared.devices), "contiguous")
     return Start(spread(setting, owner, shared.devices)), np.asarray(shared.devices)[owner]
 
