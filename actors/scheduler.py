@@ -64,6 +64,8 @@ def sealed(routing: Routing) -> Routing:
     """A routing that a policy may see: it is not its to change."""
     constant(routing.experts)
     constant(routing.weights)
+    if routing.probabilities is not None:
+        constant(routing.probabilities)
     return routing
 
 

@@ -96,10 +96,14 @@ class Early(NamedTuple):
 
 @dataclass(frozen=True)
 class Routing:
-    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty."""
+    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty.
+
+    probabilities [tokens, experts]: what the gate gave every expert, where a forecast knows that; they add to one.
+    """
 
     experts: Ints
     weights: Floats
+    probabilities: Floats | None = None
 
     @cached_property
     def pairs(self) -> Pairs:

@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cluster.config.quantities import Bandwidth, Bytes, Compute, Count, Share, Strict, Time, refuse
+from cluster.config.quantities import (
+    Bandwidth,
+    Bytes,
+    Compute,
+    Count,
+    EnergyPerByte,
+    EnergyPerFlop,
+    Power,
+    Share,
+    Strict,
+    Time,
+    refuse,
+)
 from emulation.errors import unknown
 
 Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
@@ -104,6 +116,8 @@ class DeviceGroup(Strict):
     thread: an issuer that its kernels hold besides its lanes. Its own issuer: kernels run on the thread that issues
     them. Another device's: both threads run in one interpreter, and its lock lets one of them get on at a time.
     slowdown: how many times longer its kernels take in the engine than they were measured to take alone.
+    idle_power: what one such device draws all the time. busy_power: while its compute lanes are busy. Or, in the place
+    of busy_power, what an operation takes: energy_per_byte of its memory, energy_per_flop (docs/energy.md).
     """
 
     kind: DeviceKind
@@ -121,6 +135,10 @@ class DeviceGroup(Strict):
     thread: Name | None = None
     slowdown: Count | None = None
     rests: bool = False
+    idle_power: Power | None = None
+    busy_power: Power | None = None
+    energy_per_byte: EnergyPerByte | None = None
+    energy_per_flop: EnergyPerFlop | None = None
     pools: dict[Name, Count] = Field(default_factory=dict)
 
     @property
@@ -147,10 +165,27 @@ class DeviceGroup(Strict):
             raise refuse("per says what count is multiplied by, and there is no count")
         if self.rests and not self.memory:
             raise refuse("experts rest here, so it needs memory")
+        self._energy_sound()
         names = [lane.name for lane in (*self.lanes, *self.copy_lanes)]
         if len(set(names)) < len(names):
             raise refuse(f"two lanes of {names} have the same name")
         return self
+
+    def _energy_sound(self) -> None:
+        """Nothing counts twice, and nothing is said of what this device does not do."""
+        each = [name for name in ("energy_per_byte", "energy_per_flop") if getattr(self, name)]
+        if self.busy_power and each:
+            raise refuse(f"busy_power and {each[0]} are both given, and what operations take would count twice: give "
+                         "one of them")
+        if self.busy_power and not self.idle_power:
+            raise refuse("busy_power needs idle_power: the device draws something, too, while nothing runs")
+        if self.busy_power and self.idle_power and self.busy_power.si < self.idle_power.si:
+            raise refuse(f"busy_power is {self.busy_power.value!r}, less than idle_power {self.idle_power.value!r}")
+        for name in ("busy_power", "energy_per_flop"):
+            if getattr(self, name) and not self.computes:
+                raise refuse(f"{name} is given, and the device computes nothing")
+        if self.energy_per_byte and not (self.memory or self.computes):
+            raise refuse("energy_per_byte is that of a device's memory, and it has none: links have one of their own")
 
 
 class LinkSpec(Strict):
@@ -161,6 +196,7 @@ class LinkSpec(Strict):
     group, row by row; routes go along x first), corners (the i-th of `from` with the i-th corner of the mesh that `to`
     forms).
     bus: all its connections share one lane a direction; half_duplex: the two directions share a lane.
+    energy_per_byte: of what crosses one connection.
     """
 
     name: Name
@@ -173,6 +209,7 @@ class LinkSpec(Strict):
     bandwidth_back: Bandwidth | None = None
     latency: Time | None = None
     latency_back: Time | None = None
+    energy_per_byte: EnergyPerByte | None = None
     bus: bool = False
     half_duplex: bool = False
     in_order: bool = False

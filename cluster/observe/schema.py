@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Part(BaseModel):
@@ -193,6 +193,23 @@ class Bound(Part):
     binds: str
     times: float | None
     detail: dict[str, JsonValue] = {}
+
+
+class Energy(Part):
+    """Joules until the horizon, of those devices and links whose hardware file says any (docs/energy.md).
+
+    by_part: idle, busy, bytes, flops, links: what they are spent on, of those that any file says; sums to joules, as
+    by_device and by_link together do. device_parts: device -> the same parts of it. joules_per_token,
+    tokens_per_kilojoule: of the tokens that were emitted.
+    """
+
+    joules: float
+    by_part: dict[str, float]
+    by_device: dict[str, float]
+    by_link: dict[str, float]
+    device_parts: dict[str, dict[str, float]]
+    joules_per_token: float | None
+    tokens_per_kilojoule: float | None
 
 
 class Answer(Part):
