@@ -11,7 +11,7 @@ from emulation.ledger import Start
 from emulation.machine import Machine
 from emulation.plan import NOBODY, RUN, Gating, Plan
 from emulation.view import Setting, View
-from schedulers._eviction import NEVER, Eviction, pass_through
+from schedulers._eviction import NEVER, Eviction, first_cached, pass_through
 from schedulers._placement import placed, resting
 from schedulers._places import Places, at_least, nearest, runs_experts
 from schedulers.contract import State
@@ -34,11 +34,11 @@ class Policy:
     """A cache of `slots` experts a layer on each home; the homes divide the experts among them by `placement`.
 
     Tokens reach their experts as under `dynamic_gating`. Behind the sizes it is known which experts are active: they
-    run in increasing id, and a miss is copied from host memory while tokens travel. Who goes for it:
-    `eviction`, and with `inactive_first` whatever this batch does not need, oldest first, before any that it does. The
-    published rule is lifo with it, its comparator fifo without. belady is told the steps to come, and the result says
-    so. Each cache begins with its home's lowest ids. layers: decoder leaves an encoder's experts on the homes: it uses
-    nearly all of them at once, and the paper's bytes are those of the decoder's layers alone.
+    run in increasing id, and a miss is copied from host memory while tokens travel. Who goes for it: `eviction`, and
+    with `inactive_first` whatever this batch does not need, oldest first, before any that it does. The published rule
+    is lifo with it, its comparator fifo without. belady is told the steps to come, and the result says so. A cache
+    begins with its home's most frequent experts of the history, or its lowest ids. layers: decoder leaves an encoder's
+    experts on the homes: it uses nearly all of them at once, and the paper's bytes are those of the decoder's alone.
     """
 
     slots: int = 10
@@ -71,7 +71,8 @@ class Policy:
         held = np.full((len(owner), len(shared.devices), min(self.slots, model.experts)), NOBODY)
         for layer in range(first, len(owner)):
             for unit, home in enumerate(shared.devices):
-                own = np.flatnonzero(owner[layer] == unit)[:self.slots]
+                own = first_cached(np.flatnonzero(owner[layer] == unit), self.slots,
+                                   None if setting.popularity is None else setting.popularity[layer])
                 copies[home][layer, own] = True
                 held[layer, unit, :len(own)] = own
         return Start(rest, copies), (owner, held)
