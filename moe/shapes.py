@@ -28,7 +28,11 @@ class Mla:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The shape of one model; every count is of elements. `layers` counts decoder layers, MTP heads left out."""
+    """The shape of one model; every count is of elements. `layers` counts decoder layers, MTP heads left out.
+
+    encoder_layers: of a model of two stacks, the layers that its encoder has; `layers` then counts both, encoder first.
+    relative_bias: a table of relative positions in the first layer of each stack.
+    """
 
     model: str
     model_type: str
@@ -58,6 +62,8 @@ class ModelShape:
     shared_gate: bool = False
     expert_bias: bool = False
     head_bias: bool = False
+    encoder_layers: int = 0
+    relative_bias: int = 0
 
     @property
     def matrices(self) -> int:
@@ -116,23 +122,26 @@ class ModelShape:
         q_width, kv_width = heads * self.head_dim, self.kv_heads * self.head_dim
         weights = d * (q_width + 2 * kv_width) + q_width * d
         biases = self.qkv_bias * (q_width + 2 * kv_width) + self.output_bias * d
-        return weights + biases + self.qk_norm + self.sinks * heads
+        attention = weights + biases + self.qk_norm + self.sinks * heads
+        first = self.relative_bias if layer in (0, self.encoder_layers) else 0
+        return attention * (2 if 0 < self.encoder_layers <= layer else 1) + first
 
     def dense_params(self, layer: int) -> int:
         """Elements of a dense layer's FFN; zero in a MoE layer."""
         self._layer(layer)
-        return 0 if self.is_moe(layer) else self.matrices * self.d_model * self.dense_ff
+        bias = (self.matrices - 1) * self.dense_ff + self.d_model if self.expert_bias else 0
+        return 0 if self.is_moe(layer) else self.matrices * self.d_model * self.dense_ff + bias
 
     def layer_params(self, layer: int) -> int:
         """Elements of one decoder layer with all its experts."""
         routed = self.router_params + self.experts * self.expert_params + self.shared_params
         ffn = routed if self.is_moe(layer) else self.dense_params(layer)
-        return self.attention_params(layer) + ffn + 2 * self.norm_params
+        return self.attention_params(layer) + ffn + (3 if 0 < self.encoder_layers <= layer else 2) * self.norm_params
 
     def total_params(self) -> int:
         """Elements of the whole model."""
         body = sum(self.layer_params(layer) for layer in range(self.layers))
-        return body + self.embedding_params + self.head_params + self.norm_params
+        return body + self.embedding_params + self.head_params + (2 if self.encoder_layers else 1) * self.norm_params
 
     def active_params(self) -> int:
         """Elements that one token meets: the total less the experts it is not routed to."""
@@ -159,7 +168,7 @@ _ALIASES = {
 }
 
 
-class _Fields:
+class Fields:
     """A config.json whose missing and mistyped fields are refused by name."""
 
     def __init__(self, model: str, config: Mapping[str, Any]) -> None:
@@ -187,7 +196,7 @@ class _Fields:
         return default if value is None else bool(value)
 
 
-def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
+def _moe_layers(fields: Fields, layers: int) -> tuple[int, ...]:
     config = fields.config
     if config.get("mlp_layer_types") is not None:
         return tuple(i for i, kind in enumerate(fields.items("mlp_layer_types")[:layers]) if kind == "sparse")
@@ -208,14 +217,14 @@ def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
     )
 
 
-def _windows(fields: _Fields, layers: int) -> tuple[int | None, ...]:
+def _windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     config = fields.config
     window = config.get("sliding_window") if fields.flag("use_sliding_window", True) else None
     kinds = fields.items("layer_types") or ["sliding_attention"] * layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds[:layers])
 
 
-def _qk_norm(row: Family, fields: _Fields, q_width: int, kv_width: int, head_dim: int) -> int:
+def _qk_norm(row: Family, fields: Fields, q_width: int, kv_width: int, head_dim: int) -> int:
     if row.qk_norm == "full":
         return q_width + kv_width
     headwise = row.qk_norm == "head" or (row.qk_norm == "optional" and fields.flag("use_qk_norm", False))
@@ -227,7 +236,11 @@ def from_config(config: Mapping[str, Any], model: str = "the model") -> ModelSha
     if "model_type" not in config:
         raise InputError(f"the config.json of {model} lacks 'model_type', so its architecture is not known")
     row = family(str(config["model_type"]))
-    fields = _Fields(model, config)
+    fields = Fields(model, config)
+    if row.stacks:
+        from moe.stacked import two_stacks
+
+        return two_stacks(row, fields)
     layers, d_model = fields.count("num_hidden_layers"), fields.count("hidden_size")
     heads, expert_ff = fields.count("num_attention_heads"), fields.count(row.expert_ff)
     kv_heads = fields.count("num_key_value_heads", heads)
