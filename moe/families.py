@@ -90,7 +90,7 @@ class Family:
     """One architecture: HF field names (experts, top_k, ...), checkpoint keys, and what its layers carry.
 
     stacks: an encoder and a decoder, whose layers are numbered through, encoder first. Its experts do not go through
-    transformers' experts interface: the hook replaces their module (moe.stacks). activation: the field that names it.
+    transformers' experts interface: the hook replaces their module (moe.handed). activation: the field that names it.
     """
 
     model_type: str

@@ -14,7 +14,7 @@ from moe.checkpoint import Checkpoint
 from moe.experts import ExpertSlice, reduce_units, unit_partial
 from moe.families import family
 from moe.lean import import_transformers
-from moe.stacks import Handed, stacked_experts
+from moe.handed import Handed, stacked_experts
 
 import_transformers()
 

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 
 from moe.hook import ExpertHook
-from moe.stacks import TOP_K, is_encoders, scores
+from moe.handed import TOP_K, is_encoders, scores
 
 
 def next_gate(hook: ExpertHook, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:

@@ -45,7 +45,7 @@ def measure(model_type: str, folder: Path) -> Row:
     from moe.checkpoint import Checkpoint
     from moe.hook import ExpertHook, LocalExperts
     from moe.shell import load_shell
-    from moe.stacks import repaired
+    from moe.handed import repaired
 
     kind: Any = AutoModelForSeq2SeqLM if family(model_type).stacks else AutoModelForCausalLM
     plain = kind.from_pretrained(
@@ -127,7 +127,7 @@ def markdown(rows: list[Row]) -> str:
         ),
         "",
         "nllb-moe is compared with plain transformers after one repair: version 5.23 sends all tokens to experts 0 and",
-        "1 (`moe/stacks.py`, `repaired`). Its outputs are scaled twice, so whole experts agree up to rounding.",
+        "1 (`moe/handed.py`, `repaired`). Its outputs are scaled twice, so whole experts agree up to rounding.",
         "",
         "Refused by name:",
         "",
