@@ -19,7 +19,7 @@ from moe.checkpoint import Checkpoint
 from moe.determinism import pin
 from moe.generate import OnLogits, Sampling, generate
 from moe.hook import ExpertHook
-from moe.predictors import next_gate
+from moe.predictors import next_guess
 from moe.shapes import read_config
 from moe.shell import load_shell
 
@@ -125,11 +125,12 @@ class Executor:
         assert self._step is not None
         if self.forecast != "next_gate":
             return self.session.forecaster.guess(self._step, moe + 1, None)
-        picks = next_gate(self.hook, layer, hidden)
-        if picks is None:
+        guess = next_guess(self.hook, layer, hidden)
+        if guess is None:
             return None
-        experts = picks.to(torch.int64).numpy()
-        return Routing(experts, np.full(experts.shape, 1.0 / experts.shape[1]))
+        chances = guess.probabilities
+        return Routing(guess.experts.to(torch.int64).numpy(), guess.weights.to(torch.float64).numpy(),
+                       None if chances is None else chances.numpy())
 
     def _compute(self, decision: Decision, hidden: Floats) -> list[Share]:
         """Send each device its work; the replies in the order of the plan, whoever answered first."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
+from cluster.observe.energy import rates_of
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
@@ -136,6 +137,7 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
+        self.setting = told(setup, self.policy, target.name, self.setting)
         self.served: Served | None = None
 
     def begin(self) -> None:
@@ -201,7 +203,7 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact):
+                not self.policy.exact or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -266,6 +268,7 @@ class OneRun:
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
+                            rates=rates_of(setup.hardware, setup.options, setup.machine),
                             host={**self.transport.describe(), "versions": versions(),
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
@@ -275,15 +278,17 @@ class OneRun:
         if self._parks:
             return None
         found = self.session.bound()
-        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+        return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
 
     @property
     def _parks(self) -> bool:
         return self.served is not None and self.served.parking is not None
 
     def _approximations(self) -> tuple[str, ...]:
-        """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()))
+        """What the machine, the model and the batcher leave out, and what a policy should not know."""
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
+                *(UNBOUNDED if not self.session.bounded else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -294,6 +299,7 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

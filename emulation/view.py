@@ -32,6 +32,8 @@ class Step:
     sequence, position, phase [tokens]; home [tokens]: the device on which the token lies.
     ends [tokens]: whether the token's logits are wanted. joins [tokens]: the MoE layer, counted among MoE layers, at
     whose experts a token that was parked there goes on (FROM_START: it was not). None: all go from the start.
+    encoder: the tokens pass the encoder of a model that has one, and attend to all of their sequence; else the decoder,
+    or all of a model without an encoder. source [tokens]: tokens of its sequence that pass, or passed, the encoder.
     """
 
     number: int
@@ -41,6 +43,8 @@ class Step:
     home: Ints
     ends: NDArray[np.bool_]
     joins: Ints | None = None
+    encoder: bool = False
+    source: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -92,10 +96,14 @@ class Early(NamedTuple):
 
 @dataclass(frozen=True)
 class Routing:
-    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty."""
+    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty.
+
+    probabilities [tokens, experts]: what the gate gave every expert, where a forecast knows that; they add to one.
+    """
 
     experts: Ints
     weights: Floats
+    probabilities: Floats | None = None
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -147,18 +155,28 @@ class Tallied(Routing):
         return super().counts(experts) if counted is None or experts != len(counted) else counted.copy()
 
 
+class Visits(NamedTuple):
+    """How many tokens visit each expert, step by step: step numbers [steps], counts [steps, moe_layers, experts]."""
+
+    step: Ints
+    counts: Ints
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a policy is told before the run.
 
     budget_bytes [devices]: room for expert weights. popularity [moe_layers, experts]: counts of a recorded history,
-    where the workload names one.
+    where the workload names one. history: the same step by step, where a part of the workload is set aside for it.
+    future: the steps to come; only a policy that calls itself `clairvoyant` is told.
     """
 
     machine: Machine
     model: Model
     budget_bytes: Ints
     popularity: Ints | None = None
+    history: Visits | None = None
+    future: Visits | None = None
 
 
 @dataclass(frozen=True)
@@ -197,9 +215,9 @@ class View:
 
     @property
     def next_layer(self) -> int | None:
-        """The next MoE layer of the model, if there is one."""
-        layers = self.setting.model.moe_layers
-        return layers[self.moe + 1] if self.moe + 1 < len(layers) else None
+        """The next MoE layer that the step passes, if there is one."""
+        model = self.setting.model
+        return model.moe_layers[self.moe + 1] if self.moe + 1 in model.moe_stack(self.step.encoder) else None
 
     def held(self, device: int) -> NDArray[np.bool_]:
         """Experts of this layer that a device holds, coming ones included, [experts]."""

@@ -13,8 +13,8 @@ from emulation.shards import slice_bounds
 from moe.checkpoint import Checkpoint
 from moe.experts import ExpertSlice, reduce_units, unit_partial
 from moe.families import family
-from moe.lean import import_transformers
 from moe.handed import Handed, stacked_experts
+from moe.lean import import_transformers
 
 import_transformers()
 

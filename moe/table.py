@@ -43,9 +43,9 @@ def measure(model_type: str, folder: Path) -> Row:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     from moe.checkpoint import Checkpoint
+    from moe.handed import repaired
     from moe.hook import ExpertHook, LocalExperts
     from moe.shell import load_shell
-    from moe.handed import repaired
 
     kind: Any = AutoModelForSeq2SeqLM if family(model_type).stacks else AutoModelForCausalLM
     plain = kind.from_pretrained(
