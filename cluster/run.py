@@ -148,7 +148,8 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops)
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops,
+                                               len(self.setting.machine.pools))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -268,8 +269,8 @@ class OneRun:
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps.
-        None where sequences may be parked: the bound supposes steps that are whole."""
-        if self._parks:
+        None where sequences may be parked (the bound supposes steps that are whole) and of action times."""
+        if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
         return found if self.served is None else {**found, "steps": "as the batcher made them"}
@@ -280,7 +281,8 @@ class OneRun:
 
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()))
+        return (*self.setup.approximations, *(PARKED if self._parks else ()),
+                *(ACTED if self.setup.machine.actions is not None else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -291,6 +293,8 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+
+ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

@@ -1,6 +1,6 @@
 """The checks on a plan before it is lowered: every routed pair served once, nothing undeclared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emulation.errors import PlanError, unknown
 from emulation.ops import HIGHEST
 from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, Plan, Row, Served
+from emulation.validate_streams import check_streams, covered
 from emulation.view import Early, Pairs, View
 
 Ints = NDArray[np.int64]
@@ -33,6 +34,7 @@ class Decision(NamedTuple):
     served: pairs of this layer, early ones included. early [pairs]: whether a pair was computed early.
     substituted, dropped: how many routed pairs are served by another expert, or not at all.
     substituted_experts: how many routed experts have such a substitute for any of their tokens.
+    streamed: makes the runs of the plan's streams.
     """
 
     plan: Plan
@@ -42,6 +44,12 @@ class Decision(NamedTuple):
     substituted: int
     dropped: int
     substituted_experts: int
+    streamed: Callable[[], list[Assignment]] = list
+
+    @property
+    def now(self) -> Pairs:
+        """The pairs that run in this layer."""
+        return _not_early(self.served, self.early)
 
 
 def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = True) -> Decision:
@@ -65,11 +73,20 @@ def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = T
     if plan.served is not None:
         substituted, dropped, substituted_experts = _changes(view, plan.served)
         served, early = _merged(view, plan.served)
-    now = served if not early.any() else Pairs(served.token[~early], served.expert[~early], served.weight[~early])
+    now = _not_early(served, early)
     assignments = [_assignment(view, plan, row, now) for row in plan.rows if row.verb == RUN]
+    check_streams(view, plan, view.ledger)
     if whole:
-        _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts)
-    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
+        _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts,
+                     covered(view, plan, now, parts))
+    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts,
+                    lambda: _streamed(view, plan, now))
+
+
+def _not_early(served: Pairs, early: Mask) -> Pairs:
+    if not early.any():
+        return served
+    return Pairs(served.token[~early], served.expert[~early], served.weight[~early])
 
 
 def as_plan(layer: int, answer: object) -> Plan:
@@ -154,12 +171,25 @@ def _assignment(view: View, plan: Plan, row: Row, now: Pairs) -> Assignment:
     return Assignment(row.layer, row.expert, row.part, row.device, tokens, weights)
 
 
-def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int) -> None:
-    """Each (token, expert) pair is run once, in all of its parts."""
+def _streamed(view: View, plan: Plan, now: Pairs) -> list[Assignment]:
+    """The runs of a plan's streams: each device's own tokens of the expert."""
+    if (s := plan.streams) is None:
+        return []
+    home, runs = view.step.home[now.token], []
+    for i, device in zip(s.of_visit.tolist(), s.path.tolist(), strict=True):
+        of = now.of(int(s.expert[i]))
+        of = of[home[of] == device]
+        if len(of):
+            runs.append(Assignment(view.layer, int(s.expert[i]), int(s.part[i]), device, now.token[of],
+                                   now.weight[of]))
+    return runs
+
+
+def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int, found: Ints) -> None:
+    """Each (token, expert) pair is run once, in all of its parts; found: parts that streams bring."""
     experts, tokens = view.setting.model.experts, len(view.step)
     wanted = np.zeros((experts, tokens), np.int64)
     wanted[now.expert, now.token] = parts
-    found = np.zeros((experts, tokens), np.int64)
     for run in runs:
         if not len(run.tokens):
             raise PlanError(f"the plan runs expert {run.expert} of layer {view.layer}, to which no token is routed")

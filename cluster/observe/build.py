@@ -50,7 +50,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         phases=figures.phases(scheduler, journal, timed), requests=found.requests, serving=found.serving,
         prefetch=schema.Prefetch(**scheduler.counts.prefetch(timed.end_ps)),
         traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load), lanes=tuple(lanes),
-        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service)),
+        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service, timed)),
         bound=_bound(bound, makespan_ps),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
         host=schema.Host(**(host or {})))
