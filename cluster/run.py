@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
+from cluster.behind import Behind
 from cluster.config.run import RunConfig
 from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
 from cluster.kv import division
@@ -23,8 +24,9 @@ from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
+from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
-from emulation.lowering.streams import is_straight
+from emulation.lowering.streams import in_columns, is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -175,7 +177,10 @@ class OneRun:
 
     def _replay(self, record: Record | None) -> None:
         self.session.open()
-        self.session.replay(self._feed(record))
+        with Behind(0 if self.one_thread or self.is_wall else 1) as behind:
+            if not self.one_thread:
+                behind.do(load_solver)
+            self.session.replay(self._feed(record))
 
     def _carry_out(self, work: Callable[[], None]) -> None:
         """Do the work of the session; at the wall clock it is played meanwhile, and judged."""
@@ -199,7 +204,7 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact):
+                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler

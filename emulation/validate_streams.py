@@ -32,7 +32,7 @@ def check_streams(view: View, plan: Plan, ledger: Ledger) -> None:
         raise PlanError(f"{where} lets parts enter a ring with {handing.needs} free slot: with less than {TWO_SLOTS} it "
                         "may fill, and every part then waits for the one before it")
     size = int(ledger.part_bytes.max())
-    for number in np.unique(s.path).tolist():
+    for number in np.flatnonzero(np.bincount(s.path)).tolist():
         device = machine.devices[number]
         if "expert" not in device.kernels or device.issuer is not None or {"gather", "scatter"} & set(device.kernels):
             raise PlanError(f"{where} streams through {device.name!r}: parts stream through devices that run experts, "
@@ -55,21 +55,27 @@ def _check_ways(view: View, s: Streams, ledger: Ledger) -> None:
     where, machine = f"the plan for layer {view.layer}", view.setting.machine
     inner = np.ones(len(s.path), np.bool_)
     inner[s.path_ptr[1:] - 1] = False
-    steps = np.unique(np.stack([s.path[inner], np.append(s.path[1:], -1)[inner]], axis=1), axis=0)
-    entered = np.stack([ledger.start.rest[view.moe, s.expert, s.part], s.entries], axis=1)
-    for a, b in [*steps.tolist(), *np.unique(entered, axis=0).tolist()]:
+    devices = len(machine.devices)
+    steps = _pairs(s.path[inner], np.append(s.path[1:], -1)[inner], devices)
+    entered = _pairs(ledger.start.rest[view.moe, s.expert, s.part], s.entries, devices)
+    for a, b in [*steps.tolist(), *entered.tolist()]:
         if (a, b) not in machine.routes:
             raise PlanError(f"{where} streams from {machine.devices[a].name!r} to {machine.devices[b].name!r}, but no "
                             "links lead there")
     for column, told in ((steps[:, 0], "from"), (steps[:, 1], "to")):
-        devices, times = np.unique(column, return_counts=True)
+        times = np.bincount(column, minlength=devices)
         if (times > 1).any():
-            name = machine.devices[int(devices[times > 1][0])].name
+            name = machine.devices[int(np.argmax(times > 1))].name
             raise PlanError(f"{where} streams {told} {name!r} along two rings that share its slots: two free slots keep "
                             "one ring from standing still, so rings that share devices need pools of their own")
-    key = s.of_visit * len(machine.devices) + s.path
-    if len(np.unique(key)) < len(key):
+    if np.bincount(s.of_visit * devices + s.path).max(initial=0) > 1:
         raise PlanError(f"{where} streams a part through the same device twice")
+
+
+def _pairs(a: Ints, b: Ints, devices: int) -> Ints:
+    """Each different pair of devices once, [pairs, 2]."""
+    there = np.flatnonzero(np.bincount(a * devices + b))
+    return np.stack([there // devices, there % devices], axis=1)
 
 
 def covered(view: View, plan: Plan, now: Pairs, parts: int) -> Ints:

@@ -155,5 +155,6 @@ def _expand(ptr: Ints, rows: Ints) -> tuple[Ints, Ints]:
 def _distinct(a: Ints, b: Ints, c: Ints) -> tuple[Ints, list[tuple[int, int, int]]]:
     """The kind of each row (a, b, c), and the kinds."""
     wide, deep = int(b.max(initial=0)) + 1, int(c.max(initial=0)) + 1
-    keys, which = np.unique((a * wide + b) * deep + c, return_inverse=True)
-    return which, [(k // deep // wide, k // deep % wide, k % deep) for k in keys.tolist()]
+    key = (a * wide + b) * deep + c
+    keys = np.flatnonzero(np.bincount(key)) if key.max(initial=0) < 1 << 22 else np.unique(key)
+    return np.searchsorted(keys, key), [(k // deep // wide, k // deep % wide, k % deep) for k in keys.tolist()]
