@@ -27,6 +27,8 @@ class RingColumns:
         """Operations of streams, appended as one block; bound [experts, devices]."""
         costs, ops = self._costs, self._emit.ops
         s, here = streams.of_visit, streams.path
+        if not len(here):
+            return Lowered({}, here, np.zeros(bound.shape[1], np.int64))
         first = np.zeros(len(here), np.bool_)
         first[streams.path_ptr[:-1]] = True
         last = np.append(first[1:], True)
@@ -41,7 +43,7 @@ class RingColumns:
         delay_op = hop_op + hops
         brought = np.where(first, at, np.append(-1, hop_op[:-1]))
         homes = np.flatnonzero(np.bincount(here[runs], minlength=bound.shape[1]))
-        join_op = int(at[-1] + each[-1]) + np.arange(len(homes)) if len(at) else ops.next_serial + np.arange(0)
+        join_op = int(at[-1] + each[-1]) + np.arange(len(homes))
         n = int(each.sum()) + len(homes)
         expert, columns = streams.expert[s], costs.columns[streams.part[s]]
         rest = costs.ledger.start.rest[moe, streams.expert, streams.part]
@@ -60,7 +62,7 @@ class RingColumns:
             bytes_ = np.array([costs.bytes_of(c) for *_, c in kinds], np.int64)
             rows = op - block.first
             label[:, rows] = np.stack([np.full(len(op), _COPY), np.full(len(op), code), target, label[3, rows],
-                                       label[4, rows], whose, bytes_[which] if len(kinds) else rows])
+                                       label[4, rows], whose, bytes_[which]])
             self._count(kinds, np.bincount(which, minlength=len(kinds)), bytes_, code)
         which, kinds = _distinct(here[runs], columns[runs], tokens[runs])
         took = np.array([costs.run(*kind) for kind in kinds], np.int64).reshape(-1, 2)[which]
