@@ -79,13 +79,12 @@ def _pairs(a: Ints, b: Ints, devices: int) -> Ints:
 
 
 def covered(view: View, plan: Plan, now: Pairs, parts: int) -> Ints:
-    """How many parts of an expert run where its tokens lie, [experts, tokens], of the pairs of this layer; refuses a
-    part that runs twice for the same tokens."""
-    experts, tokens, devices = view.setting.model.experts, len(view.step), len(view.setting.machine.devices)
-    found = np.zeros((experts, tokens), np.int64)
+    """How many parts of its expert run where its token lies, of each pair of this layer (of none where nothing
+    streams); refuses a part that runs twice for the same tokens."""
+    experts, devices = view.setting.model.experts, len(view.setting.machine.devices)
     s = plan.streams
     if s is None:
-        return found
+        return np.zeros(0, np.int64)
     expert, part = s.expert[s.of_visit], s.part[s.of_visit]
     visits = np.bincount((expert * parts + part) * devices + s.path, minlength=experts * parts * devices)
     visits = visits.reshape(experts, parts, devices)
@@ -95,6 +94,5 @@ def covered(view: View, plan: Plan, now: Pairs, parts: int) -> Ints:
         e, p, d = twice[0].tolist()
         raise PlanError(f"layer {view.layer}: part {p} of expert {e} is served twice on "
                         f"{view.setting.machine.devices[d].name!r}")
-    reached = visits.sum(axis=1)
-    found[now.expert, now.token] = reached[now.expert, view.step.home[now.token]]
-    return found
+    reached: Ints = visits.sum(axis=1)[now.expert, view.step.home[now.token]]
+    return reached

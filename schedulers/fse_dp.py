@@ -117,7 +117,7 @@ class Policy:
         entry = np.empty(len(rows), np.int64)
         for i, (_, _, group, channel) in enumerate(rows.tolist()):
             near, inside = int(state["entry"][channel, group]), np.flatnonzero(state["member"][group]).tolist()
-            entry[i] = max(inside, key=lambda chip: (free[chip], chip == near))  # noqa: B023
+            entry[i] = max(inside, key=lambda chip: (free[chip], chip == near))
             free[int(entry[i])] -= 1
         self._send(view, state, plan, rows, entry, wake=True)
         return plan, state

@@ -150,7 +150,7 @@ class ColumnLowering:
     def _dense_of(self, share: dict[int, Share]) -> Dense:
         homes = self._machine.homes
         ps = np.zeros((len(self._kinds), len(homes), len(FAMILIES)), np.int64)
-        bytes_ = np.zeros_like(ps)
+        bytes_, done = np.zeros_like(ps), np.zeros_like(ps)
         for h, home in enumerate(homes):
             work = share.get(home)
             if work is None:
@@ -159,7 +159,7 @@ class ColumnLowering:
 
             def note(kind: int, at: int, moved: int, flops: int) -> None:
                 cost = kernels.get(FAMILIES[at])  # noqa: B023
-                bytes_[kind, h, at] = moved  # noqa: B023
+                bytes_[kind, h, at], done[kind, h, at] = moved, flops  # noqa: B023
                 if cost is not None:
                     ps[kind, h, at] = cost.ps(moved, flops)  # noqa: B023
 
@@ -173,7 +173,7 @@ class ColumnLowering:
             note(0, 5, head.bytes_for(work.ends), head.flops_for(work.ends))
         present = np.array([home in share for home in homes], np.int64)
         ends = np.array([share[home].ends if home in share else 0 for home in homes], np.int64)
-        return Dense(ps, bytes_, self._kind, self._is_moe, self._shared, present, ends)
+        return Dense(ps, bytes_, done, self._kind, self._is_moe, self._shared, present, ends)
 
     # room
 

@@ -13,12 +13,15 @@ from emulation.ops import DEMAND, Edge, OpBuilder, Ops
 from emulation.units import per_second_ps
 
 KINDS = ("attention", "router", "dense", "shared", "expert", "gather", "scatter", "reduce", "norm", "head",
-         "copy", "issue", "sync", "join", "place")
+         "copy", "issue", "sync", "join", "place", "sort", "mask", "einsum")
 """What an operation is for. A kernel's kind is its family in the hardware file."""
 
 CAUSES = ("none", "demand", "prefetch", "dispatch", "return", "stream")
 """Why bytes move: an expert that is waited for, one that is not yet, activations on their way out and back, a part that
 one device hands on to the next."""
+
+WORK = ("bytes", "flops")
+"""What a device did: bytes that its kernels moved, and copies read from or wrote to it; flops of its kernels."""
 
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]
@@ -48,6 +51,7 @@ class Emitter:
         self.step = NO
         self.layer = NO
         self.moved_bytes = np.zeros((len(machine.links), len(CAUSES)), np.int64)
+        self.worked = np.zeros((len(machine.devices), len(WORK)), np.int64)
         self._labels: list[tuple[int, ...]] = []
         self._blocks: list[Ints] = []
         self._begin(0, 0)
@@ -102,6 +106,7 @@ class Emitter:
             return list(after)
         waits = self.issued(device, family, list(after))
         ps = kernel.ps(bytes_, flops) if ps is None else ps
+        self.worked[device] += bytes_, flops
         return [Edge(self.add(family, dict.fromkeys(unit.lanes, ps), after=waits, device=device, expert=expert,
                               bytes_=bytes_))]
 
@@ -135,6 +140,8 @@ class Emitter:
                 raise PlanError(f"the plan moves bytes from {ends[0]!r} to {ends[1]!r}, but no links lead there")
         move = self.move(pairs, bytes_, cause, columns)
         self._count({link: bytes_ for pair in pairs for link in self.links_of(pair)}, cause)
+        for ends in zip(*pairs, strict=True):
+            self.worked[list(dict.fromkeys(ends)), 0] += bytes_
         target = pairs[0][1]
         waits = list(after)
         host = next((d for d in (target, pairs[0][0]) if self.machine.devices[d].issuer is not None), NO)
@@ -150,6 +157,7 @@ class Emitter:
         """An all-to-all as one operation: each link is held for all that crosses it."""
         carried: dict[int, int] = {}
         for pair, bytes_ in amounts.items():
+            self.worked[list(pair), 0] += bytes_
             for link in self.links_of(pair):
                 carried[link] = carried.get(link, 0) + bytes_
         self._count(carried, cause)

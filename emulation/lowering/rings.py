@@ -50,14 +50,14 @@ class Costs:
         self.idle_runs = actions is not None and actions.idle_compute
         self.release_ps = 0 if actions is None else actions.release * actions.frame_ps
 
-    def _run(self, device: int, columns: int, tokens: int) -> tuple[int, int]:
-        """(picoseconds, bytes) of so many columns of an expert over some tokens."""
-        bytes_ = self._model.expert_work(columns).bytes_for(tokens)
+    def _run(self, device: int, columns: int, tokens: int) -> tuple[int, int, int]:
+        """(picoseconds, bytes, flops) of so many columns of an expert over some tokens."""
+        bytes_, flops = self._model.expert_work(columns).bytes_for(tokens), self._model.expert_flops(columns, tokens)
         ps = self._emit.acted_ps(device, columns, tokens)
         if ps is None:
             kernel = self._emit.machine.devices[device].kernels["expert"]
-            ps = kernel.ps(bytes_, self._model.expert_flops(columns, tokens))
-        return ps, bytes_
+            ps = kernel.ps(bytes_, flops)
+        return ps, bytes_, flops
 
     def _move(self, source: int, target: int, columns: int, cause: str) -> Transfer:
         return self._emit.move([(source, target)], self.bytes_of(columns), cause, columns)
@@ -95,7 +95,8 @@ class Rings:
                 handle, left = emit.ops.take_handle(brought), [Edge(brought)]
                 tokens, started = int(bound[expert, here]), list[Edge]()
                 if tokens or costs.idle_runs:
-                    ps, bytes_ = costs.run(here, columns, tokens)
+                    ps, bytes_, flops = costs.run(here, columns, tokens)
+                    emit.worked[here] += bytes_, flops
                     run = emit.add("expert", dict.fromkeys(machine.devices[here].lanes, ps), after=[Edge(brought)],
                                    device=here, expert=expert, bytes_=bytes_)
                     ends.setdefault(here, []).append(Edge(run))

@@ -65,7 +65,7 @@ class RingColumns:
                                        label[4, rows], whose, bytes_[which]])
             self._count(kinds, np.bincount(which, minlength=len(kinds)), bytes_, code)
         which, kinds = _distinct(here[runs], columns[runs], tokens[runs])
-        took = np.array([costs.run(*kind) for kind in kinds], np.int64).reshape(-1, 2)[which]
+        took = np.array([costs.run(*kind) for kind in kinds], np.int64).reshape(-1, 3)[which]
         rows = run_op[runs] - block.first
         block.length_ps[rows] = took[:, 0]
         ptr, lanes = self._device_lanes
@@ -73,6 +73,7 @@ class RingColumns:
         block.holds.append((np.repeat(run_op[runs], counted), lanes[places], np.repeat(took[:, 0], counted)))
         label[:, rows] = np.stack([np.full(len(rows), _EXPERT), np.zeros(len(rows), np.int64), here[runs],
                                    label[3, rows], label[4, rows], expert[runs], took[:, 1]])
+        np.add.at(self._emit.worked, here[runs], took[:, 1:])
         # What each waits for.
         end = np.full(len(here), END)
         wait = [(run_op[runs], brought[runs], end[runs]), (hop_op[hops], brought[hops], end[hops])]
@@ -98,6 +99,7 @@ class RingColumns:
 
     def _count(self, kinds: Sequence[tuple[int, ...]], times: Ints, bytes_: Ints, cause: int) -> None:
         for (source, target, _), count, each in zip(kinds, times.tolist(), bytes_.tolist(), strict=True):
+            self._emit.worked[[source, target], 0] += count * each
             for link in self._emit.links_of((source, target)):
                 self._emit.moved_bytes[link, cause] += count * each
 

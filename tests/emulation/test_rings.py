@@ -65,7 +65,7 @@ def test_columns_write_what_the_readable_lowering_writes(seed):
             lowered = lowering.issue(layer, *drawn(draws, machine, parts))
             emit.join(list(lowered.ends.values()))
             out.append((*emit.finish(), lowered))
-        batches.append((out, emit.moved_bytes))
+        batches.append((out, emit.moved_bytes, emit.worked))
     for (ops, labels, lowered), (ops_2, labels_2, lowered_2) in zip(batches[0][0], batches[1][0], strict=True):
         same(ops, ops_2)
         for column, column_2 in zip(labels, labels_2, strict=True):
@@ -74,6 +74,7 @@ def test_columns_write_what_the_readable_lowering_writes(seed):
         assert np.array_equal(lowered.loads, lowered_2.loads)
         assert np.array_equal(lowered.runs, lowered_2.runs)
     assert np.array_equal(batches[0][1], batches[1][1])
+    assert np.array_equal(batches[0][2], batches[1][2])
     spans = []
     for make in (SpecEngine, fast_engine()):
         engine = make(machine.lanes, machine.pools, str)

@@ -17,6 +17,7 @@ from schedulers.registry import load_policy
 from tests.conformance.checks import streamed
 from tests.schedulers.rig import Scripted, chiplets, drive, model, moved, resting, routing, scheduler, step, timeline
 
+
 def timed(name: str, experts: list[list[int]], *, of: Any = None, side: int = 2, slots: int = 2,
           latency_ps: int = 0, **parameters: object) -> tuple[Scheduler, Plan]:
     """One layer whose tokens lie on the chiplets in turn: the run and its plan."""
