@@ -43,7 +43,7 @@ def fits(d2d_gb_s: float, ddr_gb_s: float, buffer_mb: float) -> bool:
 
 def settings(d2d_gb_s: float, ddr_gb_s: float) -> tuple[str, ...]:
     """What makes a run's machine have these bandwidths: the links of the chiplet files are d2d, then the channels."""
-    return (f"machine.constants.links.0.bandwidth={d2d_gb_s} GB/s", f"machine.constants.links.1.bandwidth={ddr_gb_s} GB/s")
+    return (f"machine.constants.links.d2d.bandwidth={d2d_gb_s} GB/s", f"machine.constants.links.channel.bandwidth={ddr_gb_s} GB/s")
 
 
 def useful(result: Result, matrices: int, d_model: int, d_ff: int, top_k: int, layers: int) -> float:

@@ -19,10 +19,12 @@ class Batcher:
     exceed it ends the search. Their pairs are held back and join those of the next step.
 
     A sequence that is held back waits in that layer with all its tokens, so that what comes out is exact, and its wait
-    is part of its latency. A pair is held back once. 0: nothing is held back.
+    is part of its latency. A pair is held back once. 0: nothing is held back. new_tokens: of those that were not held
+    back a step computes so many at most (0: what the budget leaves), as the simulator adds its pool to a whole pass.
     """
 
     slackness: int = 10
+    new_tokens: int = 0
     clock: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -31,7 +33,9 @@ class Batcher:
 
     def batch(self, queues: Queues) -> Batch:
         back, spent = queues.parked.number, int(queues.parked.todo.sum())
-        rest = replace(queues, max_batch=queues.max_batch - len(back), token_budget=queues.token_budget - spent)
+        budget = queues.token_budget - spent
+        budget = min(budget, self.new_tokens) if self.new_tokens else budget
+        rest = replace(queues, max_batch=queues.max_batch - len(back), token_budget=budget)
         return replace(fcfs.Batcher().batch(rest), resume=back)
 
     def park(self, layer: AtLayer) -> Mask:
