@@ -16,8 +16,8 @@ class Workload(Strict):
     or a path (replay). generator (synthetic). batch: sequences at once. requests: how many there are, by default one
     batch (or all texts). A trace has its own of both, and of lengths. prompt_tokens: length of each prompt (execute:
     at most). output_tokens: of each request, the first at the end of prefill.
-    history_tokens: tokens of other sequences that are drawn beforehand and counted, as the history that policies are told
-    of (synthetic; a replayed trace is its own history).
+    history_tokens: tokens of other sequences that are drawn beforehand and counted: the history that policies are told
+    (synthetic; a replayed trace is its own history).
     context_tokens: positions that a replayed trace assumes in the caches before its first token.
     temperature: of the softmax that answers are drawn from, by the run's seed (execute); 0 takes the likeliest token.
     serving: requests that arrive over time and are batched continuously, in place of static batches (synthetic; replay,
