@@ -35,6 +35,8 @@ class ColumnLowering:
     def __init__(self, machine: Machine, model: Model, ledger: Ledger, copies: Copies, pool_of: dict[int, int],
                  first: int, first_take: int) -> None:
         self._machine, self._model, self._ledger = machine, model, ledger
+        if machine.actions is not None:
+            raise NotPlain(f"{machine.name} counts in action times")
         for home in machine.homes:
             for family in ("attention", "norm", "router", *(["dense"] if any(
                     not layer.is_moe for layer in model.layers) else [])):
