@@ -146,7 +146,7 @@ class Executor:
                 tokens = len(decision.assignments[i].tokens)
                 rows[i] = out[at:at + tokens]
                 at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(decision.assignments)]
+        return [Share(run, rows[i]) for i, run in enumerate(decision.assignments) if len(run.tokens)]
 
 
 def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:
