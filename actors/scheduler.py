@@ -16,8 +16,10 @@ from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts, Load
+from emulation.lowering.rings_columns import RingColumns
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
+from emulation.streams import bound_tokens
 from emulation.validate import Assignment, Decision, as_plan, check_fragment, ran_early, validate
 from emulation.view import FROM_START, PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
@@ -113,11 +115,12 @@ class Scheduler:
         self.batches: list[Batch] = []
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
-        self.emit = Emitter(machine)
+        self.emit = Emitter(machine, model)
         self.pool_of = pool_of
         self.copies = copies = Copies(self.emit, self.ledger, pool_of)
         self._dense = Dense(self.emit, model)
         self._experts = Experts(self.emit, model, self.ledger, copies)
+        self._rings = RingColumns(self.emit, model, self.ledger)
         self.counts = Counts(setting, self.ledger)
         self.steps: list[StepTimes] = []
         self._early: dict[int, list[tuple[int, Assignment]]] = {}
@@ -165,11 +168,11 @@ class Scheduler:
                 sealed(seen)
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
-                    lambda: self.engine.now_ps, self.engine.backlog_ps)
+                    lambda: self.engine.now_ps, self.engine.backlog_ps, pool_free=self.engine.free)
         self.counts.found(view)
         answer, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
         plan = as_plan(layer, answer)
-        decision = validate(view, plan, parts, self.policy.exact, whole=not any(row.wake for row in plan.rows))
+        decision = validate(view, plan, parts, self.policy.exact, whole=not plan.wakes)
         for run in decision.assignments:
             if run.layer != layer:
                 self._early.setdefault(run.layer, []).append((layer, run))
@@ -214,7 +217,23 @@ class Scheduler:
         self.counts.after(view, loads)
         if self.loads is not None:
             self.loads += loads
-        return issued.woken
+        return issued.woken if plan.streams is None else issued.woken | self._stream(view, plan, decision, sums)
+
+    def _stream(self, view: View, plan: Plan, decision: Decision, sums: Hidden) -> dict[int, Row]:
+        """Lower a plan's streams and count them; what they compute stays where its tokens lie."""
+        streams, machine, experts = plan.streams, self.setting.machine, self.setting.model.experts
+        assert streams is not None
+        now = decision.now
+        bound = bound_tokens(now.expert, self._step.home[now.token], experts, len(machine.devices))
+        lowered = self._rings.issue(view.moe, streams, plan.handing, bound)
+        for home, edge in lowered.ends.items():
+            sums.setdefault(home, []).append(edge)
+        self.counts.streamed(view, streams, lowered.runs)
+        if self.loads is not None:
+            self.loads += [Load(device, view.moe, expert, part, op, False) for device, expert, part, op in zip(
+                streams.entries.tolist(), streams.expert.tolist(), streams.part.tolist(), lowered.loads.tolist(),
+                strict=True)]
+        return lowered.woken(plan)
 
     def _wake(self, view: View, plan: Plan, woken: dict[int, Row], sums: Hidden) -> Decision:
         """Wake the policy whenever what its plan marked has ended, until no mark is left; the plan is then whole."""

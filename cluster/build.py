@@ -4,10 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cluster.config.hardware import FALLBACK, DeviceGroup, Dtype, Family, Hardware, KernelSpec, LaneSpec
+from cluster.config.hardware import (
+    FALLBACK,
+    ActionSpec,
+    ActionsSpec,
+    DeviceGroup,
+    Dtype,
+    Family,
+    Hardware,
+    KernelSpec,
+    LaneSpec,
+)
 from cluster.config.precision import DTYPE_BYTES, Precision
 from cluster.config.quantities import Time
 from cluster.topology import connections
+from emulation.actions import Action, Actions
 from emulation.errors import ConfigError, unknown
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.model import NOTHING, Layer, Model, Work, ceil
@@ -82,13 +93,24 @@ def build_machine(hardware: Hardware, options: Mapping[str, int], compute_dtype:
             pools += [Pool(f"{device}.{pool}", int(count.si)) for pool, count in spec.pools.items()]
     index = {device.name: i for i, device in enumerate(devices)}
     links = [Link(f"{link.name}:{link.source}>{link.target}", index[link.source], index[link.target],
-                  lanes.number(link.lane, in_order=link.in_order), _whole(link.bandwidth.si), _ps(link.latency))
+                  lanes.number(link.lane, link.servers, link.in_order), _whole(link.bandwidth.si), _ps(link.latency))
              for link in connections(hardware.links, groups, chosen)]
     homes = tuple(index[device] for group in hardware.homes for device in groups[group])
     machine = Machine(name, tuple(devices), tuple(links), tuple(lanes.all.values()), tuple(pools), homes,
-                      int(hardware.quantum.si) if hardware.quantum else QUANTUM_BYTES)
+                      int(hardware.quantum.si) if hardware.quantum else QUANTUM_BYTES, _actions(hardware.actions))
     _check_joined(machine)
     return machine
+
+
+def _actions(spec: ActionsSpec | None) -> Actions | None:
+    if spec is None:
+        return None
+
+    def action(of: ActionSpec) -> Action:
+        return Action(int(of.least.si), int(of.matrices.si) if of.matrices else 1, of.whole_expert)
+
+    return Actions(_ps(spec.frame), action(spec.compute), action(spec.load), action(spec.hop), action(spec.token),
+                   int(spec.allocate.si), int(spec.release.si), spec.idle_compute)
 
 
 def compute_dtype_of(peak: Mapping[Dtype, object], wanted: Dtype) -> Dtype | None:

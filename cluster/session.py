@@ -19,7 +19,7 @@ from emulation.ledger import Ledger
 from emulation.lowering.dense import shares
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
 from emulation.trace import NO_EXPERT, StepRouting, Trace
-from emulation.validate import Decision
+from emulation.validate import Assignment, Decision
 from emulation.view import Routing, Step
 from workloads.forecasts import Forecaster
 
@@ -86,7 +86,8 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
     """A decision as one message for each device with work, and which assignments each message carries."""
     work: dict[int, Work] = {}
     carried: dict[int, list[int]] = {}
-    needed = _needed(decision)
+    streamed = decision.streamed()
+    needed = _needed([*decision.assignments, *streamed])
     runs = iter(enumerate(decision.assignments))
     for row in decision.plan.rows:
         run = next(runs) if row.verb == RUN else None
@@ -106,13 +107,23 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
             if row.victim != NOBODY:
                 items.append(Move(moe, row.victim, part, comes=False))
             items.append(Move(moe, row.expert, part, comes=row.verb == LOAD))
+    for i, run in enumerate(streamed, len(decision.assignments)):
+        if run.device not in work:
+            work[run.device] = Work(None if hidden is None else hidden[needed[run.device]])
+        carried.setdefault(run.device, []).append(i)
+        moe = moe_of[run.layer]
+        work[run.device].items += [
+            Move(moe, run.expert, run.part, comes=True),
+            Run(moe, run.expert, run.part, np.searchsorted(needed[run.device], run.tokens),
+                run.weights.astype(np.float32)),
+            Move(moe, run.expert, run.part, comes=False)]
     return work, carried
 
 
-def _needed(decision: Decision) -> dict[int, Ints]:
+def _needed(runs: Sequence[Assignment]) -> dict[int, Ints]:
     """The token rows that each device needs, ascending."""
     tokens: dict[int, list[Ints]] = {}
-    for run in decision.assignments:
+    for run in runs:
         tokens.setdefault(run.device, []).append(run.tokens)
     return {device: np.flatnonzero(np.bincount(np.concatenate(lists))) for device, lists in tokens.items()}
 

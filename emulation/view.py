@@ -179,6 +179,10 @@ class Setting:
     future: Visits | None = None
 
 
+def _no_engine(_: int) -> int:
+    raise LookupError("this view has no engine that would tell what is free")
+
+
 @dataclass(frozen=True)
 class View:
     """The state of the machine at a decision. Layers are model layers; `moe` is the layer's number among MoE layers.
@@ -198,11 +202,17 @@ class View:
     clock: Callable[[], int]
     backlog_ps: Callable[[int], int]
     ended: tuple[Row, ...] = ()
+    pool_free: Callable[[int], int] = _no_engine
 
     @property
     def now_ps(self) -> int:
         """The emulated time of the decision."""
         return self.clock()
+
+    def free_slots(self, device: int, pool: str) -> int:
+        """Slots of a device's pool that are free now; those in use are held until work that was submitted leaves."""
+        machine = self.setting.machine
+        return self.pool_free(machine.pool_number[f"{machine.devices[device].name}.{pool}"])
 
     @cached_property
     def costs(self) -> Costs:

@@ -29,7 +29,8 @@ class Mla:
 @dataclass(frozen=True)
 class ModelShape:
     """The shape of one model; every count is of elements. `layers` counts decoder layers, MTP heads left out; of a
-    model with an encoder all layers, of which the first `encoder_layers` are that."""
+    model with an encoder all layers, of which the first `encoder_layers` are that. relative_bias: tables of relative
+    positions."""
 
     model: str
     model_type: str
@@ -60,6 +61,7 @@ class ModelShape:
     expert_bias: bool = False
     head_bias: bool = False
     encoder_layers: int = 0
+    relative_bias: int = 0
 
     @property
     def matrices(self) -> int:
@@ -140,7 +142,8 @@ class ModelShape:
     def total_params(self) -> int:
         """Elements of the whole model."""
         body = sum(self.layer_params(layer) for layer in range(self.layers))
-        return body + self.embedding_params + self.head_params + (2 if self.encoder_layers else 1) * self.norm_params
+        norms = (2 if self.encoder_layers else 1) * self.norm_params
+        return body + self.embedding_params + self.head_params + norms + self.relative_bias
 
     def active_params(self) -> int:
         """Elements that one token meets: the total less the experts it is not routed to."""

@@ -14,7 +14,7 @@ def stacked(fields: Fields, model_type: str) -> dict[str, Any]:
 
     NllbMoe (arXiv 2207.04672): layer i of a stack routes where (i + 1) % step == 0, biases everywhere, top-2.
     SwitchTransformers (arXiv 2101.03961): where i % (layers // sparse layers) == 1 (always for 1), no biases, top-1;
-    the values of its relative position bias are left out.
+    a table of relative positions in each stack, which costs nothing.
     """
     nllb = model_type == "nllb-moe"
     names = ("encoder_layers", "decoder_layers") if nllb else ("num_layers", "num_decoder_layers")
@@ -42,4 +42,5 @@ def stacked(fields: Fields, model_type: str) -> dict[str, Any]:
         "head_dim": d_model // heads if nllb else fields.count("d_kv"), "mla": None,
         "vocab": fields.count("vocab_size"),
         "tied_embeddings": fields.flag("tie_word_embeddings", True), "windows": (None,) * sum(stacks), "gated": False,
-        "qkv_bias": nllb, "output_bias": nllb, "norm_bias": nllb, "expert_bias": nllb, "encoder_layers": stacks[0]}
+        "qkv_bias": nllb, "output_bias": nllb, "norm_bias": nllb, "expert_bias": nllb, "encoder_layers": stacks[0],
+        "relative_bias": 0 if nllb else 2 * heads * fields.count("relative_attention_num_buckets", 32)}

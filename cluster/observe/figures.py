@@ -71,6 +71,9 @@ class Timed(Protocol):
     @property
     def spans_digest(self) -> str: ...
 
+    @property
+    def slot_peaks(self) -> Ints: ...
+
     def use(self) -> Use: ...
 
 
@@ -150,8 +153,8 @@ def uses(scheduler: Scheduler, timed: Timed) -> tuple[list[schema.LaneUse], list
     return lanes, devices
 
 
-def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> list[schema.Memory]:
-    """Peak memory by device: experts by the ledger, dense weights and caches on homes that run attention."""
+def memory(scheduler: Scheduler, journal: Journal, service: Service | None, timed: Timed) -> list[schema.Memory]:
+    """Peak memory by device: experts by the ledger and in slots of pools, dense weights and caches on homes that run attention."""
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
     cache = np.zeros(len(machine.devices), np.int64)
     if service is None:
@@ -163,12 +166,14 @@ def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> l
     else:
         cache[list(machine.homes)] = service.kv_peak_blocks * service.block_bytes
     active = activation_peaks(journal, model, scheduler.gated_bytes)
-    out = []
+    out, streamed = [], np.zeros(len(machine.devices), np.int64)
+    for pool, slots in zip(machine.pools, timed.slot_peaks.tolist(), strict=False):
+        streamed[machine.index[pool.name.rpartition(".")[0]]] += slots * int(ledger.part_bytes.max())
     for i, device in enumerate(machine.devices):
         if not (device.memory_bytes or ledger.peak_bytes[i]):
             continue
         attends = i in machine.homes and "attention" in device.kernels
-        experts, dense = int(ledger.peak_bytes[i]), model.dense_bytes if attends else 0
+        experts, dense = int(ledger.peak_bytes[i] + streamed[i]), model.dense_bytes if attends else 0
         kept = int(cache[i]) if attends else 0
         out.append(schema.Memory(device=device.name, capacity_bytes=device.memory_bytes,
                                  budget_bytes=int(ledger.budget_bytes[i]), experts_peak_bytes=experts,
