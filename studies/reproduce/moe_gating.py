@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final
 
 from cluster.build import build_model
 from cluster.config.load import load_precision
@@ -23,10 +22,6 @@ LM_LAYERS = 12
 DECODER_LAYERS, EXPERTS = 6, 128
 """MoE layers of NLLB's decoder, and experts of each."""
 CAPACITY = {LM: "0.05", MT: "1"}
-POLICY: Final = {
-    "dynamic": lambda _: "dynamic_gating", "tutel": lambda _: "tutel_gating",
-    "static": lambda task: f'{{name: static_gating, parameters: {{capacity_factor: "{CAPACITY[task]}"}}}}'}
-
 SWEEPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     LM: {"workload.generator.skew": ("0.5", "1.25"), "workload.prompt_tokens": ("512", "2048")},
     MT: {"workload.generator.share": ("0.5", "1.0"), "workload.prompt_tokens": ("16", "64")}}
@@ -37,13 +32,20 @@ CLOSED = ("activations by closed form (docs/systems/moe_deployment.md): without 
 SAME_BATCH = "both with the batch of the baseline; the paper may compare each at its best batch"
 
 
+def policy(task: str, gating: str) -> str:
+    """A gating's policy, as a setting; static gating with the published capacity factor."""
+    if gating == "static":
+        return f'{{name: static_gating, parameters: {{capacity_factor: "{CAPACITY[task]}"}}}}'
+    return f"{gating}_gating"
+
+
 def case(task: str, gating: str, quick: bool, nodes: int = 1) -> Case:
     """One gating on so many nodes, every GPU with the same batch; `dense`: the model of the same flops a token."""
     settings = [f"machine.options.nodes={nodes}", f"workload.batch={BATCH[task] * GPUS * nodes}"]
     if gating == "dense":
         settings += [f"model={DENSE[task]}", "policy=dynamic_gating"]
     else:
-        settings.append(f"policy={POLICY[gating](task)}")
+        settings.append(f"policy={policy(task, gating)}")
         if task == LM and (quick or nodes > 1):
             settings.append("model.layers=1")
     if task == MT:
