@@ -147,7 +147,7 @@ class Executor:
                 tokens = len(runs[i].tokens)
                 rows[i] = out[at:at + tokens]
                 at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(runs)]
+        return [Share(run, rows[i]) for i, run in enumerate(runs) if len(run.tokens)]
 
 
 def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:

@@ -208,9 +208,10 @@ class OneRun:
 
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
+        policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
-                or not self.setup.model.is_one_stack):
+                not (policy.exact and getattr(policy, "plain", True)) or hasattr(policy, "wake")
+                or not in_columns(self.setting.machine) or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler

@@ -82,6 +82,15 @@ def test_a_lossy_policy_answers_otherwise_and_says_how(tmp_path: Path) -> None:
     assert sum(a[0] == b[0] for a, b in zip(tokens(lossy), plain, strict=True)) > 0
 
 
+def test_static_gating_drops_what_its_capacity_leaves_out(tmp_path: Path) -> None:
+    few, enough = (run(tmp_path, policy={"name": "static_gating", "parameters": {"capacity_factor": factor}})
+                   for factor in ("0.1", "1"))
+    assert not few.exact
+    assert few.phases["prefill"].dropped > 0
+    assert sum(phase.dropped for phase in enough.phases.values()) == 0
+    assert tokens(enough) == transformers_answers() != tokens(few)
+
+
 def test_daop_serves_predictions_and_without_them_answers_as_plain_transformers(tmp_path: Path) -> None:
     parameters = {"ratio": 0.4, "first_predicted": 1}
     lossy, whole = (run(tmp_path, machine="cpu-gpu-a6000", forecast="next_gate",
@@ -96,15 +105,6 @@ def test_daop_serves_predictions_and_without_them_answers_as_plain_transformers(
     assert 0 < decode.substituted < decode.decode_tokens * 6 * 2
     assert decode.loads == 0
     assert tokens(lossy) != transformers_answers()
-
-
-def test_static_gating_drops_what_its_capacity_leaves_out(tmp_path: Path) -> None:
-    few, enough = (run(tmp_path, policy={"name": "static_gating", "parameters": {"capacity_factor": factor}})
-                   for factor in ("0.1", "1"))
-    assert not few.exact
-    assert few.phases["prefill"].dropped > 0
-    assert sum(phase.dropped for phase in enough.phases.values()) == 0
-    assert tokens(enough) == transformers_answers() != tokens(few)
 
 
 def test_a_limit_of_steps_cuts_answers_short(tmp_path: Path) -> None:
