@@ -52,7 +52,7 @@ class ColumnScheduler(Scheduler):
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         super().__init__(setting, policy, make_engine)
-        if not policy.exact or hasattr(policy, "wake"):
+        if not policy.exact:  # a plan that wakes its policy is found out when it comes
             raise NotPlain("the policy may do more than plans in columns can say")
         self._no_early = ran_early(0, [], 1)
         self._asked = False

@@ -63,6 +63,8 @@ def sealed(routing: Routing) -> Routing:
     """A routing that a policy may see: it is not its to change."""
     constant(routing.experts)
     constant(routing.weights)
+    if routing.probabilities is not None:
+        constant(routing.probabilities)
     return routing
 
 
@@ -97,8 +99,9 @@ class Scheduler:
         self.setting, self.policy = setting, policy
         machine, model = setting.machine, setting.model
         constant(setting.budget_bytes)
-        if setting.popularity is not None:
-            constant(setting.popularity)
+        for told in (setting.popularity, *(setting.history or ()), *(setting.future or ())):
+            if told is not None:
+                constant(told)
         start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
@@ -125,6 +128,11 @@ class Scheduler:
         if op < self._first_label:
             return f"op {op} of an earlier step"
         return describe(self.setting.machine, self.labels, op - self._first_label)
+
+    @property
+    def gated_bytes(self) -> Ints:
+        """The most activations that gatings held on each device, [devices]."""
+        return self._experts.gate.peak_bytes
 
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
@@ -198,7 +206,7 @@ class Scheduler:
         """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
         self.counts.ran(view, decision.assignments)
         issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
-        self._experts.collect(issued.visits, plan.exchange, sums)
+        self._experts.collect(issued.visits, plan.exchange, sums, issued.gated)
         loads = self._experts.take_loads()
         self.counts.after(view, loads)
         if self.loads is not None:

@@ -51,7 +51,8 @@ def device_names(hardware: Hardware, options: Mapping[str, int]) -> dict[str, tu
             out[group] = (group,)
         else:
             count = options[spec.count] if isinstance(spec.count, str) else spec.count
-            out[group] = tuple(f"{group}{i}" for i in range(count))
+            times = 1 if spec.per is None else options[spec.per]
+            out[group] = tuple(f"{group}{i}" for i in range(count * times))
     taken = [name for names in out.values() for name in names]
     if twice := [name for name in taken if taken.count(name) > 1]:
         raise ConfigError(f"two devices are named {twice[0]!r}: rename the group that ends in a number")

@@ -29,6 +29,7 @@ from moe.shapes import ModelShape, from_config, load_shape, read_config
 from workloads.requests import Requests
 from workloads.routing.kinds import Kind
 from workloads.routing.router import fits
+from workloads.synthetic import Router, history
 from workloads.traces import read_trace
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "moe" / "embedded"
@@ -76,12 +77,17 @@ class Setup:
 
     @cached_property
     def setting(self) -> Setting:
-        """What every policy is told at the start; its history is how often the trace visits each expert."""
-        budget, history = budget_bytes(self), self.routing.popularity() if self.routing is not None else None
-        for shared in (budget, history):
+        """What every policy is told at the start; its history is how often the trace visits each expert, or as many
+        generated tokens as the workload says."""
+        budget, tokens, seen = budget_bytes(self), self.config.workload.history_tokens, None
+        if self.routing is not None:
+            seen = self.routing.popularity()
+        elif tokens and self.generator is not None:
+            seen = history(self.model, Router(self.model, self.generator, self.config.seed), tokens)
+        for shared in (budget, seen):
             if shared is not None:
                 shared.flags.writeable = False
-        return Setting(self.machine, self.model, budget, history)
+        return Setting(self.machine, self.model, budget, seen)
 
     @cached_property
     def hashes(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.energy import rates_of
@@ -32,6 +32,7 @@ from workloads.forecasts import Forecaster
 if TYPE_CHECKING:
     from cluster.observe.collect import Collector
     from cluster.observe.schema import Wall
+    from moe.generate import OnLogits
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
@@ -103,17 +104,17 @@ class Host:
         results: dict[str, Result] = {}
         record: Record | None = None
         for target in targets:
-            title = _title(target, targets, results)
-            one = OneRun(setup, target, transport, Named(title, progress), one_thread=self.one_thread,
+            named = title(target, targets, results)
+            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
                          on_token=on_token)
-            results[title] = one.execute() if setup.config.workload.work == "execute" and (
+            results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
                 record = record or one.session.record
         return results
 
 
-def _title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Mapping[str, Any]) -> str:
+def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:
     """A policy's name; with its parameters, if it has any, where the same policy is there twice."""
     twice = sum(other.name == target.name for other in targets) > 1
     if target.name not in taken and not (twice and target.parameters):
@@ -125,8 +126,10 @@ class OneRun:
     """One policy on one workload."""
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
-                 one_thread: bool = False, on_token: OnToken | None = None) -> None:
+                 one_thread: bool = False, on_token: OnToken | None = None,
+                 on_logits: "OnLogits | None" = None) -> None:
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
+        self.on_logits = on_logits
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
         self.wall: Wall | None = None
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
@@ -134,6 +137,7 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
+        self.setting = told(setup, self.policy, target.name, self.setting)
         self.served: Served | None = None
 
     def begin(self) -> None:
@@ -247,7 +251,7 @@ class OneRun:
         import_torch()  # while the devices start
         from cluster.execute import answer_all
 
-        self._carry_out(lambda: answer_all(self.setup, self.session))
+        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits))
         return self._result()
 
     def _result(self) -> Result:
@@ -281,8 +285,9 @@ class OneRun:
         return self.served is not None and self.served.parking is not None
 
     def _approximations(self) -> tuple[str, ...]:
-        """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()))
+        """What the machine, the model and the batcher leave out, and what a policy should not know."""
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving

@@ -162,6 +162,9 @@ class Session:
         decision = self.scheduler.decide(routing, forecast, parked)
         self.journal.decide(routing, forecast, decision)
         self.forecaster.observe(step, moe, routing)
+        if decision.plan.gating is not None:
+            self.served_work.gate()
+            self.true_work.gate()
         self.served_work.add_layer(moe, decision.served, decision.early)
         if not self.scheduler.policy.exact:
             self.true_work.add_layer(moe, routing.pairs)

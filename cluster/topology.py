@@ -55,6 +55,11 @@ def _pairs(link: LinkSpec, groups: Groups, meshes: Mapping[str, tuple[int, int]]
         yield from ((a, b) for a in left for b in right)
     elif link.pattern == "all":
         yield from ((a, b) for i, a in enumerate(left) for b in left[i + 1:])
+    elif link.pattern == "blocks":
+        if len(left) % len(right):
+            raise ConfigError(f"links.{link.name}: {len(left)} of {link.source} cannot be shared out evenly among "
+                              f"{len(right)} of {link.target}")
+        yield from ((a, right[i * len(right) // len(left)]) for i, a in enumerate(left))
     elif link.pattern == "mesh":
         rows, cols = meshes[link.target]
         yield from ((left[r * cols + c], left[r * cols + c + 1]) for r in range(rows) for c in range(cols - 1))

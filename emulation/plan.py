@@ -27,6 +27,23 @@ EXCHANGES = (UNICAST, BROADCAST, ALL_TO_ALL)
 """How activations travel: a message for each pair of devices; one message that all receive; one collective."""
 
 
+UNEVEN = 0
+
+
+class Gating(NamedTuple):
+    """How rows get to the devices of their experts and back, by one all-to-all each way (arXiv 2303.06182, section 4).
+
+    capacity: rows of each expert that every home sends, filled up with zeros; each expert that the plan runs computes
+    all of them, those of experts to whom nobody is routed, too. UNEVEN: as many as are routed to it, and no more.
+    mask: a dense mask picks the rows out and adds them up again, with a row of all capacities for each token. Else they
+    are put in order by index; then an all-to-all of sizes goes first. overlap: it runs beside the ordering of rows.
+    """
+
+    capacity: int = UNEVEN
+    mask: bool = False
+    overlap: bool = True
+
+
 class Served(NamedTuple):
     """The routing that a policy serves where it is not the routing that it was given: one row for each pair.
 
@@ -67,10 +84,12 @@ class Plan:
     layer is a model layer; part is ALL_PARTS or one slice of an expert; tokens is ALL_TOKENS (those routed to the
     expert) or an index into token_sets. served is None where the policy serves the routing that it was given. With
     `wake`, the policy's `wake` is asked for a further fragment of the plan when what the row does has ended.
+    gating: what is done for this layer's runs in place of `exchange`.
     """
 
     layer: int
     exchange: str = UNICAST
+    gating: Gating | None = None
     token_sets: list[Ints] = field(default_factory=list)
     served: Served | None = None
     _rows: list[Row] = field(default_factory=list)
@@ -90,7 +109,7 @@ class Plan:
 
     def columns(self) -> Ints | None:
         """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say."""
-        if self.token_sets or self.served is not None:
+        if self.token_sets or self.served is not None or self.gating is not None:
             return None
         if not self._rows:
             if len(self._blocks) == 1:

@@ -92,10 +92,14 @@ class Early(NamedTuple):
 
 @dataclass(frozen=True)
 class Routing:
-    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty."""
+    """Which experts each token of a layer visits: experts, weights [tokens, top_k]; DROPPED where a place is empty.
+
+    probabilities [tokens, experts]: what the gate gave every expert, where a forecast knows that; they add to one.
+    """
 
     experts: Ints
     weights: Floats
+    probabilities: Floats | None = None
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -147,18 +151,28 @@ class Tallied(Routing):
         return super().counts(experts) if counted is None or experts != len(counted) else counted.copy()
 
 
+class Visits(NamedTuple):
+    """How many tokens visit each expert, step by step: step numbers [steps], counts [steps, moe_layers, experts]."""
+
+    step: Ints
+    counts: Ints
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a policy is told before the run.
 
     budget_bytes [devices]: room for expert weights. popularity [moe_layers, experts]: counts of a recorded history,
-    where the workload names one.
+    where the workload names one. history: the same step by step, where a part of the workload is set aside for it.
+    future: the steps to come; only a policy that calls itself `clairvoyant` is told.
     """
 
     machine: Machine
     model: Model
     budget_bytes: Ints
     popularity: Ints | None = None
+    history: Visits | None = None
+    future: Visits | None = None
 
 
 @dataclass(frozen=True)

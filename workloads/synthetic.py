@@ -40,6 +40,20 @@ def static_steps(requests: Sequence[Request], homes: Sequence[int] = (0,)) -> It
                    np.ones(len(live), np.bool_))
 
 
+HISTORY_FROM, HISTORY_LENGTH = 1 << 40, 512
+"""The sequences of a history: the number of the first, which no request has, and how long each is."""
+
+
+def history(model: Model, router: Router, tokens: int) -> Ints:
+    """How often so many decoded tokens of other sequences visit each expert, [moe_layers, experts]."""
+    rows = np.arange(tokens)
+    routed = router.route(Step(0, HISTORY_FROM + rows // HISTORY_LENGTH, rows % HISTORY_LENGTH,
+                               np.full(tokens, DECODE, np.int64), np.zeros(tokens, np.int64),
+                               np.zeros(tokens, np.bool_)))
+    return np.stack([np.bincount(layer.ravel(), minlength=model.experts)
+                     for layer in routed.experts.transpose(1, 0, 2)]).astype(np.int64)
+
+
 def synthetic_trace(model: Model, router: Router, steps: Sequence[Step]) -> Trace:
     """Generated routing of steps as a trace."""
     routed = [router.route(step) for step in steps]

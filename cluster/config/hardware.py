@@ -29,9 +29,10 @@ FALLBACK: Mapping[Dtype, tuple[Dtype, ...]] = {
 """What a device computes in where it has no peak for a type: the first of these it has (same width or wider)."""
 
 Family = Literal["expert", "shared", "dense", "attention", "router", "norm", "head", "gather", "scatter", "reduce",
-                 "copy", "wait", "record"]
+                 "sort", "mask", "einsum", "copy", "wait", "record"]
 """Families of kernels. gather, scatter: token rows picked for an expert and added back; reduce: partial sums added;
-copy, wait, record: no kernels, only what issuing a copy, waiting for an event or recording one costs the issuer."""
+sort, mask, einsum: of a gating (rows put in order by index; dense masks made; a product with them); copy, wait, record:
+no kernels, only what issuing a copy, waiting for an event or recording one costs the issuer."""
 
 DeviceKind = Literal["gpu", "ndp", "chiplet", "cpu", "memory", "switch"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -108,6 +109,7 @@ class IssuerSpec(Strict):
 
 class DeviceGroup(Strict):
     """Devices of one kind. `count` left out: one device named as the group; given: name0, name1, ...
+    per: a parameter: so many for each of what it counts, as GPUs for each node.
 
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
@@ -120,6 +122,7 @@ class DeviceGroup(Strict):
 
     kind: DeviceKind
     count: CountOrName | None = None
+    per: Name | None = None
     memory: Bytes | None = None
     memory_bandwidth: Bandwidth | None = None
     peak: dict[Dtype, Compute] = Field(default_factory=dict)
@@ -158,6 +161,8 @@ class DeviceGroup(Strict):
         if self.slowdown is not None and self.slowdown.si < 1:
             raise refuse(f"slowdown is {self.slowdown.value!r}: nothing is faster in the engine than alone, so it is 1 "
                          "or more")
+        if self.per is not None and self.count is None:
+            raise refuse("per says what count is multiplied by, and there is no count")
         if self.rests and not self.memory:
             raise refuse("experts rest here, so it needs memory")
         self._energy_sound()
@@ -186,9 +191,10 @@ class DeviceGroup(Strict):
 class LinkSpec(Strict):
     """Connections, each with two directions: `bandwidth` from `from` to `to`, `bandwidth_back` the other way.
 
-    pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), all (every two of
-    one group), mesh (rows x cols of one group, row by row; routes go along x first), corners (the i-th of `from`
-    with the i-th corner of the mesh that `to` forms).
+    pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), blocks (so many of
+    `from` in turn with each of `to`, as GPUs with their node), all (every two of one group), mesh (rows x cols of one
+    group, row by row; routes go along x first), corners (the i-th of `from` with the i-th corner of the mesh that `to`
+    forms).
     bus: all its connections share one lane a direction; half_duplex: the two directions share a lane.
     energy_per_byte: of what crosses one connection.
     """
@@ -196,7 +202,7 @@ class LinkSpec(Strict):
     name: Name
     source: str = Field(alias="from")
     target: str = Field(alias="to")
-    pattern: Literal["each", "pairs", "all", "mesh", "corners"] = "each"
+    pattern: Literal["each", "pairs", "all", "blocks", "mesh", "corners"] = "each"
     rows: CountOrName | None = None
     cols: CountOrName | None = None
     bandwidth: Bandwidth
@@ -235,6 +241,7 @@ class Hardware(Strict):
     def _joined(self) -> "Hardware":
         for name, group in self.devices.items():
             self._named(f"devices.{name}.count", group.count)
+            self._named(f"devices.{name}.per", group.per)
         for link in self.links:
             for end in (link.source, link.target):
                 self._group(f"links.{link.name}", end)

@@ -152,6 +152,7 @@ def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> l
         cache += kv_peaks(journal, len(machine.devices)) * model.kv_bytes_per_token
     else:
         cache[list(machine.homes)] = service.kv_peak_blocks * service.block_bytes
+    active = activation_peaks(journal, model, scheduler.gated_bytes)
     out = []
     for i, device in enumerate(machine.devices):
         if not (device.memory_bytes or ledger.peak_bytes[i]):
@@ -161,8 +162,25 @@ def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> l
         kept = int(cache[i]) if attends else 0
         out.append(schema.Memory(device=device.name, capacity_bytes=device.memory_bytes,
                                  budget_bytes=int(ledger.budget_bytes[i]), experts_peak_bytes=experts,
-                                 dense_bytes=dense, kv_peak_bytes=kept, peak_bytes=experts + dense + kept))
+                                 dense_bytes=dense, kv_peak_bytes=kept, peak_bytes=experts + dense + kept,
+                                 activations_peak_bytes=int(active[i])))
     return out
+
+
+def activation_peaks(journal: Journal, model: Model, gated_bytes: Ints) -> Ints:
+    """The most bytes of activations on each device: peaks of the hidden state, and of the widest part beside it.
+
+    gated_bytes [devices]: what gatings hold at most.
+    """
+    tokens, ends = np.zeros((2, len(gated_bytes)), np.int64)
+    for activity in journal.activities:
+        home = activity.step.home
+        tokens = np.maximum(tokens, np.bincount(home, minlength=len(gated_bytes)))
+        ends = np.maximum(ends, np.bincount(home[activity.step.ends], minlength=len(gated_bytes)))
+    widest = max(part.token_bytes for layer in model.layers for part in (layer.attention, layer.dense, layer.shared))
+    beside = np.maximum.reduce([tokens * widest, ends * model.head.token_bytes, gated_bytes])
+    peaks: Ints = tokens * model.token_row_bytes(1) + beside
+    return peaks
 
 
 def kv_peaks(journal: Journal, devices: int) -> Ints:

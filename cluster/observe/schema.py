@@ -172,7 +172,9 @@ class DeviceUse(Part):
 
 
 class Memory(Part):
-    """peak_bytes: peaks of its parts, summed (they may fall at different instants)."""
+    """peak_bytes: peaks of its parts, summed (they may fall at different instants). activations_peak_bytes: beside it,
+    for no budget sets it aside: the hidden state of a step's tokens, and the widest of what one part of a layer reads
+    and writes for them and what a gating holds (emulation/lowering/gating.py)."""
 
     device: str
     capacity_bytes: int
@@ -181,6 +183,7 @@ class Memory(Part):
     dense_bytes: int
     kv_peak_bytes: int
     peak_bytes: int
+    activations_peak_bytes: int
 
 
 class Bound(Part):

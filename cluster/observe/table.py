@@ -189,9 +189,10 @@ def _devices(result: Result) -> Table:
 
 
 def _memory(result: Result) -> Table:
-    table = _table("peak memory", "device", "experts", "dense", "caches", "sum", "capacity")
+    table = _table("peak memory", "device", "experts", "dense", "caches", "sum", "activations", "capacity")
     for memory in result.memory:
-        parts = (memory.experts_peak_bytes, memory.dense_bytes, memory.kv_peak_bytes, memory.peak_bytes)
+        parts = (memory.experts_peak_bytes, memory.dense_bytes, memory.kv_peak_bytes, memory.peak_bytes,
+                 memory.activations_peak_bytes)
         table.add_row(memory.device, *map(bytes_text, parts),
                       bytes_text(memory.capacity_bytes) if memory.capacity_bytes else "-")
     return table

@@ -12,7 +12,7 @@ from emulation.ops import DEMAND, Edge, OpBuilder, Ops
 from emulation.units import per_second_ps
 
 KINDS = ("attention", "router", "dense", "shared", "expert", "gather", "scatter", "reduce", "norm", "head",
-         "copy", "issue", "sync", "join", "place")
+         "copy", "issue", "sync", "join", "place", "sort", "mask", "einsum")
 """What an operation is for. A kernel's kind is its family in the hardware file."""
 
 CAUSES = ("none", "demand", "prefetch", "dispatch", "return")
