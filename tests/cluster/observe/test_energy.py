@@ -1,5 +1,6 @@
 """Energy: joules by hand, to the fraction; parts that add up; and no data, which is not zero."""
 
+from dataclasses import replace
 from fractions import Fraction
 from io import StringIO
 from pathlib import Path
@@ -22,7 +23,8 @@ from cluster.observe.attribution import Walked
 from cluster.observe.energy import Draw, Rates, Spent, rates_of, spent
 from cluster.observe.flight import read_flight
 from cluster.observe.result import Result
-from cluster.observe.table import compare_table, tables
+from cluster.observe.schema import Constant
+from cluster.observe.table import compare_details, compare_table, tables
 from cluster.observe.tidy import rows
 from cluster.resolve import resolve
 from cluster.run import run as carry_out
@@ -33,6 +35,8 @@ from emulation.model import Layer, Model, Work
 from emulation.ops import Lane
 from emulation.view import Setting
 from schedulers.registry import load_policy
+from studies.reproduce.measure import Measure, no_runs
+from studies.reproduce.sweeping import choices
 from studies.sweep_work import figures as columns
 from tests.schedulers.rig import routing, step
 
@@ -109,7 +113,8 @@ def test_several_servers_are_busy_by_their_share() -> None:
     worker = next(lane for lane in lanes if lane.lane == "worker")
     found = spent(Rates({"cpu": Draw(idle=Fraction(0), busy=Fraction(2))}), scheduler.setting.machine, lanes,
                   scheduler.emit.worked, scheduler.emit.moved_bytes, timed.horizon_ps)
-    assert worker.busy_ps > 0 and worker.servers == 2
+    assert worker.busy_ps > 0
+    assert worker.servers == 2
     assert found.devices["cpu"]["busy"] == Fraction(worker.busy_ps, 10**12)
 
 
@@ -139,7 +144,14 @@ def test_partial_data_says_for_which_devices_there_is_none() -> None:
     assert result.energy.tokens_per_kilojoule == float(Fraction(1000 * result.emitted_tokens * 10**12,
                                                                 20 * result.horizon_ps))
     assert "(no energy data for cpu)" in text_of(tables(result))
-    assert "J/token" in text_of(tables(result)) and "tok/kJ" in text_of(compare_table({"a": result}))
+    assert "J/token" in text_of(tables(result))
+    compared = text_of(compare_table({"a": result}))
+    assert "no energy data for cpu" in compared
+    assert [line.endswith("* │") for line in compared.splitlines() if "tok/kJ" in line] == [False]
+    assert "J/token by device" in text_of(compare_details({"a": result}))
+    whole = result_of(rates=Rates({"gpu": Draw(idle=Fraction(20)), "cpu": Draw(idle=Fraction(2))}))
+    assert [line.endswith("* │") for line in text_of(compare_table({"a": whole})).splitlines() if "tok/kJ" in line] == [
+        True]
     assert columns(result)["energy.gpu.joules"] == columns(result)["energy.joules"] == result.energy.joules
     assert Result.from_json(result.to_json()) == result
 
@@ -178,7 +190,8 @@ def test_rates_are_those_of_a_group_and_of_a_link_s_entry() -> None:
 def test_what_is_wrong_is_told_in_one_sentence(groups: dict[str, dict[str, str]], told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(Hardware, with_energy(**groups), "file")
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("keys", "told"), [
@@ -204,7 +217,8 @@ def test_readable_and_columnar_paths_give_the_same_joules_and_digest(policy: str
               "workload": {"work": "synthetic", "generator": {"name": "zipf", "skew": 0.6}, "batch": 3,
                            "prompt_tokens": 5, "output_tokens": 3}, "policy": {"name": policy}}
     plain, fast = (carry_out(RunConfig.model_validate({**config, "engine": engine})) for engine in ("spec", "compiled"))
-    assert fast.energy is not None and fast.energy == plain.energy
+    assert fast.energy is not None
+    assert fast.energy == plain.energy
     assert fast.digest == plain.digest
     assert fast.no_energy_data == ()
     assert set(fast.energy.by_part) == {"idle", "busy", "bytes", "flops", "links"}
@@ -224,6 +238,16 @@ def test_a_constant_of_energy_is_shown_swept_and_no_part_of_the_machine_s_times(
     assert build_machine(bare, {}, "bf16") == build_machine(setup.hardware, {}, "bf16")
     rows = [{"path": "hardware.a.memory", "kind": "measured"}, {"path": "hardware.a.idle_power", "kind": "assumed"}]
     assert confidence(rows)["label"] == "measured"
+
+
+def test_constants_of_energy_are_swept_for_figures_of_energy_only(small: Result) -> None:
+    path = "hardware.devices.gpu.idle_power"
+    constant = Constant(path=path, value="2 W", kind="assumed", source="a guess", range=("1 W", "3 W"))
+    result = small.model_copy(update={"provenance": (constant,)})
+    plain = Measure(no_runs, lambda _: None, "none")
+    assert choices(plain, {"a": result}) == []
+    found = choices(replace(plain, of_energy=True), {"a": result})
+    assert [choice.setting for choice in found] == ["machine.constants.devices.gpu.idle_power"]
 
 
 def test_shipped_power_lies_within_reason() -> None:
