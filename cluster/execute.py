@@ -139,14 +139,15 @@ class Executor:
         work, carried = messages(decision, self.session.moe_of, self.session.scheduler.ledger.start.parts, hidden)
         replies = transport.exchange(work)
         rows: dict[int, Floats] = {}
+        runs = [*decision.assignments, *decision.streamed()]
         for device, indices in carried.items():
             out, at = replies[device].out, 0
             assert out is not None
             for i in indices:
-                tokens = len(decision.assignments[i].tokens)
+                tokens = len(runs[i].tokens)
                 rows[i] = out[at:at + tokens]
                 at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(decision.assignments)]
+        return [Share(run, rows[i]) for i, run in enumerate(runs)]
 
 
 def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:

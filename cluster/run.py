@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
+from cluster.behind import Behind
 from cluster.config.run import RunConfig
 from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
@@ -24,8 +25,9 @@ from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
+from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
-from emulation.lowering.streams import is_straight
+from emulation.lowering.streams import in_columns, is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -153,7 +155,8 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops)
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops,
+                                               len(self.setting.machine.pools))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -179,7 +182,10 @@ class OneRun:
 
     def _replay(self, record: Record | None) -> None:
         self.session.open()
-        self.session.replay(self._feed(record))
+        with Behind(0 if self.one_thread or self.is_wall else 1) as behind:
+            if not self.one_thread:
+                behind.do(load_solver)
+            self.session.replay(self._feed(record))
 
     def _carry_out(self, work: Callable[[], None]) -> None:
         """Do the work of the session; at the wall clock it is played meanwhile, and judged."""
@@ -203,7 +209,8 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact):
+                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
+                or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -274,11 +281,11 @@ class OneRun:
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps.
-        None where sequences may be parked: the bound supposes steps that are whole."""
-        if self._parks:
+        None where sequences may be parked (the bound supposes steps that are whole) and of action times."""
+        if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
-        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+        return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
 
     @property
     def _parks(self) -> bool:
@@ -287,7 +294,9 @@ class OneRun:
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
-        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()))
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
+                *(UNBOUNDED if not self.session.bounded else ()),
+                *(ACTED if self.setup.machine.actions is not None else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -298,6 +307,9 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
+
+ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

@@ -22,6 +22,7 @@ class Connection:
     in_order: bool
     bandwidth: Bandwidth
     latency: Time | None
+    servers: int = 1
 
 
 def connections(links: tuple[LinkSpec, ...], groups: Groups, options: Mapping[str, int]) -> Iterator[Connection]:
@@ -44,9 +45,10 @@ def _directions(link: LinkSpec, source: str, target: str) -> Iterator[Connection
     elif link.bus:
         there, back = f"{stem}.out", f"{stem}.back"
     latency_back = link.latency_back or link.latency
-    yield Connection(link.name, source, target, there, link.in_order, link.bandwidth, link.latency)
+    yield Connection(link.name, source, target, there, link.in_order, link.bandwidth, link.latency,
+                     link.servers)
     yield Connection(link.name, target, source, back, link.in_order, link.bandwidth_back or link.bandwidth,
-                     latency_back)
+                     latency_back, link.servers)
 
 
 def _pairs(link: LinkSpec, groups: Groups, meshes: Mapping[str, tuple[int, int]]) -> Iterator[Pair]:

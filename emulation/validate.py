@@ -1,6 +1,6 @@
 """The checks on a plan before it is lowered: every routed pair served once, nothing undeclared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emulation.errors import PlanError, unknown
 from emulation.ops import HIGHEST
 from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, UNEVEN, Gating, Plan, Row, Served
+from emulation.validate_streams import check_streams, covered
 from emulation.view import Early, Pairs, View
 
 Ints = NDArray[np.int64]
@@ -33,6 +34,7 @@ class Decision(NamedTuple):
     served: pairs of this layer, early ones included. early [pairs]: whether a pair was computed early.
     substituted, dropped: how many routed pairs are served by another expert, or not at all.
     substituted_experts: how many routed experts have such a substitute for any of their tokens.
+    streamed: makes the runs of the plan's streams.
     """
 
     plan: Plan
@@ -42,6 +44,12 @@ class Decision(NamedTuple):
     substituted: int
     dropped: int
     substituted_experts: int
+    streamed: Callable[[], list[Assignment]] = list
+
+    @property
+    def now(self) -> Pairs:
+        """The pairs that run in this layer."""
+        return _not_early(self.served, self.early)
 
 
 def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = True) -> Decision:
@@ -65,14 +73,22 @@ def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = T
     if plan.served is not None:
         substituted, dropped, substituted_experts = _changes(view, plan.served)
         served, early = _merged(view, plan.served)
-    now = served if not early.any() else Pairs(served.token[~early], served.expert[~early], served.weight[~early])
+    now = _not_early(served, early)
     assignments = [_assignment(view, plan, row, now) for row in plan.rows if row.verb == RUN]
+    check_streams(view, plan, view.ledger)
     if plan.gating is not None:
         _check_gating(view, plan, plan.gating, now)
     if whole:
         _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts,
-                     empty=plan.gating is not None and plan.gating.capacity != UNEVEN)
-    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
+                     covered(view, plan, now, parts), empty=plan.gating is not None and plan.gating.capacity != UNEVEN)
+    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts,
+                    lambda: _streamed(view, plan, now))
+
+
+def _not_early(served: Pairs, early: Mask) -> Pairs:
+    if not early.any():
+        return served
+    return Pairs(served.token[~early], served.expert[~early], served.weight[~early])
 
 
 def as_plan(layer: int, answer: object) -> Plan:
@@ -158,11 +174,25 @@ def _assignment(view: View, plan: Plan, row: Row, now: Pairs) -> Assignment:
     return Assignment(row.layer, row.expert, row.part, row.device, tokens, weights)
 
 
+def _streamed(view: View, plan: Plan, now: Pairs) -> list[Assignment]:
+    """The runs of a plan's streams: each device's own tokens of the expert."""
+    if (s := plan.streams) is None:
+        return []
+    home, runs = view.step.home[now.token], []
+    for i, device in zip(s.of_visit.tolist(), s.path.tolist(), strict=True):
+        of = now.of(int(s.expert[i]))
+        of = of[home[of] == device]
+        if len(of):
+            runs.append(Assignment(view.layer, int(s.expert[i]), int(s.part[i]), device, now.token[of],
+                                   now.weight[of]))
+    return runs
+
+
 def _check_gating(view: View, plan: Plan, gating: Gating, now: Pairs) -> None:
     """No home sends an expert more rows than its capacity, and the layer is decided at once."""
     if any(row.wake for row in plan.rows):
-        raise PlanError(f"the plan for layer {view.layer} names a gating and marks rows with wake: an all-to-all brings "
-                        "all rows of a layer at once")
+        raise PlanError(f"the plan for layer {view.layer} names a gating and marks rows with wake: an all-to-all "
+                        "brings all rows of a layer at once")
     if gating.capacity < 0 or (gating.mask and gating.capacity == UNEVEN):
         raise PlanError(f"the plan for layer {view.layer} has a capacity of {gating.capacity} rows: it is at least 1 "
                         "with a mask, and 0 means uneven")
@@ -175,8 +205,9 @@ def _check_gating(view: View, plan: Plan, gating: Gating, now: Pairs) -> None:
                             f"capacity is {gating.capacity}")
 
 
-def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int, *, empty: bool) -> None:
-    """Each (token, expert) pair is run once, in all of its parts. empty: experts may run for no token."""
+def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int, streamed: Ints, *, empty: bool) -> None:
+    """Each (token, expert) pair is run once, in all of its parts. streamed [pairs]: parts that streams bring to each.
+    empty: experts may run for no token."""
     tokens = max(len(view.step), 1)
     for run in runs:
         if not len(run.tokens) and not empty:
@@ -186,6 +217,8 @@ def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int, *, 
     covered = np.repeat(np.array([parts if run.part == ALL_PARTS else 1 for run in runs], np.int64), lengths)
     ran = np.repeat(np.array([run.expert * tokens for run in runs], np.int64), lengths)
     ran += np.concatenate([run.tokens for run in runs]) if runs else 0
+    if len(streamed):
+        ran, covered = np.concatenate([ran, now.expert * tokens + now.token]), np.concatenate([covered, streamed])
     pairs, at = np.unique(np.concatenate([wanted, ran]), return_inverse=True)
     want = np.bincount(at[:len(wanted)], minlength=len(pairs)) * parts
     got = np.bincount(at[len(wanted):], covered, len(pairs)).astype(np.int64)

@@ -195,8 +195,8 @@ class LinkSpec(Strict):
     `from` in turn with each of `to`, as GPUs with their node), all (every two of one group), mesh (rows x cols of one
     group, row by row; routes go along x first), corners (the i-th of `from` with the i-th corner of the mesh that `to`
     forms).
-    bus: all its connections share one lane a direction; half_duplex: the two directions share a lane.
-    energy_per_byte: of what crosses one connection.
+    bus: all its connections share one lane a direction; half_duplex: the two directions share a lane. servers:
+    transfers that a lane carries at once, each at full bandwidth. energy_per_byte: of what crosses one connection.
     """
 
     name: Name
@@ -213,6 +213,7 @@ class LinkSpec(Strict):
     bus: bool = False
     half_duplex: bool = False
     in_order: bool = False
+    servers: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _sound(self) -> "LinkSpec":
@@ -225,6 +226,32 @@ class LinkSpec(Strict):
         return self
 
 
+class ActionSpec(Strict):
+    """How long an action of a frame-driven simulator takes: whole frames, at least `least`, at the device's or link's
+    rate. matrices: of an expert's, how many it counts. whole_expert: of the whole expert, whatever part it is."""
+
+    least: Count
+    matrices: Count | None = None
+    whole_expert: bool = False
+
+
+class ActionsSpec(Strict):
+    """Action times that are taken literally, in place of the roofline and of bytes over bandwidth (emulation/actions.py).
+
+    compute: of one token. load: of a part. hop: of a part from device to device. token: of a row to another device.
+    allocate, release: frames. idle_compute: a visited device without tokens computes for one frame.
+    """
+
+    frame: Time
+    compute: ActionSpec
+    load: ActionSpec
+    hop: ActionSpec
+    token: ActionSpec
+    allocate: Count
+    release: Count
+    idle_compute: bool = False
+
+
 class Hardware(Strict):
     """A machine: `homes` hold the dense weights and the tokens; leaves_out: what it does not model, in sentences."""
 
@@ -235,6 +262,7 @@ class Hardware(Strict):
     links: tuple[LinkSpec, ...] = Field(default=(), strict=False)
     homes: tuple[str, ...] = Field(min_length=1, strict=False)
     quantum: Bytes | None = None
+    actions: ActionsSpec | None = None
     leaves_out: tuple[str, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")

@@ -75,14 +75,15 @@ class Copies:
         device, moe, expert, part = key
         source = int(self._ledger.start.rest[moe, expert, part])
         bytes_ = int(self._ledger.part_bytes[part])
+        columns = self._ledger.model.columns(part, self._ledger.start.parts)
         if over is None:
             op = self._emit.copy([(source, device)], bytes_, cause, [*self._room(device), *known], priority=priority,
-                                 expert=expert, takes=[self._take(device, part)])
+                                 expert=expert, takes=[self._take(device, part)], columns=columns)
             copy = Copy(self._emit.ops.take_handle(op))
         else:
             copy = self._copies.pop((device, moe, over, part))
             op = self._emit.copy([(source, device)], bytes_, cause, [*copy.ready, *copy.uses, *known],
-                                 priority=priority, expert=expert)
+                                 priority=priority, expert=expert, columns=columns)
             copy = Copy(copy.handle)
         copy.ready = [Edge(op)]
         self._copies[key] = copy

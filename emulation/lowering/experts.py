@@ -210,7 +210,7 @@ class Experts:
         if gated is None and tokens < sum(visit.rows.values()):
             after = self._emit.kernel(device, "gather", 2 * rows_bytes, 0, after, expert=row.expert)
         after = self._emit.kernel(device, "expert", work.bytes_for(tokens), self._model.expert_flops(columns, tokens),
-                                  after, expert=row.expert)
+                                  after, expert=row.expert, ps=self._emit.acted_ps(device, columns, tokens))
         if gated is None:
             after = self._emit.kernel(device, "scatter", 3 * rows_bytes, 0, after, expert=row.expert)
         self._emit.host(device, "record")
