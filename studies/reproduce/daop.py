@@ -130,7 +130,8 @@ def tokens_per_kilojoule(result: Result) -> float | None:
 def energy(of: Callable[[str, str, bool], Case], model: str) -> Measure:
     """Tokens a kilojoule of one policy's run."""
     return Measure(lambda quick: {"run": of(model, FULL, quick)},
-                   lambda results: tokens_per_kilojoule(results["run"]), ROUTING, ENERGY)
+                   lambda results: tokens_per_kilojoule(results["run"]), ROUTING, ENERGY,
+                   of_energy=True)
 
 
 def energy_gain(results: Results) -> float | None:
@@ -179,7 +180,8 @@ MEASURES: dict[str, Measure] = {
     "energy_mixtral_other": energy(fiddler, MIXTRAL),
     "energy_phi": energy(daop, PHI),
     "energy_phi_other": energy(fiddler, PHI),
-    "energy_gain": Measure(lambda quick: pairs((MIXTRAL, PHI), (FULL,), quick), energy_gain, ROUTING, ENERGY),
+    "energy_gain": Measure(lambda quick: pairs((MIXTRAL, PHI), (FULL,), quick), energy_gain, ROUTING, ENERGY,
+                           of_energy=True),
     "prefill_decode_similarity": Measure(
         no_runs, recorded_similarity, "recorded from Mixtral-8x7B on MT-bench, published with HD-MoE",
         "cosine of loads, of 256 and the next 512 tokens of ten sequences; other texts than the paper's"),
