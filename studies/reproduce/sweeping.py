@@ -72,7 +72,9 @@ def choices(measure: Measure, results: Mapping[str, Result]) -> list[Choice]:
     found: dict[tuple[str, tuple[str, str]], list[str]] = {}
     for result in results.values():
         for constant in result.provenance:
-            if constant.kind == "assumed" and constant.range is not None and constant.path.startswith(PREFIX):
+            if constant.kind != "assumed" or constant.range is None or not constant.path.startswith(PREFIX):
+                continue
+            if constant.range[0] != constant.range[1]:  # what a case sets itself is its point, and no guess
                 of = found.setdefault((constant.path.removeprefix(PREFIX), constant.range), [])
                 of.extend([result.machine] if result.machine not in of else [])
     constants = [Choice(f"machine.constants.{path}", ends, tuple(of)) for (path, ends), of in found.items()]
