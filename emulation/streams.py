@@ -38,8 +38,8 @@ BY_TWO_SLOTS = Handing()
 
 
 class Streams(NamedTuple):
-    """expert, part [n]; path_ptr [n + 1], path: the devices of each, its entry first; wake [n]: when it has come in, the
-    policy is woken."""
+    """expert, part [n]; path_ptr [n + 1], path: the devices of each, its entry first; wake [n]: whether the policy is
+    woken when it has come in."""
 
     expert: Ints
     part: Ints

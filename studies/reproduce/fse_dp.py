@@ -214,14 +214,17 @@ MEASURES: dict[str, Measure] = {
     "heat_maps": unknown_figure("pictures without figures; counter tracks of the timeline show buffers"),
     "feasible_region": two(lambda kind: Measure(bandwidths(kind), feasible(kind), ROUTING, "Qwen3, 256 tokens",
                                                 SKEWS)),
-    "array_scaling": measured(arrays, uses_more, "144 tokens, which all arrays divide"),
+    "array_scaling": measured(arrays, uses_more, "144 tokens, which all arrays divide. A slice hops through 9 or 16 "
+                              "chiplets, while Hydra's experts run side by side on as many"),
     "token_buffering": measured(lambda kind: slack(kind, SLACK), falls, "640 one-token requests in passes "
                                 "of 64; who is held back is charged the wait, and joins the next pass on top of it"),
     "ablation": measured(ablation, faster("a1", "a2", "a3")),
-    "most_free_destination": measured(destinations, no_slower),
+    "most_free_destination": measured(destinations, no_slower, "the channels bind, and both keep them busy; its last "
+                                      "slices enter farther from where the ring is free"),
     "buffering_in_ablation": measured(lambda kind: slack(kind, (0, 20)), falls, "20 %, as its script has it"),
     "paired_load": measured(lambda kind: grid(kind, u=UNPAIRED, p=FSE), faster("u", "p"), "with the placement of each: "
-                            "sequential unpaired, even paired"),
+                            "sequential unpaired, even paired. Faster where a channel would serve more than its share; where "
+                            "all experts are active, the channels are even anyhow"),
     "budget_area": Measure(no_runs, lambda _: area(288, BUFFER_MB), "none", "the formula"),
     "budget_power": Measure(no_runs, lambda _: power(288, 25.6), "none", "the formula"),
 }
