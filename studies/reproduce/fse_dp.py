@@ -10,8 +10,8 @@ from studies.chiplet_budgets import BUFFER_MB, USED, area, fits, power, settings
 from studies.reproduce.measure import Case, Figure, Measure, Results, no_runs, unknown_figure
 
 PUBLISHED, PHYSICAL = "-published", ""
-ROUTING = "generated, Zipf with skew 0.6 (no trace of these models on C4 or WikiText-2 is public); as generated for all"
-BESIDE = "the same array read physically: three matrices, links carry one transfer at a time, a hop moves a slice"
+ROUTING = "generated, Zipf with skew 0.6 (no trace of these models on C4 or WikiText-2 is public)"
+BESIDE = "on the same array read physically"
 SKEWS = {"workload.generator.skew": ("0.2", "1.0")}
 
 
@@ -36,7 +36,7 @@ SIDES = (2, 3, 4)
 SLOTS = (3, 7, 11, 19, 35, 59)
 """Of 8, 12, 16, 24, 40 and 64 slots, five are for tokens."""
 SLACK = (0, 10, 20, 30)
-D2D, DDR = (128, 288, 512, 640), (16, 32, 64, 96)
+D2D, DDR = (128, 288, 512, 640), (16, 32, 64, 90)
 
 
 def case(kind: str, model: str, tokens: int, policy: str, *more: str, side: int = 2, layers: int = LAYERS) -> Case:
@@ -223,8 +223,8 @@ MEASURES: dict[str, Measure] = {
                                       "slices enter farther from where the ring is free"),
     "buffering_in_ablation": measured(lambda kind: slack(kind, (0, 20)), falls, "20 %, as its script has it"),
     "paired_load": measured(lambda kind: grid(kind, u=UNPAIRED, p=FSE), faster("u", "p"), "with the placement of each: "
-                            "sequential unpaired, even paired. Faster where a channel would serve more than its share; where "
-                            "all experts are active, the channels are even anyhow"),
+                            "sequential unpaired, even paired. Faster where a channel would serve more than its share; "
+                            "where all experts are active, the channels are even anyhow"),
     "budget_area": Measure(no_runs, lambda _: area(288, BUFFER_MB), "none", "the formula"),
     "budget_power": Measure(no_runs, lambda _: power(288, 25.6), "none", "the formula"),
 }

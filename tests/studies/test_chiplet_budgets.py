@@ -42,7 +42,10 @@ def test_published_machines_take_the_published_frames(name: str, compute: tuple[
         assert moved.length_ps == (hop + 1) * frame
     assert emit.move([(0, 1)], 3 * model.token_row_bytes(1), "dispatch").length_ps == 3 * 5 * frame
     assert emit.move([(0, 1)], 3 * model.token_row_bytes(1), "return").length_ps == 0
-    assert Costs(machine, model, 16).parts == 16
+    costs = Costs(machine, model, 16)
+    assert costs.run_ps(0, 7) == 7 * compute[1] * frame
+    assert costs.load_ps(ddr, 0, 0) == (load[0] + 1) * frame
+    assert costs.send_ps(0, 1, 3) == 3 * 5 * frame
 
 
 @pytest.mark.slow
