@@ -57,8 +57,9 @@ def _pair(answer: Any, method: str, what: str) -> tuple[Any, Any]:
 
 def seal_step(step: Step) -> None:
     """What a policy sees of a step is not its to change."""
-    for column in (step.sequence, step.position, step.phase, step.home, step.ends):
-        constant(column)
+    for column in (step.sequence, step.position, step.phase, step.home, step.ends, step.source):
+        if column is not None:
+            constant(column)
 
 
 def sealed(routing: Routing) -> Routing:
@@ -93,8 +94,8 @@ class Batch(NamedTuple):
 class Scheduler:
     """Times one run, step by step and layer by layer.
 
-    For each step: `begin`, then `decide` for each MoE layer in order (the engine stands at the decision op when it
-    is called), then `end`. loads: where it is a list, every load that is issued is noted there.
+    For each step: `begin`, then `decide` for each MoE layer that it passes in order (the engine stands at the decision
+    op when it is called), then `end`. loads: where it is a list, every load that is issued is noted there.
     """
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
@@ -146,11 +147,13 @@ class Scheduler:
         self.emit.step = step.number
         seal_step(step)
         self._present = None if step.joins is None else step.joins == FROM_START
-        self._step, self._share, self._moe = step, shares(step, self._present), 0
+        model = self.setting.model
+        self._step, self._share = step, shares(step, self._present)
+        self._moe, self._stack = model.moe_stack(step.encoder).start, model.stack(step.encoder)
         self._begin_ps = self.engine.now_ps
         self._parked: list[Edge] = []
         self._hidden = {home: [] for home in self._share}
-        self._to_router(0)
+        self._to_router(self._stack.start)
 
     def decide(self, routing: Routing, forecast: Routing | None = None, parked: Mask | None = None) -> Decision:
         """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it.
@@ -252,9 +255,9 @@ class Scheduler:
         return validate(view, plan, parts, self.policy.exact)
 
     def _to_router(self, layer: int) -> None:
-        """Lower the layers from here to the next router (or the head) and run the engine to that decision."""
+        """Lower the layers from here to the next router (or the stack's end) and run the engine to that decision."""
         model = self.setting.model
-        while layer < len(model.layers):
+        while layer < self._stack.stop:
             self.emit.layer = layer
             part = model.layers[layer]
             self._hidden = self._dense.attention(layer, self._share, self._hidden)
@@ -265,7 +268,7 @@ class Scheduler:
             self._hidden = self._dense.after(self._share, dense)
             layer += 1
         self.emit.layer = NO
-        end = self._dense.head(self._share, self._hidden)
+        end = (self._dense.encoded if self._step.encoder else self._dense.head)(self._share, self._hidden)
         self._run_to(self.emit.join([Edge(end), *self._parked]) if self._parked else end)
 
     def _run_to(self, decision: int) -> None:

@@ -187,13 +187,16 @@ def build_model(shape: ModelShape, precision: Precision) -> Model:
         weight_bytes=precision.expert_weights.bytes_each, activation_bytes=Fraction(each.activation),
         dequant_flops=int(precision.dequant_flops.si) if precision.dequant_flops else 0,
         head=Work(head_weights * each.dense, (d + vocab) * each.activation, 2 * vocab * d),
-        embedding_bytes=0 if shape.tied_embeddings else shape.embedding_params * each.dense)
+        embedding_bytes=0 if shape.tied_embeddings else shape.embedding_params * each.dense,
+        encoder_layers=shape.encoder_layers)
 
 
 def _layer(shape: ModelShape, layer: int, each: _Bytes) -> Layer:
     d = shape.d_model
     routed = shape.is_moe(layer)
-    params = shape.attention_params(layer)
+    params, cross = shape.attention_params(layer), shape.cross_params(layer)
+    query, source = cross - cross // 2, cross // 2  # queries and outputs; keys and values
+    width = shape.heads * shape.head_dim
     return Layer(
         attention=Work((params + 2 * shape.norm_params) * each.dense, _attention_rows(shape) * each.activation,
                        2 * params),
@@ -203,7 +206,11 @@ def _layer(shape: ModelShape, layer: int, each: _Bytes) -> Layer:
                     2 * shape.experts * d) if routed else NOTHING,
         dense=NOTHING if routed else _ffn(shape, shape.dense_ff, shape.dense_params(layer), each),
         shared=_ffn(shape, shape.shared_experts * shape.shared_ff, shape.shared_params, each)
-        if routed and shape.shared_experts else NOTHING)
+        if routed and shape.shared_experts else NOTHING,
+        cross=Work((query + shape.norm_params) * each.dense, (2 * d + 2 * width) * each.activation, 2 * query)
+        if cross else NOTHING,
+        source=Work(source * each.dense, (d + 2 * width) * each.activation, 2 * source) if cross else NOTHING,
+        source_bytes=2 * width * each.cache if cross else 0)
 
 
 def _ffn(shape: ModelShape, width: int, params: int, each: _Bytes) -> Work:

@@ -185,13 +185,13 @@ def _steps(setup: Setup, most: int | None) -> Steps:
     if setup.routing is not None:
         shift = config.workload.context_tokens
         steps = ((replace(step, position=step.position + shift), routed)
-                 for step, routed in setup.routing.steps(machine.homes))
+                 for step, routed in setup.routing.steps(machine.homes, encoder=bool(setup.model.encoder_layers)))
         return list(islice(steps, most))
     router = router_of(setup)
     out: Steps = []
     sequences = 0
     for batch in static_batches(config.workload):
-        for step in static_steps(batch, machine.homes):
+        for step in static_steps(batch, machine.homes, encoder=bool(setup.model.encoder_layers)):
             if len(out) == most:
                 return out
             moved = replace(step, number=len(out), sequence=step.sequence + sequences)
@@ -226,11 +226,13 @@ CLAIRVOYANT = "The policy is clairvoyant: it is told the routing of all steps to
 
 
 def asked_of(steps: list[Step]) -> Asked:
-    """The sequences of static batches: prompt tokens as prefilled, output tokens as made."""
+    """The sequences of static batches: prompt tokens as prefilled, output tokens as made. A prefill makes one, too, but
+    for one that passes an encoder."""
     if not steps:
         none = np.zeros(0, np.int64)
         return Asked(none, none, none, none)
     sequence, phase = (np.concatenate([getattr(step, key) for step in steps]) for key in ("sequence", "phase"))
     names, who = np.unique(sequence, return_inverse=True)
     prompt, made = (np.bincount(who[phase == key], minlength=len(names)) for key in (PREFILL, DECODE))
-    return Asked(names, np.zeros(len(names), np.int64), prompt, made + (prompt > 0))
+    return Asked(names, np.zeros(len(names), np.int64), prompt,
+                 made + (prompt > 0) * (not any(step.encoder for step in steps)))

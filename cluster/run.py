@@ -209,7 +209,8 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)):
+                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
+                or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -284,7 +285,7 @@ class OneRun:
         if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
-        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+        return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
 
     @property
     def _parks(self) -> bool:
@@ -294,6 +295,7 @@ class OneRun:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
         return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
+                *(UNBOUNDED if not self.session.bounded else ()),
                 *(ACTED if self.setup.machine.actions is not None else ()))
 
     def _service(self) -> Service | None:
@@ -305,6 +307,7 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
 
 ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
 

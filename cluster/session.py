@@ -142,14 +142,16 @@ class Session:
         self.record = Record()
         model = scheduler.setting.model
         self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
+        self.bounded = model.is_one_stack
 
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step, not before its requests are there, and note it."""
         self.scheduler.begin(step, not_before_ps)
         self.journal.begin(step)
-        self.served_work.add_step(step, not_before_ps)
-        if not self.scheduler.policy.exact:
-            self.true_work.add_step(step, not_before_ps)
+        if self.bounded:
+            self.served_work.add_step(step, not_before_ps)
+            if not self.scheduler.policy.exact:
+                self.true_work.add_step(step, not_before_ps)
 
     def open(self) -> None:
         """The devices are there: at the wall clock their players meet."""
@@ -173,19 +175,27 @@ class Session:
         decision = self.scheduler.decide(routing, forecast, parked)
         self.journal.decide(routing, forecast, decision)
         self.forecaster.observe(step, moe, routing)
+        if self.bounded:
+            self._count(moe, routing, decision)
+        return decision
+
+    def _count(self, moe: int, routing: Routing, decision: Decision) -> None:
+        """Tell the bounds what was served, and what was routed."""
         if decision.plan.gating is not None:
             self.served_work.gate()
             self.true_work.gate()
         self.served_work.add_layer(moe, decision.served, decision.early)
         if not self.scheduler.policy.exact:
             self.true_work.add_layer(moe, routing.pairs)
-        return decision
 
-    def bound(self) -> dict[str, object]:
-        """The lower bound of the work done; and, where a policy serves another routing, of the true one.
+    def bound(self) -> dict[str, object] | None:
+        """The lower bound of the work done; and, where a policy serves another routing, of the true one. None of models
+        with an encoder, or without experts: it supposes that every step passes all layers, and routers among them.
 
         Where experts rest is taken as free: a bound for every placement that fits, not only for the policy's.
         """
+        if not self.bounded:
+            return None
         done = self.served_work.bound()
         told: dict[str, object] = {"lb_ps": done.lb_ps, "binds": done.binding, "path_ps": done.path_ps,
                                    "relaxation_ps": done.relaxation_ps}
@@ -198,11 +208,12 @@ class Session:
             self.begin(step, fed.not_before_ps)
             guesses = np.full_like(routed.experts, NO_EXPERT)
             batch: dict[int, Work] = {}
-            for moe in range(routed.experts.shape[1]):
+            passed = self.scheduler.setting.model.moe_stack(step.encoder)
+            for moe in passed:
                 routing, parked = routed.layer(moe), None
                 if feed.parking is not None:
                     routing, parked = feed.parking.at_layer(moe, routing)
-                forecast = self.forecaster.guess(step, moe + 1, routed)
+                forecast = self.forecaster.guess(step, moe + 1, routed) if moe + 1 in passed else None
                 if forecast is not None and feed.parking is not None:
                     forecast = feed.parking.ahead(moe + 1, forecast)
                 if forecast is not None:

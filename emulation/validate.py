@@ -191,8 +191,8 @@ def _streamed(view: View, plan: Plan, now: Pairs) -> list[Assignment]:
 def _check_gating(view: View, plan: Plan, gating: Gating, now: Pairs) -> None:
     """No home sends an expert more rows than its capacity, and the layer is decided at once."""
     if any(row.wake for row in plan.rows):
-        raise PlanError(f"the plan for layer {view.layer} names a gating and marks rows with wake: an all-to-all brings "
-                        "all rows of a layer at once")
+        raise PlanError(f"the plan for layer {view.layer} names a gating and marks rows with wake: an all-to-all "
+                        "brings all rows of a layer at once")
     if gating.capacity < 0 or (gating.mask and gating.capacity == UNEVEN):
         raise PlanError(f"the plan for layer {view.layer} has a capacity of {gating.capacity} rows: it is at least 1 "
                         "with a mask, and 0 means uneven")

@@ -32,6 +32,8 @@ class Step:
     sequence, position, phase [tokens]; home [tokens]: the device on which the token lies.
     ends [tokens]: whether the token's logits are wanted. joins [tokens]: the MoE layer, counted among MoE layers, at
     whose experts a token that was parked there goes on (FROM_START: it was not). None: all go from the start.
+    encoder: the tokens pass the encoder of a model that has one, and attend to all of their sequence; else the decoder,
+    or all of a model without an encoder. source [tokens]: tokens of its sequence that pass, or passed, the encoder.
     """
 
     number: int
@@ -41,6 +43,8 @@ class Step:
     home: Ints
     ends: NDArray[np.bool_]
     joins: Ints | None = None
+    encoder: bool = False
+    source: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -221,9 +225,9 @@ class View:
 
     @property
     def next_layer(self) -> int | None:
-        """The next MoE layer of the model, if there is one."""
-        layers = self.setting.model.moe_layers
-        return layers[self.moe + 1] if self.moe + 1 < len(layers) else None
+        """The next MoE layer that the step passes, if there is one."""
+        model = self.setting.model
+        return model.moe_layers[self.moe + 1] if self.moe + 1 in model.moe_stack(self.step.encoder) else None
 
     def held(self, device: int) -> NDArray[np.bool_]:
         """Experts of this layer that a device holds, coming ones included, [experts]."""

@@ -61,6 +61,13 @@ def _victim(row: list[int], expert: int, wanted: set[int], rule: Eviction, inact
     return row[-1] if rule == "lifo" else row[0]
 
 
+def first_cached(own: Ints, slots: int, popularity: Ints | None) -> Ints:
+    """What a cache holds at first of its unit's experts, as if they had come in increasing id: those that a history
+    [experts] names most often, ties to the lower id."""
+    counts = np.zeros(len(own)) if popularity is None else popularity[own]
+    return np.sort(own[np.argsort(-counts, kind="stable")[:slots]])
+
+
 def next_active(active: NDArray[np.bool_]) -> Ints:
     """Steps until each expert of each layer is active again behind each step, NEVER where it is not: of a mask
     [steps, moe_layers, experts], the same shape."""

@@ -9,22 +9,23 @@ from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.plan import RUN, Plan, Served
 from emulation.view import Setting, View
-from schedulers._places import owners, places, spread
+from schedulers._placement import Placement, placed
+from schedulers._places import places
 
 Ints = NDArray[np.int64]
 
 
-def at_rest(setting: Setting, policy: str) -> tuple[Start, Ints]:
-    """Expert e rests and runs on device floor(e D / E) of those that hold experts; (start, device [experts]).
+def at_rest(setting: Setting, policy: str, placement: Placement = "contiguous") -> tuple[Start, Ints]:
+    """Experts rest and run on the devices that hold them, placed; (start, device [moe_layers, experts]).
 
     Refuses a machine whose devices must load the experts that they run.
     """
     shared = places(setting.machine, policy)
     if any(stores != (device,) for device, stores in zip(shared.devices, shared.stores, strict=True)):
-        raise ConfigError(f"{policy} runs experts where they rest, and on machine {setting.machine.name!r} they rest on "
-                          "devices that compute nothing: use expert_parallel")
-    owner = owners(setting.model.experts, len(shared.devices), "contiguous")
-    return Start(spread(setting, owner, shared.devices)), np.asarray(shared.devices)[owner]
+        raise ConfigError(f"{policy} runs experts where they rest, and on machine {setting.machine.name!r} they rest "
+                          "on devices that compute nothing: use expert_parallel")
+    device = np.asarray(shared.devices)[placed(setting, len(shared.devices), placement)]
+    return Start(device[:, :, None]), device
 
 
 def tokens_at_home(view: View) -> int:

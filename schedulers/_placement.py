@@ -3,6 +3,7 @@
 All that is compared is whole numbers, so that a tie is one on every machine.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -45,6 +46,16 @@ def owners_by(counts: Ints, units: int, how: str) -> Ints:
         return np.tile(owners(experts, units, how), (layers, 1))
     room = np.bincount(owners(experts, units, "contiguous"), minlength=units)
     return np.stack([_placed(counts[:_MOST_BATCHES, layer], room, how) for layer in range(layers)])
+
+
+def resting(owner: Ints, stores: Sequence[tuple[int, ...]]) -> Ints:
+    """Whole experts rest with their owners, on the stores of each in turn: [moe_layers, experts, 1]."""
+    rest = np.empty((*owner.shape, 1), np.int64)
+    for layer, of in enumerate(owner):
+        for unit, where in enumerate(stores):
+            own = np.flatnonzero(of == unit)
+            rest[layer, own, 0] = np.resize(where, len(own))
+    return rest
 
 
 def _history(setting: Setting) -> Ints:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.machine import Machine
-from emulation.plan import ALL_TO_ALL, NOBODY, UNICAST, Plan
+from emulation.plan import NOBODY, RUN, Gating, Plan
 from emulation.view import Setting, View
-from schedulers._eviction import NEVER, Eviction, pass_through
-from schedulers._placement import placed
+from schedulers._eviction import NEVER, Eviction, first_cached, pass_through
+from schedulers._placement import placed, resting
 from schedulers._places import Places, at_least, nearest, runs_experts
 from schedulers.contract import State
 
@@ -33,16 +33,19 @@ def buffering_places(machine: Machine) -> Places:
 class Policy:
     """A cache of `slots` experts a layer on each home; the homes divide the experts among them by `placement`.
 
-    Active experts run in increasing id; a miss is copied from host memory while tokens travel. Who goes for it:
-    `eviction`, and with `inactive_first` whatever this batch does not need, oldest first, before any that it does. The
-    published rule is lifo with it, its comparator fifo without. belady is told the steps to come, and the result says
-    so. Each cache begins with its home's lowest ids.
+    Tokens reach their experts as under `dynamic_gating`. Behind the sizes it is known which experts are active: they
+    run in increasing id, and a miss is copied from host memory while tokens travel. Who goes for it: `eviction`, and
+    with `inactive_first` whatever this batch does not need, oldest first, before any that it does. The published rule
+    is lifo with it, its comparator fifo without. belady is told the steps to come, and the result says so. A cache
+    begins with its home's most frequent experts of the history, or its lowest ids. layers: decoder leaves an encoder's
+    experts on the homes: it uses nearly all of them at once, and the paper's bytes are those of the decoder's alone.
     """
 
     slots: int = 10
     eviction: Eviction = "lifo"
     inactive_first: bool = True
     placement: Literal["contiguous", "greedy", "anticorrelation"] = "contiguous"
+    layers: Literal["decoder", "all"] = "decoder"
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -53,29 +56,36 @@ class Policy:
         return self.eviction == "belady"
 
     def start(self, setting: Setting) -> tuple[Start, State]:
-        shared = buffering_places(setting.machine)
+        machine, model = setting.machine, setting.model
+        shared = buffering_places(machine)
         if self.clairvoyant and setting.future is None:
             raise ConfigError("expert_buffering: belady needs to be told the steps to come, and no one knows them here")
         owner = placed(setting, len(shared.devices), self.placement)
-        layers, experts = owner.shape
-        rest = np.empty((layers, experts, 1), np.int64)
-        copies, held = {}, np.full((layers, len(shared.devices), min(self.slots, experts)), NOBODY)
-        for unit, (home, stores) in enumerate(zip(*shared, strict=True)):
-            copies[home] = np.zeros((layers, experts), np.bool_)
-            for layer in range(layers):
-                own = np.flatnonzero(owner[layer] == unit)
-                rest[layer, own, 0] = np.resize(stores, len(own))
-                first = own[:self.slots]
-                copies[home][layer, first] = True
-                held[layer, unit, :len(first)] = first
+        first = model.moe_stack(encoder=False).start if self.layers == "decoder" else 0
+        if first and not all(machine.devices[home].rests for home in shared.devices):
+            raise ConfigError("expert_buffering: with layers: decoder an encoder's experts rest on the homes, and on "
+                              f"machine {machine.name!r} none can")
+        rest = resting(owner, shared.stores)
+        rest[:first, :, 0] = np.asarray(shared.devices)[owner[:first]]
+        copies = {home: np.zeros(owner.shape, np.bool_) for home in shared.devices}
+        held = np.full((len(owner), len(shared.devices), min(self.slots, model.experts)), NOBODY)
+        for layer in range(first, len(owner)):
+            for unit, home in enumerate(shared.devices):
+                own = first_cached(np.flatnonzero(owner[layer] == unit), self.slots,
+                                   None if setting.popularity is None else setting.popularity[layer])
+                copies[home][layer, own] = True
+                held[layer, unit, :len(own)] = own
         return Start(rest, copies), (owner, held)
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         owner, held = state
-        held = held.copy()
         homes = view.setting.machine.homes
-        plan = Plan(view.layer, exchange=ALL_TO_ALL if len(homes) > 1 else UNICAST)
+        plan = Plan(view.layer, gating=Gating())
         active = np.sort(view.routing.active)
+        if view.ledger.start.rest[view.moe, 0, 0] in homes:
+            plan.extend(RUN, active, np.asarray(homes)[owner[view.moe, active]])
+            return plan, state
+        held = held.copy()
         for unit, home in enumerate(homes):
             mine = active[owner[view.moe, active] == unit].tolist()
             row = held[view.moe, unit]

@@ -8,7 +8,7 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, ALL_TO_ALL, UNICAST, Plan
 from emulation.view import Setting, View
-from schedulers._placement import Placement, placed
+from schedulers._placement import Placement, placed, resting
 from schedulers._places import at_least, places, staged, through_slots
 from schedulers.contract import State
 
@@ -33,12 +33,7 @@ class Policy:
     def start(self, setting: Setting) -> tuple[Start, State]:
         shared = places(setting.machine, "expert_parallel")
         owner = placed(setting, len(shared.devices), self.placement)
-        rest = np.empty((*owner.shape, 1), np.int64)
-        for unit, stores in enumerate(shared.stores):
-            for layer, of in enumerate(owner):
-                own = np.flatnonzero(of == unit)
-                rest[layer, own, 0] = np.resize(stores, len(own))
-        return Start(rest), np.asarray(shared.devices)[owner]
+        return Start(resting(owner, shared.stores)), np.asarray(shared.devices)[owner]
 
     def staged(self, setting: Setting) -> dict[int, int]:
         shared = places(setting.machine, "expert_parallel")

@@ -1,4 +1,4 @@
-"""`oracle`: a cache on the home that knows the routing of all steps to come; no system can be it, and its result says so."""
+"""`oracle`: a cache on the home that knows the routing of all steps to come, which no system does."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -40,5 +40,5 @@ class Policy:
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         rows = capacity(self.capacity_factor, tokens_at_home(view))
         plan = Plan(view.layer, gating=Gating(rows, mask=not self.indexing), served=within(view, rows))
-        run_all(plan, state)
+        run_all(plan, state[view.moe])
         return plan, state

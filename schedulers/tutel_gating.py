@@ -25,5 +25,5 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer, gating=Gating(largest_count(view), overlap=False))
-        run_all(plan, state)
+        run_all(plan, state[view.moe])
         return plan, state

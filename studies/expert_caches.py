@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emulation.errors import ConfigError, unknown
 from emulation.trace import NO_EXPERT, Trace
 from emulation.view import Visits
-from schedulers._eviction import Eviction, next_active, pass_through
+from schedulers._eviction import Eviction, first_cached, next_active, pass_through
 
 Ints = NDArray[np.int64]
 
@@ -66,10 +66,10 @@ def halves(visits: Visits, share: float) -> tuple[Visits, Visits]:
     return Visits(*(column[:first] for column in visits)), Visits(*(column[first:] for column in visits))
 
 
-def misses(visits: Visits, owner: Ints, units: int, slots: int, rule: str) -> Missed:
-    """What caches of `slots` experts a layer on each unit miss; owner [moe_layers, experts].
+def misses(visits: Visits, owner: Ints, units: int, slots: int, rule: str, popularity: Ints | None = None) -> Missed:
+    """What caches of `slots` experts a layer on each unit miss; owner, popularity [moe_layers, experts].
 
-    Each begins with its unit's lowest ids.
+    Each begins with its unit's most frequent experts by `popularity`, or its lowest ids.
     """
     if rule not in RULES:
         raise ConfigError(unknown("eviction", rule, RULES))
@@ -81,7 +81,7 @@ def misses(visits: Visits, owner: Ints, units: int, slots: int, rule: str) -> Mi
     for layer in range(layers):
         for unit in range(units):
             own = np.flatnonzero(owner[layer] == unit)
-            cached = own[:slots].tolist()
+            cached = first_cached(own, slots, None if popularity is None else popularity[layer]).tolist()
             for step in range(steps):
                 used = own[active[step, layer, own]].tolist()
                 ahead = None if again is None else again[step, layer].__getitem__
@@ -102,12 +102,13 @@ def sizes_in(text: str) -> list[int]:
     return found
 
 
-def curve(visits: Visits, owner: Ints, units: int, slots: Sequence[int], rules: Sequence[str]) -> list[dict[str, Any]]:
+def curve(visits: Visits, owner: Ints, units: int, slots: Sequence[int], rules: Sequence[str],
+          popularity: Ints | None = None) -> list[dict[str, Any]]:
     """A row for each rule and cache size: all accesses and misses, the rate of all, and that of the worst layer."""
     rows = []
     for rule in rules:
         for size in slots:
-            found = misses(visits, owner, units, size, rule)
+            found = misses(visits, owner, units, size, rule, popularity)
             accesses, missed = int(found.accesses.sum()), int(found.misses.sum())
             rows.append({"policy": rule, "slots": size, "accesses": accesses, "misses": missed,
                          "miss_rate": missed / accesses if accesses else None, "worst_layer": found.worst,

@@ -240,9 +240,10 @@ def means(rows: Sequence[Row]) -> list[Row]:
     out = []
     for policy in dict.fromkeys(row.policy for row in rows):
         of = [row for row in rows if row.policy == policy]
-        mean = {name: _mean([getattr(row, name) for row in of]) for name in MEANT}
-        layers = {name: tuple(_mean(list(column)) for column in zip(*(getattr(row, name) for row in of), strict=True))
-                  for name in ("prediction_by_layer", "similarity_by_layer")}
+        mean: dict[str, Any] = {name: _mean([getattr(row, name) for row in of]) for name in MEANT}
+        layers: dict[str, Any] = {
+            name: tuple(_mean(list(column)) for column in zip(*(getattr(row, name) for row in of), strict=True))
+            for name in ("prediction_by_layer", "similarity_by_layer")}
         out.append(replace(of[0], domain=MEAN, tokens=sum(row.tokens for row in of), bytes=sum(row.bytes for row in of),
                            largest_logit_difference=max(row.largest_logit_difference for row in of), **mean, **layers))
     return out

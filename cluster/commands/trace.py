@@ -88,12 +88,13 @@ def misses(trace: Source,
            = "lifo,fifo,lru,belady",
            placement: Annotated[str, typer.Option("--placement", help="Who owns which expert.")] = "contiguous",
            devices: Devices = 1, history: History = 0.5, as_json: Json = False) -> None:
-    """Miss rates by cache size of expert caches on each device, all layers together and the worst."""
+    """Miss rates of expert caches on each device by cache size: of the worst layer, and of all. The steps that place
+    also tell what is cached at first."""
     from studies.expert_caches import curve, sizes_in
 
-    scored, owners = _placements(trace, devices, history, [placement])
+    placing, scored, owners = _placements(trace, devices, history, [placement])
     sizes = sizes_in(slots)
-    rows = curve(scored, owners[placement], devices, sizes, policies.split(","))
+    rows = curve(scored, owners[placement], devices, sizes, policies.split(","), placing.counts.sum(axis=0))
     if as_json:
         print(json.dumps({"devices": devices, "placement": placement, "history": history, "rows": rows}, indent=2))
         return
@@ -112,7 +113,7 @@ def balance(trace: Source, devices: Devices = 8, history: History = 0.5, as_json
     from schedulers._placement import PLACEMENTS, device_shares
     from studies.expert_caches import loads
 
-    scored, owners = _placements(trace, devices, history, list(PLACEMENTS))
+    _, scored, owners = _placements(trace, devices, history, list(PLACEMENTS))
     found = {name: loads(device_shares(scored, owner, devices)) for name, owner in owners.items()}
     if as_json:
         print(json.dumps({"devices": devices, "history": history,
@@ -122,8 +123,9 @@ def balance(trace: Source, devices: Devices = 8, history: History = 0.5, as_json
         console().print(f"{name:22}  max load {of.max:.3f}  mean max load {of.mean:.3f}", markup=False, highlight=False)
 
 
-def _placements(trace: str, devices: int, history: float, names: list[str]) -> "tuple[Visits, dict[str, Ints]]":
-    """The steps that are scored, and the owner of each expert under each placement by the steps before."""
+def _placements(trace: str, devices: int, history: float, names: list[str],
+                ) -> "tuple[Visits, Visits, dict[str, Ints]]":
+    """The steps that place, those that are scored, and the owner of each expert under each placement."""
     from cluster.config.names import trace_path
     from emulation.errors import ConfigError, unknown
     from schedulers._placement import PLACEMENTS, owners_by
@@ -134,7 +136,7 @@ def _placements(trace: str, devices: int, history: float, names: list[str]) -> "
     for name in names:
         if name not in PLACEMENTS:
             raise ConfigError(unknown("placement", name, PLACEMENTS))
-    return scored, {name: owners_by(placing.counts, devices, name) for name in names}
+    return placing, scored, {name: owners_by(placing.counts, devices, name) for name in names}
 
 
 @app.command()

@@ -63,6 +63,8 @@ class ColumnLowering:
         kinds = list(dict.fromkeys(model.layers))
         self._kinds = kinds
         self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
+        self._moe_of = np.full(len(model.layers), NONE, np.int64)
+        self._moe_of[list(model.moe_layers)] = np.arange(len(model.moe_layers))
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
         self._rows = 1
@@ -130,6 +132,10 @@ class ColumnLowering:
         uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
         if uses > len(self.state.used_op):
             self._grow_uses(int(uses))
+        if len(self._model.moe_layers) < len(self._model.layers):  # the kernel counts layers among those with experts
+            if rows and not 0 <= plan[1].min() <= plan[1].max() < len(self._moe_of):
+                raise NotPlain("no such layer")
+            plan = np.stack([plan[0], self._moe_of[plan[1]], *plan[2:]])
         decision = lower_layer(
             self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at, plan,
             rows, moe, self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)

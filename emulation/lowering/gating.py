@@ -160,7 +160,7 @@ class Gate:
 
     def _by_expert(self, gated: Gated, device: int, edges: list[Edge]) -> list[Edge]:
         """Uneven rows lie by home as they come and go, and by expert where they are computed."""
-        rows = 0 if gated.gating.capacity else gated.received(device)
+        rows = gated.received(device) if gated.gating.capacity == UNEVEN else 0
         return self._emit.kernel(device, "gather", 2 * self._model.token_row_bytes(rows), 0, edges) if rows else edges
 
     def _synced(self, device: int, edges: list[Edge]) -> list[Edge]:

@@ -101,6 +101,8 @@ def test_a_workload_by_name_can_be_changed_by_a_setting() -> None:
     (["workload.batch=2", "workload.work=replay"], "work: replay needs trace"),
     (["workload.trace=x"], "work: synthetic takes no trace"),
     (["workload.context_tokens=5"], "context_tokens belongs to replay"),
+    (["workload.work=execute", "workload.generator=null", "workload.texts=[a]", "workload.history_tokens=5"],
+     "history_tokens belongs to synthetic"),
     (["workload.output_tokens=null"], "needs prompt_tokens and output_tokens"),
     (["workload.generator=zpif"], "did you mean 'zipf'"),
     (["workload.generator.skew=.nan"], "skew"),

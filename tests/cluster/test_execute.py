@@ -83,6 +83,22 @@ def test_a_lossy_policy_answers_otherwise_and_says_how(tmp_path: Path) -> None:
     assert sum(a[0] == b[0] for a, b in zip(tokens(lossy), plain, strict=True)) > 0
 
 
+def test_daop_serves_predictions_and_without_them_answers_as_plain_transformers(tmp_path: Path) -> None:
+    parameters = {"ratio": 0.4, "first_predicted": 1}
+    lossy, whole = (run(tmp_path, machine="cpu-gpu-a6000", forecast="next_gate",
+                        policy={"name": "daop", "parameters": {**parameters, "predict": predict}})
+                    for predict in (True, False))
+    assert (lossy.exact, whole.exact) == (False, False)
+    assert tokens(whole) == transformers_answers()
+    assert sum(phase.substituted + phase.dropped for phase in whole.phases.values()) == 0
+    assert lossy.phases["prefill"].substituted == 0
+    assert lossy.phases["prefill"].loads > 0
+    decode = lossy.phases["decode"]
+    assert 0 < decode.substituted < decode.decode_tokens * 6 * 2
+    assert decode.loads == 0
+    assert tokens(lossy) != transformers_answers()
+
+
 def test_a_limit_of_steps_cuts_answers_short(tmp_path: Path) -> None:
     whole = tokens(run(tmp_path))
     assert tokens(run(tmp_path, ["limits.steps=3"])) == [answer[:3] for answer in whole[:3]]

@@ -11,7 +11,7 @@ from moe.checkpoint import Checkpoint
 from moe.experts import DROPPED
 from moe.generate import DECODE, PREFILL, Sampling, generate
 from moe.hook import ExpertHook, LocalExperts
-from moe.predictors import next_gate, top_k
+from moe.predictors import next_gate, next_guess, top_k
 from moe.record import Recorder, record
 from moe.shell import load_shell
 
@@ -145,6 +145,27 @@ def test_the_next_gate_guesses_better_than_chance_and_not_perfectly(tiny: Callab
             Recorder(hook, hook.runner).trace("tiny", 8)
     hits = (trace.forecast[:, 1:, :, None] == trace.experts[:, 1:, None, :]).any(-1).mean()
     assert 3 / 8 < hits < 1.0
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "olmoe", "deepseek_v3"])
+def test_a_guess_carries_the_gates_weights_and_where_it_picks_by_logits_all_probabilities(
+        tiny: Callable[[str], Path], model_type: str) -> None:
+    with hooked(tiny(model_type)) as hook:
+        hidden = torch.randn(5, hook.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+        guess = next_guess(hook, hook.layers[0], hidden)
+        assert guess is not None
+        router, block = hook.routers[hook.layers[1]], hook.blocks[hook.layers[1]]
+        bias = getattr(block, "e_score_correction_bias", None)
+        with torch.no_grad():
+            _, weights, picks = router(hidden, bias) if isinstance(bias, torch.Tensor) else router(hidden)
+    assert (guess.experts.sort(-1).values == picks.sort(-1).values).all()
+    assert torch.allclose(guess.weights.double().sort(-1).values, weights.double().sort(-1).values, atol=1e-6)
+    if model_type == "deepseek_v3":
+        assert guess.probabilities is None
+    else:
+        assert guess.probabilities is not None
+        assert torch.allclose(guess.probabilities.sum(-1), torch.ones(5).double())
+        assert (guess.probabilities.argmax(-1) == guess.experts[:, 0]).all()
 
 
 def test_ties_go_to_the_lower_id() -> None:

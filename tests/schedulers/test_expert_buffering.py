@@ -144,8 +144,8 @@ def timed(parameters, batches, *, machine=None, experts=4, future=False, popular
 def test_misses_come_over_victims_and_experts_run_in_increasing_id():
     rows, loads, end_ps, done = timed({"slots": 2}, [[3, 1, 2]])
     assert rows == [[(RUN, 1, 0, NOBODY), (LOAD, 2, 0, 0), (RUN, 2, 0, NOBODY), (LOAD, 3, 0, 2), (RUN, 3, 0, NOBODY)]]
-    # two copies one after the other, the second behind the run of its victim, and the last run
-    assert end_ps == 2 * (LOAD_PS + RUN_PS)
+    # two copies, the second behind the run of its victim; three results of 16 bytes are added up at 1000 GB/s
+    assert end_ps == 2 * (LOAD_PS + RUN_PS) + 144
     assert moved(done) == {("back0", "demand"): 2 * 384}
     assert loads == 2
 
@@ -183,12 +183,12 @@ def test_each_gpu_has_a_cache_of_its_own_and_copies_over_its_own_link():
     assert moved(done)[("down0", "demand")] == moved(done)[("down1", "demand")] == 384
 
 
-def test_a_miss_is_copied_while_tokens_travel():
-    """Token 0 lies on gpu0 and visits gpu1's expert 2, token 1 the other way round."""
+def test_a_miss_is_copied_while_tokens_travel_behind_the_sizes():
+    """Token 0 lies on gpu0 and visits gpu1's expert 3, token 1 the other way round."""
     _, _, end_ps, _ = timed({"slots": 1}, [[3, 1]], machine=pair_beside_host())
-    row_ps = 160  # 16 bytes at 100 GB/s
-    reduced_ps = 48  # 48 bytes at 1000 GB/s
-    assert end_ps == LOAD_PS + RUN_PS + row_ps + reduced_ps
+    size_ps, row_ps = 80, 160  # a count of 8 bytes and a row of 16, at 100 GB/s
+    reduced_ps = 48  # three times a row at 1000 GB/s
+    assert end_ps == size_ps + LOAD_PS + RUN_PS + row_ps + reduced_ps  # a row goes out while the expert comes
 
 
 def test_more_slots_never_miss_more_under_belady():

@@ -35,7 +35,7 @@ def loads_of_run(folder: Path, rule: str, placement: str) -> moelab.Result:
 def test_a_run_misses_what_the_simulation_says(rule: str, placement: str, tmp_path: Path) -> None:
     first, second = halves(visits_of(read_trace(trace_path(TRACE, Path()))), 0.5)
     cut = Visits(*(column[:STEPS] for column in second))
-    found = misses(cut, owners_by(first.counts, 4, placement), 4, 2, rule)
+    found = misses(cut, owners_by(first.counts, 4, placement), 4, 2, rule, first.counts.sum(axis=0))
     result = loads_of_run(tmp_path, rule, placement)
     assert sum(phase.loads for phase in result.phases.values()) == found.misses.sum()
     assert 0 < found.misses.sum() < found.accesses.sum()

@@ -8,7 +8,7 @@ import pytest
 from emulation.errors import ConfigError
 from emulation.model import Layer, Model, Work
 from emulation.view import DECODE, PREFILL
-from workloads.synthetic import Request, Router, static_steps, synthetic_trace
+from workloads.synthetic import Request, Router, history, static_steps, synthetic_trace
 
 MOE = Layer(Work(8, 0, 8), 4, 4, Work(1, 0, 1))
 MODEL = Model("tiny", (MOE,) * 3, 16, 2, 8, 8, 3, Fraction(2), Fraction(2))
@@ -38,6 +38,17 @@ def test_routing_depends_on_seed_sequence_and_position_alone() -> None:
     later = router.route(steps[2])
     assert np.array_equal(later.experts, Router(MODEL, "zipf", seed=3).route(steps[2]).experts)
     assert not np.array_equal(Router(MODEL, "zipf", seed=4).route(steps[0]).experts, router.route(steps[0]).experts)
+
+
+def test_a_history_counts_other_sequences_of_the_same_generator() -> None:
+    router = Router(MODEL, "zipf", seed=3, skew=1.5)
+    counts = history(MODEL, router, 2000)
+    assert counts.shape == (3, 16)
+    assert counts.sum(axis=1).tolist() == [4000] * 3
+    routed = router.route(next(static_steps([Request(500, 1)])))
+    for layer, seen in enumerate(counts):
+        assert np.bincount(routed.experts[:, layer].ravel()).argmax() == seen.argmax()
+    assert np.array_equal(history(MODEL, Router(MODEL, "zipf", seed=3, skew=1.5), 2000), counts)
 
 
 def test_a_token_visits_different_experts() -> None:
