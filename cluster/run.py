@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.config.run import RunConfig
-from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
+from cluster.feed import ACTED, CLAIRVOYANT, PARKED, UNBOUNDED, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.energy import rates_of
@@ -182,9 +182,8 @@ class OneRun:
 
     def _replay(self, record: Record | None) -> None:
         self.session.open()
-        with Behind(0 if self.one_thread or self.is_wall else 1) as behind:
-            if not self.one_thread:
-                behind.do(load_solver)
+        with Behind(int(not self.one_thread)) as behind:
+            behind.do(load_solver)
             self.session.replay(self._feed(record))
 
     def _carry_out(self, work: Callable[[], None]) -> None:
@@ -281,8 +280,7 @@ class OneRun:
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
-        """The lower bound; of served requests it is one for any schedule of experts, in these steps.
-        None where sequences may be parked (the bound supposes steps that are whole) and of action times."""
+        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed."""
         if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
@@ -295,9 +293,8 @@ class OneRun:
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
-        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
-                *(UNBOUNDED if not self.session.bounded else ()),
-                *(ACTED if self.setup.machine.actions is not None else ()))
+        unbounded = (*(() if self.session.bounded else UNBOUNDED), *(ACTED if self.setup.machine.actions else ()))
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()), *unbounded)
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -305,12 +302,6 @@ class OneRun:
             return None
         return self.served.service(serving, kv_block_bytes(self.setup))
 
-
-PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
-          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
-UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
-
-ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

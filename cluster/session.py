@@ -112,11 +112,11 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
             work[run.device] = Work(None if hidden is None else hidden[needed[run.device]])
         carried.setdefault(run.device, []).append(i)
         moe = moe_of[run.layer]
-        work[run.device].items += [
+        rows = np.searchsorted(needed[run.device], run.tokens)
+        work[run.device].items.extend([
             Move(moe, run.expert, run.part, comes=True),
-            Run(moe, run.expert, run.part, np.searchsorted(needed[run.device], run.tokens),
-                run.weights.astype(np.float32)),
-            Move(moe, run.expert, run.part, comes=False)]
+            Run(moe, run.expert, run.part, rows, run.weights.astype(np.float32)),
+            Move(moe, run.expert, run.part, comes=False)])
     return work, carried
 
 

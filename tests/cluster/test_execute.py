@@ -54,9 +54,11 @@ def transformers_answers() -> list[tuple[int, ...]]:
                                           "expert_parallel", "tensor_parallel")),
     ("h200-host", "cpu_static"), ("cpu-gpu-a6000", "lru_prefetch"), ("cxl-ndp", "tensor_parallel"),
     ("chiplet-2x2", "expert_parallel"), ("edge-gpu-ndp", "expert_buffering"), ("chiplet-2x2", "expert_buffering"),
-    ("edge-gpu-ndp", "dynamic_gating"), ("edge-gpu-ndp", "tutel_gating")])
+    ("edge-gpu-ndp", "dynamic_gating"), ("edge-gpu-ndp", "tutel_gating"),
+    ("chiplet-2x2", "fse_dp"), ("chiplet-2x2-published", "hydra"), ("chiplet-3x3", "ep_chiplet")])
 def test_exact_policies_answer_as_plain_transformers(machine: str, policy: str, tmp_path: Path) -> None:
-    chosen = {"name": policy, "parameters": {"slots": 3} if policy in SLOTS else {}}
+    chosen = {"name": policy, "parameters": {"slots": 3} if policy in SLOTS else
+              {"micro_slices": 2} if policy == "fse_dp" else {}}
     more = {"forecast": "next_gate"} if policy == "lru_prefetch" else {}
     more |= {"precision": "int8"} if machine.startswith("chiplet") else {}
     assert tokens(run(tmp_path, machine=machine, policy=chosen, **more)) == transformers_answers()
