@@ -78,7 +78,7 @@ class ColumnScheduler(Scheduler):
                 sealed(forecast)
             routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
             view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._no_time,
-                        self._no_backlog)
+                        self._no_backlog, pool_free=self._no_backlog)
             answer = policy.plan(view, state)
             if self._asked:
                 raise NotPlain(ASKED)
@@ -132,6 +132,7 @@ class ColumnScheduler(Scheduler):
         used = int(state.phase[0, USES])
         counts.first_uses = list(zip(state.used_op[:used].tolist(), end_ps[state.used_at[:used]].tolist(), strict=True))
         self.emit.moved_bytes += state.moved
+        self.emit.worked += state.worked
 
 
 def as_pair(answer: Any) -> tuple[Plan, Any]:

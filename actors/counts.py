@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emulation.ledger import Ledger
 from emulation.lowering.experts import Load
 from emulation.plan import ALL_PARTS
+from emulation.streams import Streams
 from emulation.validate import Assignment, Decision
 from emulation.view import PREFILL, Setting, View
 
@@ -83,6 +84,13 @@ class Counts:
                 if entry is not None and not entry.used and self._ledger.has(*key):
                     entry.used = True
                     self.first_uses.append((entry.op, view.now_ps))
+
+    def streamed(self, view: View, streams: Streams, runs: Ints) -> None:
+        """Count parts that stream: each is loaded once, and run on every device that has tokens for it."""
+        tally = self._tally(view)
+        tally.runs += runs
+        tally.loads += len(streams.expert)
+        tally.loaded_bytes += int(self._ledger.part_bytes[streams.part].sum())
 
     def served(self, view: View, decision: Decision) -> None:
         """Count how what is served differs from what was routed."""

@@ -67,7 +67,7 @@ class DeviceActor:
         if self._checkpoint is None:
             return []
         found = self._slice(moe, expert, part)
-        return [found.gate, found.up, found.down]
+        return [tensor for tensor in (found.gate, found.up, found.down) if tensor is not None]
 
     def _slice(self, moe: int, expert: int, part: int) -> "moe.experts.ExpertSlice":
         """What a run multiplies: views, made once and kept, since making them costs more than a small product."""

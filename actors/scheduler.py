@@ -16,8 +16,10 @@ from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts, Load
+from emulation.lowering.rings_columns import RingColumns
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
+from emulation.streams import bound_tokens
 from emulation.validate import Assignment, Decision, as_plan, check_fragment, ran_early, validate
 from emulation.view import FROM_START, PREFILL, Routing, Setting, Step, View
 from schedulers.contract import Policy
@@ -55,8 +57,9 @@ def _pair(answer: Any, method: str, what: str) -> tuple[Any, Any]:
 
 def seal_step(step: Step) -> None:
     """What a policy sees of a step is not its to change."""
-    for column in (step.sequence, step.position, step.phase, step.home, step.ends):
-        constant(column)
+    for column in (step.sequence, step.position, step.phase, step.home, step.ends, step.source):
+        if column is not None:
+            constant(column)
 
 
 def sealed(routing: Routing) -> Routing:
@@ -91,16 +94,17 @@ class Batch(NamedTuple):
 class Scheduler:
     """Times one run, step by step and layer by layer.
 
-    For each step: `begin`, then `decide` for each MoE layer in order (the engine stands at the decision op when it
-    is called), then `end`. loads: where it is a list, every load that is issued is noted there.
+    For each step: `begin`, then `decide` for each MoE layer that it passes in order (the engine stands at the decision
+    op when it is called), then `end`. loads: where it is a list, every load that is issued is noted there.
     """
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         self.setting, self.policy = setting, policy
         machine, model = setting.machine, setting.model
         constant(setting.budget_bytes)
-        if setting.popularity is not None:
-            constant(setting.popularity)
+        for told in (setting.popularity, *(setting.history or ()), *(setting.future or ())):
+            if told is not None:
+                constant(told)
         start, self.state = _pair(policy.start(setting), "start", "a Start")
         self.ledger = Ledger(machine, model, start, setting.budget_bytes)
         pools, pool_of = memory_pools(self.ledger, len(machine.pools))
@@ -111,11 +115,12 @@ class Scheduler:
         self.batches: list[Batch] = []
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
-        self.emit = Emitter(machine)
+        self.emit = Emitter(machine, model)
         self.pool_of = pool_of
         self.copies = copies = Copies(self.emit, self.ledger, pool_of)
         self._dense = Dense(self.emit, model)
         self._experts = Experts(self.emit, model, self.ledger, copies)
+        self._rings = RingColumns(self.emit, model, self.ledger)
         self.counts = Counts(setting, self.ledger)
         self.steps: list[StepTimes] = []
         self._early: dict[int, list[tuple[int, Assignment]]] = {}
@@ -128,6 +133,11 @@ class Scheduler:
             return f"op {op} of an earlier step"
         return describe(self.setting.machine, self.labels, op - self._first_label)
 
+    @property
+    def gated_bytes(self) -> Ints:
+        """The most activations that gatings held on each device, [devices]."""
+        return self._experts.gate.peak_bytes
+
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
         if not_before_ps > self.engine.now_ps:
@@ -137,11 +147,13 @@ class Scheduler:
         self.emit.step = step.number
         seal_step(step)
         self._present = None if step.joins is None else step.joins == FROM_START
-        self._step, self._share, self._moe = step, shares(step, self._present), 0
+        model = self.setting.model
+        self._step, self._share = step, shares(step, self._present)
+        self._moe, self._stack = model.moe_stack(step.encoder).start, model.stack(step.encoder)
         self._begin_ps = self.engine.now_ps
         self._parked: list[Edge] = []
         self._hidden = {home: [] for home in self._share}
-        self._to_router(0)
+        self._to_router(self._stack.start)
 
     def decide(self, routing: Routing, forecast: Routing | None = None, parked: Mask | None = None) -> Decision:
         """Ask the policy about the next MoE layer, lower its plan, and run on to the decision behind it.
@@ -156,11 +168,11 @@ class Scheduler:
                 sealed(seen)
         early = ran_early(layer, self._early.pop(layer, []), parts)
         view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
-                    lambda: self.engine.now_ps, self.engine.backlog_ps)
+                    lambda: self.engine.now_ps, self.engine.backlog_ps, pool_free=self.engine.free)
         self.counts.found(view)
         answer, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
         plan = as_plan(layer, answer)
-        decision = validate(view, plan, parts, self.policy.exact, whole=not any(row.wake for row in plan.rows))
+        decision = validate(view, plan, parts, self.policy.exact, whole=not plan.wakes)
         for run in decision.assignments:
             if run.layer != layer:
                 self._early.setdefault(run.layer, []).append((layer, run))
@@ -200,12 +212,28 @@ class Scheduler:
         """Lower a plan or fragment and count it; operation -> the row at whose end the policy is to be woken."""
         self.counts.ran(view, decision.assignments)
         issued = self._experts.issue(plan, decision.assignments, self._step, self._hidden)
-        self._experts.collect(issued.visits, plan.exchange, sums)
+        self._experts.collect(issued.visits, plan.exchange, sums, issued.gated)
         loads = self._experts.take_loads()
         self.counts.after(view, loads)
         if self.loads is not None:
             self.loads += loads
-        return issued.woken
+        return issued.woken if plan.streams is None else issued.woken | self._stream(view, plan, decision, sums)
+
+    def _stream(self, view: View, plan: Plan, decision: Decision, sums: Hidden) -> dict[int, Row]:
+        """Lower a plan's streams and count them; what they compute stays where its tokens lie."""
+        streams, machine, experts = plan.streams, self.setting.machine, self.setting.model.experts
+        assert streams is not None
+        now = decision.now
+        bound = bound_tokens(now.expert, self._step.home[now.token], experts, len(machine.devices))
+        lowered = self._rings.issue(view.moe, streams, plan.handing, bound)
+        for home, edge in lowered.ends.items():
+            sums.setdefault(home, []).append(edge)
+        self.counts.streamed(view, streams, lowered.runs)
+        if self.loads is not None:
+            self.loads += [Load(device, view.moe, expert, part, op, False) for device, expert, part, op in zip(
+                streams.entries.tolist(), streams.expert.tolist(), streams.part.tolist(), lowered.loads.tolist(),
+                strict=True)]
+        return lowered.woken(plan)
 
     def _wake(self, view: View, plan: Plan, woken: dict[int, Row], sums: Hidden) -> Decision:
         """Wake the policy whenever what its plan marked has ended, until no mark is left; the plan is then whole."""
@@ -227,9 +255,9 @@ class Scheduler:
         return validate(view, plan, parts, self.policy.exact)
 
     def _to_router(self, layer: int) -> None:
-        """Lower the layers from here to the next router (or the head) and run the engine to that decision."""
+        """Lower the layers from here to the next router (or the stack's end) and run the engine to that decision."""
         model = self.setting.model
-        while layer < len(model.layers):
+        while layer < self._stack.stop:
             self.emit.layer = layer
             part = model.layers[layer]
             self._hidden = self._dense.attention(layer, self._share, self._hidden)
@@ -240,7 +268,7 @@ class Scheduler:
             self._hidden = self._dense.after(self._share, dense)
             layer += 1
         self.emit.layer = NO
-        end = self._dense.head(self._share, self._hidden)
+        end = (self._dense.encoded if self._step.encoder else self._dense.head)(self._share, self._hidden)
         self._run_to(self.emit.join([Edge(end), *self._parked]) if self._parked else end)
 
     def _run_to(self, decision: int) -> None:

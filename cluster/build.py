@@ -4,10 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cluster.config.hardware import FALLBACK, DeviceGroup, Dtype, Family, Hardware, KernelSpec, LaneSpec
+from cluster.config.hardware import (
+    FALLBACK,
+    ActionSpec,
+    ActionsSpec,
+    DeviceGroup,
+    Dtype,
+    Family,
+    Hardware,
+    KernelSpec,
+    LaneSpec,
+)
 from cluster.config.precision import DTYPE_BYTES, Precision
 from cluster.config.quantities import Time
 from cluster.topology import connections
+from emulation.actions import Action, Actions
 from emulation.errors import ConfigError, unknown
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.model import NOTHING, Layer, Model, Work, ceil
@@ -51,7 +62,8 @@ def device_names(hardware: Hardware, options: Mapping[str, int]) -> dict[str, tu
             out[group] = (group,)
         else:
             count = options[spec.count] if isinstance(spec.count, str) else spec.count
-            out[group] = tuple(f"{group}{i}" for i in range(count))
+            times = 1 if spec.per is None else options[spec.per]
+            out[group] = tuple(f"{group}{i}" for i in range(count * times))
     taken = [name for names in out.values() for name in names]
     if twice := [name for name in taken if taken.count(name) > 1]:
         raise ConfigError(f"two devices are named {twice[0]!r}: rename the group that ends in a number")
@@ -81,13 +93,24 @@ def build_machine(hardware: Hardware, options: Mapping[str, int], compute_dtype:
             pools += [Pool(f"{device}.{pool}", int(count.si)) for pool, count in spec.pools.items()]
     index = {device.name: i for i, device in enumerate(devices)}
     links = [Link(f"{link.name}:{link.source}>{link.target}", index[link.source], index[link.target],
-                  lanes.number(link.lane, in_order=link.in_order), _whole(link.bandwidth.si), _ps(link.latency))
+                  lanes.number(link.lane, link.servers, link.in_order), _whole(link.bandwidth.si), _ps(link.latency))
              for link in connections(hardware.links, groups, chosen)]
     homes = tuple(index[device] for group in hardware.homes for device in groups[group])
     machine = Machine(name, tuple(devices), tuple(links), tuple(lanes.all.values()), tuple(pools), homes,
-                      int(hardware.quantum.si) if hardware.quantum else QUANTUM_BYTES)
+                      int(hardware.quantum.si) if hardware.quantum else QUANTUM_BYTES, _actions(hardware.actions))
     _check_joined(machine)
     return machine
+
+
+def _actions(spec: ActionsSpec | None) -> Actions | None:
+    if spec is None:
+        return None
+
+    def action(of: ActionSpec) -> Action:
+        return Action(int(of.least.si), int(of.matrices.si) if of.matrices else 1, of.whole_expert)
+
+    return Actions(_ps(spec.frame), action(spec.compute), action(spec.load), action(spec.hop), action(spec.token),
+                   int(spec.allocate.si), int(spec.release.si), spec.idle_compute)
 
 
 def compute_dtype_of(peak: Mapping[Dtype, object], wanted: Dtype) -> Dtype | None:
@@ -164,13 +187,16 @@ def build_model(shape: ModelShape, precision: Precision) -> Model:
         weight_bytes=precision.expert_weights.bytes_each, activation_bytes=Fraction(each.activation),
         dequant_flops=int(precision.dequant_flops.si) if precision.dequant_flops else 0,
         head=Work(head_weights * each.dense, (d + vocab) * each.activation, 2 * vocab * d),
-        embedding_bytes=0 if shape.tied_embeddings else shape.embedding_params * each.dense)
+        embedding_bytes=0 if shape.tied_embeddings else shape.embedding_params * each.dense,
+        encoder_layers=shape.encoder_layers)
 
 
 def _layer(shape: ModelShape, layer: int, each: _Bytes) -> Layer:
     d = shape.d_model
     routed = shape.is_moe(layer)
-    params = shape.attention_params(layer)
+    params, cross = shape.attention_params(layer), shape.cross_params(layer)
+    query, source = cross - cross // 2, cross // 2  # queries and outputs; keys and values
+    width = shape.heads * shape.head_dim
     return Layer(
         attention=Work((params + 2 * shape.norm_params) * each.dense, _attention_rows(shape) * each.activation,
                        2 * params),
@@ -180,7 +206,11 @@ def _layer(shape: ModelShape, layer: int, each: _Bytes) -> Layer:
                     2 * shape.experts * d) if routed else NOTHING,
         dense=NOTHING if routed else _ffn(shape, shape.dense_ff, shape.dense_params(layer), each),
         shared=_ffn(shape, shape.shared_experts * shape.shared_ff, shape.shared_params, each)
-        if routed and shape.shared_experts else NOTHING)
+        if routed and shape.shared_experts else NOTHING,
+        cross=Work((query + shape.norm_params) * each.dense, (2 * d + 2 * width) * each.activation, 2 * query)
+        if cross else NOTHING,
+        source=Work(source * each.dense, (d + 2 * width) * each.activation, 2 * source) if cross else NOTHING,
+        source_bytes=2 * width * each.cache if cross else 0)
 
 
 def _ffn(shape: ModelShape, width: int, params: int, each: _Bytes) -> Work:

@@ -17,7 +17,7 @@ from emulation.validate import Assignment, Decision
 from emulation.view import Routing, Step
 from moe.checkpoint import Checkpoint
 from moe.determinism import pin
-from moe.generate import Sampling, generate
+from moe.generate import OnLogits, Sampling, generate
 from moe.hook import ExpertHook
 from moe.predictors import next_guess
 from moe.shapes import read_config
@@ -40,8 +40,10 @@ class Share:
 class Executor:
     """Stands where the model's experts were: asks the scheduler, sends the devices their work, sums what returns."""
 
-    def __init__(self, session: Session, model: "PreTrainedModel", forecast: str, spelling: Spelling) -> None:
-        self.session, self.forecast, self._spelling = session, forecast, spelling
+    def __init__(self, session: Session, model: "PreTrainedModel", forecast: str, spelling: Spelling,
+                 on_logits: OnLogits | None = None) -> None:
+        """on_logits(sequence, logits) hears what each new token of the run is chosen by."""
+        self.session, self.forecast, self._spelling, self._on_logits = session, forecast, spelling, on_logits
         self.hook = ExpertHook(model, self)
         self._early: dict[int, list[Share]] = {}
         self._step: Step | None = None
@@ -51,7 +53,8 @@ class Executor:
         self._made: list[Made] = []
 
     def answer(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], *, eos: Sequence[int] = (),
-               sampling: Sampling | None = None) -> list[list[int]]:
+               sampling: Sampling | None = None,
+               forced: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
         """Prefill and decode one batch of prompts; returns the new tokens of each. Call it batch after batch."""
         record = self.session.record
         first_step, first_sequence = len(record.steps), len(record.prompts)
@@ -70,9 +73,15 @@ class Executor:
             sequence += first_sequence
             self._made.append(Made(sequence, token, self._spelling.add(sequence, token)))
 
+        def on_logits(sequence: int, logits: NDArray[np.float64]) -> None:
+            assert self._on_logits is not None
+            self._on_logits(sequence + first_sequence, logits)
+
         with self.hook:
             answer = generate(self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling,
-                              on_step=on_step, on_token=on_token if self.session.conductor is not None else None)
+                              forced=forced, on_step=on_step,
+                              on_token=on_token if self.session.conductor is not None else None,
+                              on_logits=None if self._on_logits is None else on_logits)
         self._close()
         made = [list(tokens) for tokens in answer.tokens]
         record.prompts += [list(prompt) for prompt in prompts]
@@ -130,14 +139,15 @@ class Executor:
         work, carried = messages(decision, self.session.moe_of, self.session.scheduler.ledger.start.parts, hidden)
         replies = transport.exchange(work)
         rows: dict[int, Floats] = {}
+        runs = [*decision.assignments, *decision.streamed()]
         for device, indices in carried.items():
             out, at = replies[device].out, 0
             assert out is not None
             for i in indices:
-                tokens = len(decision.assignments[i].tokens)
+                tokens = len(runs[i].tokens)
                 rows[i] = out[at:at + tokens]
                 at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(decision.assignments)]
+        return [Share(run, rows[i]) for i, run in enumerate(runs)]
 
 
 def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:
@@ -165,7 +175,7 @@ def _scaled(decision: Decision, early: list[Share]) -> list[Share]:
     return shares
 
 
-def answer_all(setup: Setup, session: Session) -> None:
+def answer_all(setup: Setup, session: Session, on_logits: OnLogits | None = None) -> None:
     """Every prompt of the workload, batch by batch, to the run's limit of steps; pins the arithmetic first."""
     from transformers import AutoTokenizer
 
@@ -174,9 +184,9 @@ def answer_all(setup: Setup, session: Session) -> None:
     assert session.transport is not None
     work = setup.config.workload
     tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
-    prompts = prompts_of(setup, tokenizer)
+    prompts, answers = prompts_of(setup, tokenizer), answers_of(setup, tokenizer)
     model = load_shell(Checkpoint(setup.checkpoint))
-    executor = Executor(session, model, setup.config.forecast.name, Spelling(tokenizer.decode))
+    executor = Executor(session, model, setup.config.forecast.name, Spelling(tokenizer.decode), on_logits)
     session.transport.wait()
     session.open()
     for at in range(0, len(prompts), work.batch):
@@ -185,8 +195,9 @@ def answer_all(setup: Setup, session: Session) -> None:
             most = min(most, setup.config.limits.steps - len(session.record.steps))
         if most < 1:
             break
-        made = executor.answer(batch, [most] * len(batch), eos=ends(model),
-                               sampling=sampling_of(setup, at))
+        forced = None if answers is None else [answer[:most] for answer in answers[at:at + work.batch]]
+        made = executor.answer(batch, [most] * len(batch), eos=ends(model), sampling=sampling_of(setup, at),
+                               forced=forced)
         session.record.texts += [tokenizer.decode(tokens) for tokens in made]
     session.scheduler.finish()
 
@@ -210,6 +221,23 @@ def prompts_of(setup: Setup, tokenizer: Any) -> list[list[int]]:
                              "less" if more < context else f"workload.output_tokens is {more}, and the context of "
                              f"{setup.model.name} holds {context} tokens with the prompt")
     return prompts
+
+
+def answers_of(setup: Setup, tokenizer: Any) -> list[list[int]] | None:
+    """The forced answers of a workload, behind the prompts in its texts; refuses a text that is too short for both."""
+    work = setup.config.workload
+    if not work.forced:
+        return None
+    assert work.prompt_tokens is not None
+    assert work.output_tokens is not None
+    begin, end = work.prompt_tokens, work.prompt_tokens + work.output_tokens
+    answers = [tokenizer(text, verbose=False)["input_ids"][begin:end] for text in texts_of(setup)]
+    for i, answer in enumerate(answers):
+        if len(answer) < end - begin:
+            raise InputError(f"text {i} is too short to be forced: prompt_tokens and output_tokens together are {end}, "
+                             f"and it has {begin + len(answer)} tokens" if answer else
+                             f"text {i} has no token behind its first {begin}: there is no answer to force")
+    return answers
 
 
 def texts_of(setup: Setup) -> list[str]:

@@ -1,7 +1,7 @@
 """What a run is fed, from its config: steps with their routing, its requests."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,10 +15,12 @@ from cluster.config.workload import Workload
 from cluster.observe.journal import Asked
 from cluster.observe.requests import Service
 from cluster.resolve import Setup
+from emulation.errors import ConfigError
 from emulation.trace import StepRouting
 from emulation.units import PS_PER_S, parse
-from emulation.view import DECODE, PREFILL, Step
+from emulation.view import DECODE, PREFILL, Setting, Step, Visits
 from schedulers._load import Registry
+from schedulers.contract import Policy
 from workloads import batchers
 from workloads.batchers.contract import Batcher
 from workloads.parking import Parking
@@ -157,33 +159,80 @@ def static_batches(work: Workload) -> list[list[Request]]:
     return [[one] * min(work.batch, count - at) for at in range(0, count, work.batch)]
 
 
-def feed_of(setup: Setup) -> list[tuple[Step, StepRouting]]:
-    """The steps that the workload names with their routing: recorded or generated."""
+Steps = list[tuple[Step, StepRouting]]
+
+
+def feed_of(setup: Setup) -> Steps:
+    """The steps to run with their routing: recorded or generated; without those that are set aside as history."""
+    return divided(setup)[1]
+
+
+def divided(setup: Setup) -> tuple[Steps, Steps]:
+    """The steps that a workload sets aside as history, and those to run."""
+    share, most = setup.config.workload.history, setup.config.limits.steps
+    if share is None:
+        return [], _steps(setup, most)
+    steps = _steps(setup, None)
+    first = int(len(steps) * share)
+    if not first:
+        raise ConfigError(f"workload.history is {share}, and of {len(steps)} steps that is none")
+    return steps[:first], steps[first:None if most is None else first + most]
+
+
+def _steps(setup: Setup, most: int | None) -> Steps:
+    """The first steps that the workload names."""
     config, machine = setup.config, setup.machine
     if setup.routing is not None:
         shift = config.workload.context_tokens
-        steps = ((dataclasses.replace(step, position=step.position + shift), routed)
-                 for step, routed in setup.routing.steps(machine.homes))
-        return list(islice(steps, config.limits.steps))
+        steps = ((replace(step, position=step.position + shift), routed)
+                 for step, routed in setup.routing.steps(machine.homes, encoder=bool(setup.model.encoder_layers)))
+        return list(islice(steps, most))
     router = router_of(setup)
-    out: list[tuple[Step, StepRouting]] = []
+    out: Steps = []
     sequences = 0
     for batch in static_batches(config.workload):
-        for step in static_steps(batch, machine.homes):
-            if config.limits.steps is not None and len(out) == config.limits.steps:
+        for step in static_steps(batch, machine.homes, encoder=bool(setup.model.encoder_layers)):
+            if len(out) == most:
                 return out
-            moved = dataclasses.replace(step, number=len(out), sequence=step.sequence + sequences)
+            moved = replace(step, number=len(out), sequence=step.sequence + sequences)
             out.append((moved, router.route(moved)))
         sequences += len(batch)
     return out
 
 
+def visits_of(steps: Steps, experts: int) -> Visits:
+    """Tokens by expert, layer and step."""
+    counts = [[routed.layer(moe).counts(experts) for moe in range(routed.experts.shape[1])] for _, routed in steps]
+    return Visits(np.array([step.number for step, _ in steps], np.int64), np.array(counts, np.int64))
+
+
+def told(setup: Setup, policy: Policy, name: str, setting: Setting) -> Setting:
+    """What a policy is told beside that: the history that is set aside, and of a clairvoyant one, what is to come."""
+    foresees = bool(getattr(policy, "clairvoyant", False))
+    work, experts = setup.config.workload, setup.model.experts
+    if foresees and (work.work == "execute" or work.serving is not None):
+        raise ConfigError(f"{name} sees the steps to come: it needs routing and steps that are known "
+                          "before the run (replay or synthetic, in static batches)")
+    if work.history is None and not foresees:
+        return setting
+    before, coming = divided(setup)
+    if before:
+        history = visits_of(before, experts)
+        setting = replace(setting, history=history, popularity=history.counts.sum(axis=0))
+    return replace(setting, future=visits_of(coming, experts)) if foresees else setting
+
+
+CLAIRVOYANT = "The policy is clairvoyant: it is told the routing of all steps to come."
+
+
 def asked_of(steps: list[Step]) -> Asked:
-    """The sequences of static batches: prompt tokens as prefilled, output tokens as made."""
+    """The sequences of static batches: prompt tokens as prefilled, output tokens as made. A prefill makes one, too, but
+    for one that passes an encoder."""
     if not steps:
         none = np.zeros(0, np.int64)
         return Asked(none, none, none, none)
     sequence, phase = (np.concatenate([getattr(step, key) for step in steps]) for key in ("sequence", "phase"))
     names, who = np.unique(sequence, return_inverse=True)
     prompt, made = (np.bincount(who[phase == key], minlength=len(names)) for key in (PREFILL, DECODE))
-    return Asked(names, np.zeros(len(names), np.int64), prompt, made + (prompt > 0))
+    return Asked(names, np.zeros(len(names), np.int64), prompt,
+                 made + (prompt > 0) * (not any(step.encoder for step in steps)))

@@ -10,7 +10,20 @@ from pathlib import Path
 
 import typer
 
-from cluster.commands import bench, calibrate, check, doctor, fidelity, listing, reproduce, run, schema, sweep, trace
+from cluster.commands import (
+    bench,
+    calibrate,
+    check,
+    doctor,
+    fidelity,
+    listing,
+    price,
+    reproduce,
+    run,
+    schema,
+    sweep,
+    trace,
+)
 from emulation.errors import InputError, MoelabError, PlanError
 
 INTERNAL = 70
@@ -35,6 +48,7 @@ app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("reproduce")(reproduce.reproduce)
+app.command("price")(price.price)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
 app.add_typer(bench.app, name="bench")

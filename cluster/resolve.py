@@ -161,6 +161,9 @@ def cut(shape: ModelShape, moe_layers: int | None) -> ModelShape:
     """The shape without what follows so many of its MoE layers; its head stays."""
     if moe_layers is None:
         return shape
+    if shape.encoder_layers:
+        raise ConfigError(f"model.layers cuts a model behind a MoE layer, and {shape.model} has an encoder and a "
+                          "decoder: leave it out")
     if moe_layers > len(shape.moe_layers):
         raise ConfigError(f"model.layers is {moe_layers}, and {shape.model} has {len(shape.moe_layers)} MoE layers")
     layers = shape.moe_layers[moe_layers - 1] + 1
@@ -199,6 +202,8 @@ def approximations(hardware: Hardware, precision: Precision, shape: ModelShape, 
     present = {"attention": True, "router": True, "head": True, "norm": True,
                "shared": any(layer.shared != NOTHING for layer in layers),
                "dense": any(layer.dense != NOTHING for layer in layers)}
+    if model.encoder_layers:
+        present["dense"] = True  # keys and values of the encoder's output
     for home in dict.fromkeys(machine.devices[h].kind for h in machine.homes):
         device = next(machine.devices[h] for h in machine.homes if machine.devices[h].kind == home)
         free = [family for family, there in present.items() if there and family not in device.kernels]
@@ -257,8 +262,14 @@ def cache_bytes(setup: Setup) -> list[int]:
     """Memory that the caches of each home need at least: all of a static batch; of served requests the largest one's,
     or what the workload sets aside."""
     requests, serving = setup.requests, setup.config.workload.serving
+    model = setup.model
     if requests is None or serving is None:
-        return [tokens * setup.model.kv_bytes_per_token for tokens in cache_tokens(setup)]
+        if model.encoder_layers and setup.routing is None:
+            work, homes = setup.config.workload, len(setup.machine.homes)
+            each = ((work.prompt_tokens or 0) * model.source_bytes_per_token
+                    + (work.output_tokens or 0) * model.kv_bytes_per_token)
+            return [-(-(work.batch - home) // homes) * each for home in range(homes)]
+        return [tokens * max(model.kv_bytes_per_token, model.source_bytes_per_token) for tokens in cache_tokens(setup)]
     if setup.kv_capacity_bytes is not None:
         return [setup.kv_capacity_bytes] * len(setup.machine.homes)
     blocks = -(-(requests.prompt_tokens + requests.output_tokens - 1) // serving.kv.block_tokens)

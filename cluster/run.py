@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
+from cluster.behind import Behind
 from cluster.config.run import RunConfig
-from cluster.feed import Feed, Listed, Served, asked_of, feed_of, serve
+from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
 from cluster.kv import division
 from cluster.observe.build import build_result
+from cluster.observe.energy import rates_of
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
@@ -23,14 +25,16 @@ from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
+from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
-from emulation.lowering.streams import is_straight
+from emulation.lowering.streams import in_columns, is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
 if TYPE_CHECKING:
     from cluster.observe.collect import Collector
     from cluster.observe.schema import Wall
+    from moe.generate import OnLogits
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
@@ -102,17 +106,17 @@ class Host:
         results: dict[str, Result] = {}
         record: Record | None = None
         for target in targets:
-            title = _title(target, targets, results)
-            one = OneRun(setup, target, transport, Named(title, progress), one_thread=self.one_thread,
+            named = title(target, targets, results)
+            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
                          on_token=on_token)
-            results[title] = one.execute() if setup.config.workload.work == "execute" and (
+            results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
                 record = record or one.session.record
         return results
 
 
-def _title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Mapping[str, Any]) -> str:
+def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:
     """A policy's name; with its parameters, if it has any, where the same policy is there twice."""
     twice = sum(other.name == target.name for other in targets) > 1
     if target.name not in taken and not (twice and target.parameters):
@@ -124,8 +128,10 @@ class OneRun:
     """One policy on one workload."""
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
-                 one_thread: bool = False, on_token: OnToken | None = None) -> None:
+                 one_thread: bool = False, on_token: OnToken | None = None,
+                 on_logits: "OnLogits | None" = None) -> None:
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
+        self.on_logits = on_logits
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
         self.wall: Wall | None = None
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
@@ -133,6 +139,7 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
+        self.setting = told(setup, self.policy, target.name, self.setting)
         self.served: Served | None = None
 
     def begin(self) -> None:
@@ -148,7 +155,8 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops)
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops,
+                                               len(self.setting.machine.pools))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -174,7 +182,10 @@ class OneRun:
 
     def _replay(self, record: Record | None) -> None:
         self.session.open()
-        self.session.replay(self._feed(record))
+        with Behind(0 if self.one_thread or self.is_wall else 1) as behind:
+            if not self.one_thread:
+                behind.do(load_solver)
+            self.session.replay(self._feed(record))
 
     def _carry_out(self, work: Callable[[], None]) -> None:
         """Do the work of the session; at the wall clock it is played meanwhile, and judged."""
@@ -198,7 +209,8 @@ class OneRun:
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact):
+                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
+                or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -246,7 +258,7 @@ class OneRun:
         import_torch()  # while the devices start
         from cluster.execute import answer_all
 
-        self._carry_out(lambda: answer_all(self.setup, self.session))
+        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits))
         return self._result()
 
     def _result(self) -> Result:
@@ -263,24 +275,28 @@ class OneRun:
                             requests=asked_of(record.steps) if self.served is None else self.served.asked(),
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
+                            rates=rates_of(setup.hardware, setup.options, setup.machine),
                             host={**self.transport.describe(), "versions": versions(),
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests it is one for any schedule of experts, in these steps.
-        None where sequences may be parked: the bound supposes steps that are whole."""
-        if self._parks:
+        None where sequences may be parked (the bound supposes steps that are whole) and of action times."""
+        if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
-        return found if self.served is None else {**found, "steps": "as the batcher made them"}
+        return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
 
     @property
     def _parks(self) -> bool:
         return self.served is not None and self.served.parking is not None
 
     def _approximations(self) -> tuple[str, ...]:
-        """What the machine, the model and the batcher leave out."""
-        return (*self.setup.approximations, *(PARKED if self._parks else ()))
+        """What the machine, the model and the batcher leave out, and what a policy should not know."""
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
+                *(UNBOUNDED if not self.session.bounded else ()),
+                *(ACTED if self.setup.machine.actions is not None else ()))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
@@ -291,6 +307,9 @@ class OneRun:
 
 PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
           "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
+
+ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""

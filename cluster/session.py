@@ -19,7 +19,7 @@ from emulation.ledger import Ledger
 from emulation.lowering.dense import shares
 from emulation.plan import ALL_PARTS, LOAD, NOBODY, RUN
 from emulation.trace import NO_EXPERT, StepRouting, Trace
-from emulation.validate import Decision
+from emulation.validate import Assignment, Decision
 from emulation.view import Routing, Step
 from workloads.forecasts import Forecaster
 
@@ -86,7 +86,8 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
     """A decision as one message for each device with work, and which assignments each message carries."""
     work: dict[int, Work] = {}
     carried: dict[int, list[int]] = {}
-    needed = _needed(decision)
+    streamed = decision.streamed()
+    needed = _needed([*decision.assignments, *streamed])
     runs = iter(enumerate(decision.assignments))
     for row in decision.plan.rows:
         if row.device not in work:
@@ -103,13 +104,23 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
             if row.victim != NOBODY:
                 items.append(Move(moe, row.victim, part, comes=False))
             items.append(Move(moe, row.expert, part, comes=row.verb == LOAD))
+    for i, run in enumerate(streamed, len(decision.assignments)):
+        if run.device not in work:
+            work[run.device] = Work(None if hidden is None else hidden[needed[run.device]])
+        carried.setdefault(run.device, []).append(i)
+        moe = moe_of[run.layer]
+        work[run.device].items += [
+            Move(moe, run.expert, run.part, comes=True),
+            Run(moe, run.expert, run.part, np.searchsorted(needed[run.device], run.tokens),
+                run.weights.astype(np.float32)),
+            Move(moe, run.expert, run.part, comes=False)]
     return work, carried
 
 
-def _needed(decision: Decision) -> dict[int, Ints]:
+def _needed(runs: Sequence[Assignment]) -> dict[int, Ints]:
     """The token rows that each device needs, ascending."""
     tokens: dict[int, list[Ints]] = {}
-    for run in decision.assignments:
+    for run in runs:
         tokens.setdefault(run.device, []).append(run.tokens)
     return {device: np.flatnonzero(np.bincount(np.concatenate(lists))) for device, lists in tokens.items()}
 
@@ -131,14 +142,16 @@ class Session:
         self.record = Record()
         model = scheduler.setting.model
         self.moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
+        self.bounded = model.is_one_stack
 
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step, not before its requests are there, and note it."""
         self.scheduler.begin(step, not_before_ps)
         self.journal.begin(step)
-        self.served_work.add_step(step, not_before_ps)
-        if not self.scheduler.policy.exact:
-            self.true_work.add_step(step, not_before_ps)
+        if self.bounded:
+            self.served_work.add_step(step, not_before_ps)
+            if not self.scheduler.policy.exact:
+                self.true_work.add_step(step, not_before_ps)
 
     def open(self) -> None:
         """The devices are there: at the wall clock their players meet."""
@@ -162,16 +175,27 @@ class Session:
         decision = self.scheduler.decide(routing, forecast, parked)
         self.journal.decide(routing, forecast, decision)
         self.forecaster.observe(step, moe, routing)
+        if self.bounded:
+            self._count(moe, routing, decision)
+        return decision
+
+    def _count(self, moe: int, routing: Routing, decision: Decision) -> None:
+        """Tell the bounds what was served, and what was routed."""
+        if decision.plan.gating is not None:
+            self.served_work.gate()
+            self.true_work.gate()
         self.served_work.add_layer(moe, decision.served, decision.early)
         if not self.scheduler.policy.exact:
             self.true_work.add_layer(moe, routing.pairs)
-        return decision
 
-    def bound(self) -> dict[str, object]:
-        """The lower bound of the work done; and, where a policy serves another routing, of the true one.
+    def bound(self) -> dict[str, object] | None:
+        """The lower bound of the work done; and, where a policy serves another routing, of the true one. None of models
+        with an encoder, or without experts: it supposes that every step passes all layers, and routers among them.
 
         Where experts rest is taken as free: a bound for every placement that fits, not only for the policy's.
         """
+        if not self.bounded:
+            return None
         done = self.served_work.bound()
         told: dict[str, object] = {"lb_ps": done.lb_ps, "binds": done.binding, "path_ps": done.path_ps,
                                    "relaxation_ps": done.relaxation_ps}
@@ -184,11 +208,12 @@ class Session:
             self.begin(step, fed.not_before_ps)
             guesses = np.full_like(routed.experts, NO_EXPERT)
             batch: dict[int, Work] = {}
-            for moe in range(routed.experts.shape[1]):
+            passed = self.scheduler.setting.model.moe_stack(step.encoder)
+            for moe in passed:
                 routing, parked = routed.layer(moe), None
                 if feed.parking is not None:
                     routing, parked = feed.parking.at_layer(moe, routing)
-                forecast = self.forecaster.guess(step, moe + 1, routed)
+                forecast = self.forecaster.guess(step, moe + 1, routed) if moe + 1 in passed else None
                 if forecast is not None and feed.parking is not None:
                     forecast = feed.parking.ahead(moe + 1, forecast)
                 if forecast is not None:

@@ -22,6 +22,7 @@ class Connection:
     in_order: bool
     bandwidth: Bandwidth
     latency: Time | None
+    servers: int = 1
 
 
 def connections(links: tuple[LinkSpec, ...], groups: Groups, options: Mapping[str, int]) -> Iterator[Connection]:
@@ -44,9 +45,10 @@ def _directions(link: LinkSpec, source: str, target: str) -> Iterator[Connection
     elif link.bus:
         there, back = f"{stem}.out", f"{stem}.back"
     latency_back = link.latency_back or link.latency
-    yield Connection(link.name, source, target, there, link.in_order, link.bandwidth, link.latency)
+    yield Connection(link.name, source, target, there, link.in_order, link.bandwidth, link.latency,
+                     link.servers)
     yield Connection(link.name, target, source, back, link.in_order, link.bandwidth_back or link.bandwidth,
-                     latency_back)
+                     latency_back, link.servers)
 
 
 def _pairs(link: LinkSpec, groups: Groups, meshes: Mapping[str, tuple[int, int]]) -> Iterator[Pair]:
@@ -55,6 +57,11 @@ def _pairs(link: LinkSpec, groups: Groups, meshes: Mapping[str, tuple[int, int]]
         yield from ((a, b) for a in left for b in right)
     elif link.pattern == "all":
         yield from ((a, b) for i, a in enumerate(left) for b in left[i + 1:])
+    elif link.pattern == "blocks":
+        if len(left) % len(right):
+            raise ConfigError(f"links.{link.name}: {len(left)} of {link.source} cannot be shared out evenly among "
+                              f"{len(right)} of {link.target}")
+        yield from ((a, right[i * len(right) // len(left)]) for i, a in enumerate(left))
     elif link.pattern == "mesh":
         rows, cols = meshes[link.target]
         yield from ((left[r * cols + c], left[r * cols + c + 1]) for r in range(rows) for c in range(cols - 1))

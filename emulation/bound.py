@@ -20,7 +20,7 @@ Early runs (experts fed by an earlier layer's hidden state) may hide behind dens
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +62,22 @@ class BoundInput:
         self._layers, self._experts = layers, model.experts
         self._uses = Uses(layers, model.experts)
         self._totals = Totals.none(layers)
-        self._now_ps = 0
+        self._now_ps, self._gated = 0, False
         self._steps: list[tuple[int, int]] = []
         self._dense: list[Ints] = []
         self._counts: list[Ints] = []
         self._early: list[tuple[int, int, Ints]] = []
         self._distinct: list[Ints] = []
+
+    def gate(self) -> None:
+        """Plans name gatings, whose runs pick and add no rows of their own: to be told before steps are worked off."""
+        if not self._gated:
+            machine = self.costs.machine
+            devices = tuple(replace(device, kernels={family: kernel for family, kernel in device.kernels.items()
+                                                     if family not in ("gather", "scatter")})
+                            for device in machine.devices)
+            self.costs = Costs(replace(machine, devices=devices), self.costs.model, self.costs.budget_bytes)
+            self._least, self._gated = Least(self.costs), True
 
     def add_step(self, step: Step, not_before_ps: int = 0) -> None:
         """A step, and when its requests are there at the earliest."""

@@ -1,10 +1,11 @@
 """An emulated machine: devices, links, and the lanes that their work occupies. Values only; cluster/ builds it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from emulation.actions import Actions
 from emulation.ops import Lane, Pool
 from emulation.routes import Routes
 from emulation.units import per_second_ps, roofline_ps
@@ -84,6 +85,7 @@ class Machine:
     """Devices joined by links. homes: devices that hold the dense weights and the tokens.
 
     quantum_bytes: how much of a prefetch moves before a demand load may take its links.
+    actions: how long a frame-driven simulator's actions take, where the machine is one; None: all is physical.
     """
 
     name: str
@@ -93,6 +95,12 @@ class Machine:
     pools: tuple[Pool, ...] = ()
     homes: tuple[int, ...] = (0,)
     quantum_bytes: int = 1 << 20
+    actions: Actions | None = None
+
+    @cached_property
+    def pool_number(self) -> dict[str, int]:
+        """Pool name, such as chiplet0.expert_slots -> its number."""
+        return {pool.name: i for i, pool in enumerate(self.pools)}
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -119,19 +127,15 @@ class Machine:
         """Devices on which experts may rest."""
         return tuple(i for i, device in enumerate(self.devices) if device.rests)
 
-    def transfer(self, source: int, target: int, bytes_: int) -> Transfer:
-        """Moving bytes holds each link of the route for its own share of the time (cut-through)."""
-        return self.transfers([(source, target)], bytes_)
-
-    def transfers(self, pairs: list[tuple[int, int]], bytes_: int) -> Transfer:
-        """The same bytes over several routes at once; a link that they share carries them once (a broadcast)."""
+    def held(self, pairs: list[tuple[int, int]], lasts: Callable[[Link], int]) -> Transfer:
+        """The same over several routes at once, each link held for what `lasts` says of it."""
         holds: dict[int, int] = {}
         length_ps = 0
         for source, target in pairs:
             route = self.routes[source, target]
             slowest_ps = 0
             for link in route:
-                held_ps = per_second_ps(bytes_, link.bytes_per_s)
+                held_ps = lasts(link)
                 holds[link.lane] = max(holds.get(link.lane, 0), held_ps)
                 slowest_ps = max(slowest_ps, held_ps)
             for end in (source, target):
@@ -139,6 +143,14 @@ class Machine:
                     holds[lane] = max(holds.get(lane, 0), slowest_ps)
             length_ps = max(length_ps, slowest_ps + sum(link.latency_ps for link in route))
         return Transfer(holds, length_ps)
+
+    def transfer(self, source: int, target: int, bytes_: int) -> Transfer:
+        """Moving bytes holds each link of the route for its own share of the time (cut-through)."""
+        return self.transfers([(source, target)], bytes_)
+
+    def transfers(self, pairs: list[tuple[int, int]], bytes_: int) -> Transfer:
+        """The same bytes over several routes at once; a link that they share carries them once (a broadcast)."""
+        return self.held(pairs, lambda link: per_second_ps(bytes_, link.bytes_per_s))
 
     def quantum_ps(self, source: int, target: int) -> int:
         """How long one quantum of a transfer takes on the slowest link of the route."""

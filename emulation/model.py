@@ -27,11 +27,12 @@ NOTHING = Work()
 
 @dataclass(frozen=True)
 class Layer:
-    """The parts of one decoder layer outside its routed experts. `router` is NOTHING in a dense layer.
+    """The parts of one layer outside its routed experts. `router` is NOTHING in a dense layer.
 
     attention: projections. kv_bytes: of one position; read once for each sequence that attends to it.
     context_flops: for each token and each position it attends to. dense: the FFN of a dense layer. shared: shared
-    experts, which every token visits.
+    experts, which every token visits. cross: projections of the attention to the encoder's output (arXiv 1706.03762),
+    source: what makes keys and values of it, once for each of its tokens; source_bytes: of those of one position.
     """
 
     attention: Work
@@ -40,6 +41,9 @@ class Layer:
     router: Work = NOTHING
     dense: Work = NOTHING
     shared: Work = NOTHING
+    cross: Work = NOTHING
+    source: Work = NOTHING
+    source_bytes: int = 0
 
     @property
     def is_moe(self) -> bool:
@@ -52,6 +56,7 @@ class Model:
 
     weight_bytes: bytes of one expert weight (a fraction where groups share a scale). dequant_flops: flops that
     turning one stored weight into one compute weight costs, once a kernel. activation_bytes: of one activation.
+    encoder_layers: the first so many layers are an encoder, which a sequence passes once; the others are the decoder.
     """
 
     name: str
@@ -66,6 +71,21 @@ class Model:
     dequant_flops: int = 0
     head: Work = NOTHING
     embedding_bytes: int = 0
+    encoder_layers: int = 0
+
+    def stack(self, encoder: bool) -> range:
+        """Numbers of the layers that a step of the encoder passes, or of the decoder: all where there is none."""
+        return range(self.encoder_layers) if encoder else range(self.encoder_layers, len(self.layers))
+
+    @property
+    def is_one_stack(self) -> bool:
+        """Whether every step passes all layers, and experts among them."""
+        return bool(self.moe_layers) and not self.encoder_layers
+
+    def moe_stack(self, encoder: bool) -> range:
+        """The same of its MoE layers, counted among MoE layers."""
+        first = sum(layer.is_moe for layer in self.layers[:self.encoder_layers])
+        return range(first) if encoder else range(first, len(self.moe_layers))
 
     @cached_property
     def moe_layers(self) -> tuple[int, ...]:
@@ -75,12 +95,19 @@ class Model:
     @property
     def dense_bytes(self) -> int:
         """Bytes of all weights outside routed experts."""
-        parts = (w.weight_bytes for la in self.layers for w in (la.attention, la.router, la.dense, la.shared))
+        parts = (w.weight_bytes for la in self.layers for w in (la.attention, la.router, la.dense, la.shared, la.cross,
+                                                                la.source))
         return sum(parts) + self.head.weight_bytes + self.embedding_bytes
 
     @property
     def kv_bytes_per_token(self) -> int:
-        return sum(layer.kv_bytes for layer in self.layers)
+        """Of one position of the decoder; an encoder keeps none."""
+        return sum(layer.kv_bytes for layer in self.layers[self.encoder_layers:])
+
+    @property
+    def source_bytes_per_token(self) -> int:
+        """Of the keys and values that the decoder keeps of one position of the encoder's output."""
+        return sum(layer.source_bytes for layer in self.layers)
 
     def columns(self, part: int, parts: int) -> int:
         """How many of an expert's d_ff columns a part holds."""

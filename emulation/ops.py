@@ -152,6 +152,12 @@ class OpBuilder:
     def __init__(self, first: int = 0, first_take: int = 0) -> None:
         self.first = first
         self.first_take = first_take
+        self._blocks: list[Ops] = []
+        self._begin(first, first_take)
+
+    def _begin(self, first: int, first_take: int) -> None:
+        """Rows from this serial and this handle on."""
+        self._row_first, self._take_first = first, first_take
         self._plain: tuple[list[int], list[int], list[int]] = ([], [], [])
         self._holds = _Ragged(2)
         self._waits = _Ragged(2)
@@ -161,7 +167,19 @@ class OpBuilder:
 
     @property
     def next_serial(self) -> int:
-        return self.first + len(self._plain[0])
+        return self._row_first + len(self._plain[0])
+
+    @property
+    def next_take(self) -> int:
+        return self._take_first + self._takes.ptr[-1]
+
+    def append(self, block: "Ops") -> None:
+        """Many operations at once, built for `next_serial` and `next_take`."""
+        if (block.first, block.first_take) != (self.next_serial, self.next_take):
+            raise ValueError(f"a block for serial {block.first} and take {block.first_take} comes at "
+                             f"{self.next_serial} and {self.next_take}")
+        self._blocks += [self._rows(), block]
+        self._begin(block.first + len(block), block.first_take + block.takes)
 
     def op(self, holds: dict[int, int] | None = None, *, after: Iterable[Edge | int] = (), length_ps: int = 0,
            priority: int = DEMAND, quantum_ps: int = 0,
@@ -184,13 +202,13 @@ class OpBuilder:
 
     def take_handle(self, op: int, index: int = 0) -> int:
         """The handle of an operation's take, for a release."""
-        row = op - self.first
-        if not 0 <= row < self.next_serial - self.first:
-            raise IndexError(f"operation {op} is none of this builder's ({self.first} to {self.next_serial - 1})")
+        row = op - self._row_first
+        if not 0 <= row < self.next_serial - self._row_first:
+            raise IndexError(f"operation {op} is none of this builder's ({self._row_first} to {self.next_serial - 1})")
         first, end = self._takes.ptr[row:row + 2]
         if not 0 <= index < end - first:
             raise IndexError(f"operation {op} has {end - first} takes, and none with index {index}")
-        return self.first_take + first + index
+        return self._take_first + first + index
 
     def release(self, handle: int, *, after: Iterable[Edge | int]) -> None:
         """Give a take back after the last of these edges."""
@@ -198,11 +216,31 @@ class OpBuilder:
         self._releases.row(edge if isinstance(edge, tuple) else (edge, END) for edge in after)
 
     def build(self) -> Ops:
+        if not self._blocks:
+            return self._rows()
+        return joined([*self._blocks, self._rows()])
+
+    def _rows(self) -> Ops:
         priority, quantum_ps, length_ps = (_ints(column) for column in self._plain)
         hold_ptr, hold_lane, hold_ps = self._holds.arrays()
         wait_ptr, wait_op, wait_edge = self._waits.arrays()
         take_ptr, take_pool, take_needs, take_amount = self._takes.arrays()
         release_ptr, release_op, release_edge = self._releases.arrays()
-        return Ops(self.first, self.first_take, priority, quantum_ps, length_ps, hold_ptr, hold_lane, hold_ps,
+        return Ops(self._row_first, self._take_first, priority, quantum_ps, length_ps, hold_ptr, hold_lane, hold_ps,
                    wait_ptr, wait_op, wait_edge, take_ptr, take_pool, take_needs, take_amount,
                    _ints(self._release_take), release_ptr, release_op, release_edge)
+
+
+_RAGGED = {"hold_ptr": ("hold_lane", "hold_ps"), "wait_ptr": ("wait_op", "wait_edge"),
+           "take_ptr": ("take_pool", "take_needs", "take_amount"), "release_ptr": ("release_op", "release_edge")}
+
+
+def joined(blocks: Sequence[Ops]) -> Ops:
+    """Blocks that follow each other in serials and handles, as one."""
+    columns = {name: np.concatenate([getattr(each, name) for each in blocks])
+               for name in ("priority", "quantum_ps", "length_ps", "release_take")}
+    for ptr, of in _RAGGED.items():
+        lengths = np.concatenate([np.diff(getattr(each, ptr)) for each in blocks])
+        columns[ptr] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        columns.update({name: np.concatenate([getattr(each, name) for each in blocks]) for name in of})
+    return Ops(blocks[0].first, blocks[0].first_take, **columns)

@@ -1,5 +1,6 @@
 """What a policy decides for one layer: run these there, fetch those, evict that. In program order, in columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from emulation.errors import PlanError
 from emulation.ops import DEMAND
+from emulation.streams import Handing, Mask, Streams, joined, streams_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,6 +27,23 @@ BROADCAST = "broadcast"
 ALL_TO_ALL = "all_to_all"
 EXCHANGES = (UNICAST, BROADCAST, ALL_TO_ALL)
 """How activations travel: a message for each pair of devices; one message that all receive; one collective."""
+
+
+UNEVEN = 0
+
+
+class Gating(NamedTuple):
+    """How rows get to the devices of their experts and back, by one all-to-all each way (arXiv 2303.06182, section 4).
+
+    capacity: rows of each expert that every home sends, filled up with zeros; each expert that the plan runs computes
+    all of them, those of experts to whom nobody is routed, too. UNEVEN: as many as are routed to it, and no more.
+    mask: a dense mask picks the rows out and adds them up again, with a row of all capacities for each token. Else they
+    are put in order by index; then an all-to-all of sizes goes first. overlap: it runs beside the ordering of rows.
+    """
+
+    capacity: int = UNEVEN
+    mask: bool = False
+    overlap: bool = True
 
 
 class Served(NamedTuple):
@@ -67,12 +86,17 @@ class Plan:
     layer is a model layer; part is ALL_PARTS or one slice of an expert; tokens is ALL_TOKENS (those routed to the
     expert) or an index into token_sets. served is None where the policy serves the routing that it was given. With
     `wake`, the policy's `wake` is asked for a further fragment of the plan when what the row does has ended.
+    `stream` sends parts of this layer's experts through devices, by the rules of `handing`, behind all rows.
+    gating: what is done for this layer's runs in place of `exchange`.
     """
 
     layer: int
     exchange: str = UNICAST
+    gating: Gating | None = None
     token_sets: list[Ints] = field(default_factory=list)
     served: Served | None = None
+    handing: Handing = Handing()
+    _streams: list[Streams] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
     _blocks: list[Ints] = field(default_factory=list)
 
@@ -90,7 +114,7 @@ class Plan:
 
     def columns(self) -> Ints | None:
         """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say."""
-        if self.token_sets or self.served is not None:
+        if self.token_sets or self.served is not None or self.gating is not None or self._streams:
             return None
         if not self._rows:
             if len(self._blocks) == 1:
@@ -152,8 +176,29 @@ class Plan:
         self.rows.append(Row(EVICT, self.layer if layer is None else layer, int(expert), int(part), int(of), NOBODY,
                              DEMAND, ALL_TOKENS))
 
+    def stream(self, expert: int, part: int, along: Sequence[int], *, wake: bool = False) -> None:
+        """A part comes from where it rests to the first device and is handed on; each runs it for its own tokens."""
+        self._streams.append(streams_of(np.array([expert]), np.array([part]), [along], wake))
+
+    def stream_all(self, expert: Ints, part: Ints, path_ptr: Ints, path: Ints, *, wake: Mask | bool = False) -> None:
+        """Many at once, in order: expert, part [n]; path[path_ptr[i]:path_ptr[i + 1]]: devices of the i-th."""
+        self._streams.append(streams_of(expert, part, (path_ptr, path), wake))
+
+    @property
+    def streams(self) -> Streams | None:
+        """All streams, in order."""
+        if len(self._streams) > 1:
+            self._streams = [joined(self._streams)]
+        return self._streams[0] if self._streams else None
+
+    @property
+    def wakes(self) -> bool:
+        """Whether anything in it wakes the policy."""
+        return any(row.wake for row in self.rows) or any(bool(each.wake.any()) for each in self._streams)
+
     def add(self, fragment: "Plan") -> None:
         """Put a fragment's rows behind these."""
+        self._streams += fragment._streams
         shift = len(self.token_sets)
         self.token_sets += fragment.token_sets
         self.rows += [row if row.tokens == ALL_TOKENS else row._replace(tokens=row.tokens + shift)

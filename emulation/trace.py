@@ -1,13 +1,14 @@
 """Recorded routing as a value: which experts every token of a run visited, in every MoE layer."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.view import DROPPED, Routing, Step
+from emulation.errors import InputError
+from emulation.view import DROPPED, PREFILL, Routing, Step
 
 Array = NDArray[Any]
 NO_EXPERT = 65535
@@ -55,8 +56,12 @@ class Trace:
             counts[layer] = np.bincount(ids[ids != NO_EXPERT], minlength=self.num_experts)
         return counts
 
-    def steps(self, homes: tuple[int, ...] = (0,)) -> Iterator[tuple[Step, "StepRouting"]]:
-        """Each step with its routing; a sequence lies on the home of its number modulo their count."""
+    def steps(self, homes: tuple[int, ...] = (0,), *, encoder: bool = False) -> Iterator[tuple[Step, "StepRouting"]]:
+        """Each step with its routing; a sequence lies on the home of its number modulo their count.
+
+        encoder: the trace is of a model with an encoder: its prefill steps pass that, and its decode steps the decoder.
+        """
+        asked = np.bincount(self.sequence[self.phase == PREFILL], minlength=int(self.sequence.max(initial=0)) + 1)
         numbers, first = np.unique(self.step, return_index=True)
         bounds = [*first.tolist(), len(self.step)]
         for i, number in enumerate(numbers.tolist()):
@@ -64,8 +69,14 @@ class Trace:
             sequence = self.sequence[rows].astype(np.int64)
             position = self.position[rows].astype(np.int64)
             last = np.r_[sequence[1:] != sequence[:-1], True]
-            step = Step(number, sequence, position, self.phase[rows].astype(np.int64),
-                        np.array(homes, np.int64)[sequence % len(homes)], last)
+            phase, home = self.phase[rows].astype(np.int64), np.array(homes, np.int64)[sequence % len(homes)]
+            step = Step(number, sequence, position, phase, home, last)
+            if encoder:
+                if (phase != phase[0]).any():
+                    raise InputError(f"step {number} of the trace has tokens in prefill and in decode: a step of a "
+                                     "model with an encoder passes the encoder or the decoder")
+                asks = bool(phase[0] == PREFILL)
+                step = replace(step, encoder=asks, source=asked[sequence], ends=last & (not asks))
             guess = None if self.forecast is None else self.forecast[rows]
             yield step, StepRouting(self.experts[rows], self.weights[rows], guess)
 

@@ -15,6 +15,12 @@ def _scaled(symbol: str, prefixes: dict[str, int]) -> dict[str, Fraction]:
     return {prefix + symbol: Fraction(scale) for prefix, scale in prefixes.items()}
 
 
+def _energy(per: str, times: int | Fraction) -> dict[str, Fraction]:
+    """Joules and their small prefixes, by what one such thing is divided: a byte (8 bits), a flop (half a MAC)."""
+    return {f"{prefix}J{per}": Fraction(times) / 10**power
+            for prefix, power in (("", 0), ("m", 3), ("u", 6), ("µ", 6), ("n", 9), ("p", 12), ("f", 15))}
+
+
 _SECONDS = {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6), "µs": Fraction(1, 10**6),
             "ns": Fraction(1, 10**9), "ps": Fraction(1, 10**12)}
 
@@ -26,8 +32,8 @@ UNITS: dict[str, dict[str, Fraction]] = {
                 **{p + "MAC/s": Fraction(2 * v) for p, v in _SI.items()}},
     "frequency": _scaled("Hz", _SI),
     "power": {**_scaled("W", _SI), "mW": Fraction(1, 10**3)},
-    "energy_per_byte": {"J/B": Fraction(1), "pJ/B": Fraction(1, 10**12), "pJ/b": Fraction(8, 10**12)},
-    "energy_per_flop": {"J/FLOP": Fraction(1), "pJ/FLOP": Fraction(1, 10**12)},
+    "energy_per_byte": {**_energy("/B", 1), **_energy("/b", 8), **_energy("/bit", 8)},
+    "energy_per_flop": {**_energy("/FLOP", 1), **_energy("/OP", 1), **_energy("/MAC", Fraction(1, 2))},
     "count": {"": Fraction(1)},
 }
 """Dimension -> unit symbol -> how many SI units it is (bytes, seconds, FLOP/s, Hz, W, J). A MAC is two FLOP."""
@@ -54,7 +60,8 @@ def parse(text: str, dimension: str) -> Fraction:
 
 def _example(dimension: str) -> str:
     examples = {"time": "1.5 us", "bytes": "16 GiB", "bandwidth": "64 GB/s", "compute": "113 TFLOP/s",
-                "frequency": "800 MHz", "power": "75 W", "energy_per_byte": "1.17 pJ/b", "count": "4"}
+                "frequency": "800 MHz", "power": "75 W", "energy_per_byte": "1.17 pJ/b",
+                "energy_per_flop": "0.5 pJ/FLOP", "count": "4"}
     return examples.get(dimension, "1 " + next(iter(UNITS[dimension])))
 
 

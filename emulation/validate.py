@@ -1,6 +1,6 @@
 """The checks on a plan before it is lowered: every routed pair served once, nothing undeclared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from emulation.errors import PlanError, unknown
 from emulation.ops import HIGHEST
-from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, Plan, Row, Served
+from emulation.plan import ALL_PARTS, ALL_TOKENS, EXCHANGES, NOBODY, RUN, UNEVEN, Gating, Plan, Row, Served
+from emulation.validate_streams import check_streams, covered
 from emulation.view import Early, Pairs, View
 
 Ints = NDArray[np.int64]
@@ -33,6 +34,7 @@ class Decision(NamedTuple):
     served: pairs of this layer, early ones included. early [pairs]: whether a pair was computed early.
     substituted, dropped: how many routed pairs are served by another expert, or not at all.
     substituted_experts: how many routed experts have such a substitute for any of their tokens.
+    streamed: makes the runs of the plan's streams.
     """
 
     plan: Plan
@@ -42,6 +44,12 @@ class Decision(NamedTuple):
     substituted: int
     dropped: int
     substituted_experts: int
+    streamed: Callable[[], list[Assignment]] = list
+
+    @property
+    def now(self) -> Pairs:
+        """The pairs that run in this layer."""
+        return _not_early(self.served, self.early)
 
 
 def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = True) -> Decision:
@@ -65,11 +73,22 @@ def validate(view: View, plan: Plan, parts: int, exact: bool, *, whole: bool = T
     if plan.served is not None:
         substituted, dropped, substituted_experts = _changes(view, plan.served)
         served, early = _merged(view, plan.served)
-    now = served if not early.any() else Pairs(served.token[~early], served.expert[~early], served.weight[~early])
+    now = _not_early(served, early)
     assignments = [_assignment(view, plan, row, now) for row in plan.rows if row.verb == RUN]
+    check_streams(view, plan, view.ledger)
+    if plan.gating is not None:
+        _check_gating(view, plan, plan.gating, now)
     if whole:
-        _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts)
-    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts)
+        _check_cover(view, now, [run for run in assignments if run.layer == view.layer], parts,
+                     covered(view, plan, now, parts), empty=plan.gating is not None and plan.gating.capacity != UNEVEN)
+    return Decision(plan, assignments, served, early, substituted, dropped, substituted_experts,
+                    lambda: _streamed(view, plan, now))
+
+
+def _not_early(served: Pairs, early: Mask) -> Pairs:
+    if not early.any():
+        return served
+    return Pairs(served.token[~early], served.expert[~early], served.weight[~early])
 
 
 def as_plan(layer: int, answer: object) -> Plan:
@@ -86,9 +105,10 @@ def as_plan(layer: int, answer: object) -> Plan:
 
 def check_fragment(view: View, fragment: Plan) -> None:
     """Refuse a fragment that does more than go on with its layer's plan."""
-    if fragment.served is not None or any(row.verb == RUN and row.layer != view.layer for row in fragment.rows):
+    if fragment.served is not None or fragment.gating is not None or any(
+            row.verb == RUN and row.layer != view.layer for row in fragment.rows):
         raise PlanError(f"the policy was woken in layer {view.layer}: a fragment runs that layer's experts, loads and "
-                        "evicts; routing of its own and early runs belong to the plan")
+                        "evicts; routing of its own, a gating and early runs belong to the plan")
 
 
 def ran_early(layer: int, runs: Sequence[tuple[int, Assignment]], parts: int) -> Early:
@@ -154,26 +174,60 @@ def _assignment(view: View, plan: Plan, row: Row, now: Pairs) -> Assignment:
     return Assignment(row.layer, row.expert, row.part, row.device, tokens, weights)
 
 
-def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int) -> None:
-    """Each (token, expert) pair is run once, in all of its parts."""
-    experts, tokens = view.setting.model.experts, len(view.step)
-    wanted = np.zeros((experts, tokens), np.int64)
-    wanted[now.expert, now.token] = parts
-    found = np.zeros((experts, tokens), np.int64)
+def _streamed(view: View, plan: Plan, now: Pairs) -> list[Assignment]:
+    """The runs of a plan's streams: each device's own tokens of the expert."""
+    if (s := plan.streams) is None:
+        return []
+    home, runs = view.step.home[now.token], []
+    for i, device in zip(s.of_visit.tolist(), s.path.tolist(), strict=True):
+        of = now.of(int(s.expert[i]))
+        of = of[home[of] == device]
+        if len(of):
+            runs.append(Assignment(view.layer, int(s.expert[i]), int(s.part[i]), device, now.token[of],
+                                   now.weight[of]))
+    return runs
+
+
+def _check_gating(view: View, plan: Plan, gating: Gating, now: Pairs) -> None:
+    """No home sends an expert more rows than its capacity, and the layer is decided at once."""
+    if any(row.wake for row in plan.rows):
+        raise PlanError(f"the plan for layer {view.layer} names a gating and marks rows with wake: an all-to-all "
+                        "brings all rows of a layer at once")
+    if gating.capacity < 0 or (gating.mask and gating.capacity == UNEVEN):
+        raise PlanError(f"the plan for layer {view.layer} has a capacity of {gating.capacity} rows: it is at least 1 "
+                        "with a mask, and 0 means uneven")
+    if gating.capacity != UNEVEN and len(now.token):
+        key = view.step.home[now.token] * view.setting.model.experts + now.expert
+        found, rows = np.unique(key, return_counts=True)
+        if (most := int(rows.max())) > gating.capacity:
+            expert = int(found[int(rows.argmax())]) % view.setting.model.experts
+            raise PlanError(f"the plan for layer {view.layer} sends expert {expert} {most} rows from one home; its "
+                            f"capacity is {gating.capacity}")
+
+
+def _check_cover(view: View, now: Pairs, runs: list[Assignment], parts: int, streamed: Ints, *, empty: bool) -> None:
+    """Each (token, expert) pair is run once, in all of its parts. streamed [pairs]: parts that streams bring to each.
+    empty: experts may run for no token."""
+    tokens = max(len(view.step), 1)
     for run in runs:
-        if not len(run.tokens):
+        if not len(run.tokens) and not empty:
             raise PlanError(f"the plan runs expert {run.expert} of layer {view.layer}, to which no token is routed")
-    if runs:
-        lengths = [len(run.tokens) for run in runs]
-        covered = np.repeat([parts if run.part == ALL_PARTS else 1 for run in runs], lengths)
-        np.add.at(found, (np.repeat([run.expert for run in runs], lengths),
-                          np.concatenate([run.tokens for run in runs])), covered)
-    if (found != wanted).any():
-        expert, token = (int(i[0]) for i in np.nonzero(found != wanted))
-        want, got = int(wanted[expert, token]), int(found[expert, token])
-        how = "unserved" if got < want else "served twice" if want else "served though it was not routed"
+    lengths = [len(run.tokens) for run in runs]
+    wanted = np.unique(now.expert * tokens + now.token)
+    covered = np.repeat(np.array([parts if run.part == ALL_PARTS else 1 for run in runs], np.int64), lengths)
+    ran = np.repeat(np.array([run.expert * tokens for run in runs], np.int64), lengths)
+    ran += np.concatenate([run.tokens for run in runs]) if runs else 0
+    if len(streamed):
+        ran, covered = np.concatenate([ran, now.expert * tokens + now.token]), np.concatenate([covered, streamed])
+    pairs, at = np.unique(np.concatenate([wanted, ran]), return_inverse=True)
+    want = np.bincount(at[:len(wanted)], minlength=len(pairs)) * parts
+    got = np.bincount(at[len(wanted):], covered, len(pairs)).astype(np.int64)
+    if (wrong := np.flatnonzero(got != want)).size:
+        (expert, token), first = divmod(int(pairs[wrong[0]]), tokens), wrong[0]
+        how = "unserved" if got[first] < want[first] else "served twice" if want[first] else (
+            "served though it was not routed")
         raise PlanError(f"layer {view.layer}: token {token} with expert {expert} is {how} "
-                        f"({got} of {want} parts): each routed pair is run exactly once")
+                        f"({got[first]} of {want[first]} parts): each routed pair is run exactly once")
     if parts > 1:
         _check_parts(view.layer, runs)
 

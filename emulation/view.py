@@ -32,6 +32,8 @@ class Step:
     sequence, position, phase [tokens]; home [tokens]: the device on which the token lies.
     ends [tokens]: whether the token's logits are wanted. joins [tokens]: the MoE layer, counted among MoE layers, at
     whose experts a token that was parked there goes on (FROM_START: it was not). None: all go from the start.
+    encoder: the tokens pass the encoder of a model that has one, and attend to all of their sequence; else the decoder,
+    or all of a model without an encoder. source [tokens]: tokens of its sequence that pass, or passed, the encoder.
     """
 
     number: int
@@ -41,6 +43,8 @@ class Step:
     home: Ints
     ends: NDArray[np.bool_]
     joins: Ints | None = None
+    encoder: bool = False
+    source: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -151,18 +155,32 @@ class Tallied(Routing):
         return super().counts(experts) if counted is None or experts != len(counted) else counted.copy()
 
 
+class Visits(NamedTuple):
+    """How many tokens visit each expert, step by step: step numbers [steps], counts [steps, moe_layers, experts]."""
+
+    step: Ints
+    counts: Ints
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a policy is told before the run.
 
     budget_bytes [devices]: room for expert weights. popularity [moe_layers, experts]: counts of a recorded history,
-    where the workload names one.
+    where the workload names one. history: the same step by step, where a part of the workload is set aside for it.
+    future: the steps to come; only a policy that calls itself `clairvoyant` is told.
     """
 
     machine: Machine
     model: Model
     budget_bytes: Ints
     popularity: Ints | None = None
+    history: Visits | None = None
+    future: Visits | None = None
+
+
+def _no_engine(_: int) -> int:
+    raise LookupError("this view has no engine that would tell what is free")
 
 
 @dataclass(frozen=True)
@@ -184,11 +202,17 @@ class View:
     clock: Callable[[], int]
     backlog_ps: Callable[[int], int]
     ended: tuple[Row, ...] = ()
+    pool_free: Callable[[int], int] = _no_engine
 
     @property
     def now_ps(self) -> int:
         """The emulated time of the decision."""
         return self.clock()
+
+    def free_slots(self, device: int, pool: str) -> int:
+        """Slots of a device's pool that are free now; those in use are held until work that was submitted leaves."""
+        machine = self.setting.machine
+        return self.pool_free(machine.pool_number[f"{machine.devices[device].name}.{pool}"])
 
     @cached_property
     def costs(self) -> Costs:
@@ -201,9 +225,9 @@ class View:
 
     @property
     def next_layer(self) -> int | None:
-        """The next MoE layer of the model, if there is one."""
-        layers = self.setting.model.moe_layers
-        return layers[self.moe + 1] if self.moe + 1 < len(layers) else None
+        """The next MoE layer that the step passes, if there is one."""
+        model = self.setting.model
+        return model.moe_layers[self.moe + 1] if self.moe + 1 in model.moe_stack(self.step.encoder) else None
 
     def held(self, device: int) -> NDArray[np.bool_]:
         """Experts of this layer that a device holds, coming ones included, [experts]."""

@@ -33,7 +33,7 @@ class Checkpoint:
         self.config: dict[str, Any] = read_config(self.folder)
         self.shape: ModelShape = from_config(self.config, self.folder.resolve().name)
         self.family: Family = family(self.shape.model_type)
-        self.activation = Activation.from_config(self.config, clamped=self.family.clamped)
+        self.activation = Activation.from_config(self.config, clamped=self.family.clamped, key=self.family.activation)
         self._files: dict[str, MappedFile] = {}
         self._home = self._read_index()
 
@@ -70,11 +70,16 @@ class Checkpoint:
         d, f, count = shape.d_model, shape.expert_ff, shape.experts
 
         def get(pattern: str, *dims: int) -> torch.Tensor:
-            return self._checked(pattern.format(layer=layer, expert=expert), dims)
+            return self._checked(self._key(pattern, layer, expert), dims)
 
         if keys.layout == "separate":
             gate, up, down = get(keys.gate, f, d)[lo:hi], get(keys.up, f, d)[lo:hi], get(keys.down, d, f)[:, lo:hi]
             return self._unbiased(expert, lo, hi, gate, up, down)
+        if keys.layout == "plain":
+            inner = None if keys.gate_up_bias is None else get(keys.gate_up_bias, f)[lo:hi]
+            outer = get(keys.down_bias, d) if keys.down_bias is not None and lo == 0 else None
+            up, down = get(keys.up, f, d)[lo:hi], get(keys.down, d, f)[:, lo:hi]
+            return ExpertSlice(expert, lo, hi, up, None, down, inner, None, outer, self.activation)
         if keys.layout == "fused":
             both = get(keys.gate, count, 2 * f, d)[expert]
             down = get(keys.down, count, d, f)[expert][:, lo:hi]
@@ -104,6 +109,12 @@ class Checkpoint:
     ) -> ExpertSlice:
         both = over(gate, up) if self.activation.limit is None else None
         return ExpertSlice(expert, lo, hi, gate, up, down, None, None, None, self.activation, both)
+
+    def _key(self, pattern: str, layer: int, expert: int) -> str:
+        """The checkpoint key of an expert's tensor; layers of a decoder behind an encoder are counted in it."""
+        first = 0 if layer < self.shape.encoder_layers else self.shape.encoder_layers
+        stack, ff = ("encoder", 1) if layer < self.shape.encoder_layers else ("decoder", 2)
+        return pattern.format(layer=layer - first, expert=expert, stack=stack, ff=ff)
 
     def _checked(self, name: str, dims: tuple[int, ...]) -> torch.Tensor:
         tensor = self.tensor(name)
@@ -143,7 +154,7 @@ class Checkpoint:
             if pattern is not None
             for layer in shape.moe_layers
             for expert in range(shape.experts)
-            if (name := pattern.format(layer=layer, expert=expert)) in home
+            if (name := self._key(pattern, layer, expert)) in home
         )
 
     def _file(self, name: str) -> MappedFile:

@@ -35,11 +35,11 @@ class Activation:
     alpha: float = 1.702
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, clamped: bool) -> "Activation":
+    def from_config(cls, config: Mapping[str, Any], *, clamped: bool, key: str = "hidden_act") -> "Activation":
         """The activation that a config.json names; 7.0 and 1.702 are gpt_oss's own defaults."""
-        name = str(config.get("hidden_act", "silu"))
+        name = str(config.get(key, "silu" if key == "hidden_act" else "relu"))
         if name not in _FUNCTIONS:
-            raise InputError(unknown("hidden_act", name, _FUNCTIONS))
+            raise InputError(unknown(key, name, _FUNCTIONS))
         if not clamped:
             return cls(name)
         return cls(name, float(config.get("swiglu_limit", 7.0)), float(config.get("swiglu_alpha", 1.702)))
@@ -58,6 +58,10 @@ class Activation:
         up = up.clamp(min=-self.limit, max=self.limit)
         return (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
 
+    def plain(self, inner: torch.Tensor) -> torch.Tensor:
+        """Of one matrix's product [n, w], where there is no gate."""
+        return _FUNCTIONS[self.name](inner)
+
     def of_product(self, product: torch.Tensor) -> torch.Tensor:
         """Of gate and up side by side [n, 2w], as one product gives them; for the form without a limit."""
         gate, up = product.chunk(2, dim=-1)
@@ -68,6 +72,7 @@ class Activation:
 class ExpertSlice:
     """Columns [lo, hi) of one expert: gate and up [w, d], down [d, w], in the checkpoint's dtype and strides.
 
+    up: None where there is no gate: the activation is then of `gate` alone, which is the only matrix before `down`.
     both: gate and up as one view [2, w, d], where they lie in one file and are widened at use (see `over`).
     """
 
@@ -75,7 +80,7 @@ class ExpertSlice:
     lo: int
     hi: int
     gate: torch.Tensor
-    up: torch.Tensor
+    up: torch.Tensor | None
     down: torch.Tensor
     gate_bias: torch.Tensor | None
     up_bias: torch.Tensor | None
@@ -105,6 +110,9 @@ def partial_ffn(part: ExpertSlice, x: torch.Tensor) -> torch.Tensor:
     if part.both is not None:
         both = part.both.to(torch.float32, memory_format=torch.contiguous_format)
         return part.activation.of_product(x @ both.view(-1, x.shape[1]).T) @ part.down.to(torch.float32).T
+    if part.up is None:
+        inner = part.activation.plain(_linear(x, part.gate, part.gate_bias))
+        return _linear(inner, part.down, part.down_bias)
     gate = _plus(x @ part.gate.to(torch.float32).T, part.gate_bias)
     up = _plus(x @ part.up.to(torch.float32).T, part.up_bias)
     return _plus(part.activation(gate, up) @ part.down.to(torch.float32).T, part.down_bias)
@@ -142,6 +150,11 @@ def reduce_units(partials: Iterable[torch.Tensor]) -> torch.Tensor:
 def routed(experts: torch.Tensor) -> Sequence[int]:
     """The expert ids that occur, ascending; dropped slots left out."""
     return [expert for expert in torch.unique(experts).tolist() if 0 <= expert < DROPPED]
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The product as nn.Linear makes it, bias included: an addition behind it may round otherwise."""
+    return functional.linear(x, weight.to(torch.float32), None if bias is None else bias.to(torch.float32))
 
 
 def _plus(product: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from emulation.errors import InputError, unknown
 
-Layout = Literal["separate", "fused", "interleaved"]
+Layout = Literal["separate", "fused", "interleaved", "plain"]
 Bias = Literal["none", "qkv", "qkvo"]
 QkNorm = Literal["none", "head", "full", "optional"]
 
@@ -19,8 +19,6 @@ OUTSIDE = {
     "jetmoe": "its attention and experts lie outside transformers' experts interface",
     "llama4": "its experts lie outside transformers' experts interface",
     "longcat_flash": "its zero-computation experts lie outside transformers' experts interface",
-    "nllb-moe": "its encoder-decoder experts lie outside transformers' experts interface",
-    "switch_transformers": "its encoder-decoder experts lie outside transformers' experts interface",
 }
 
 
@@ -28,9 +26,13 @@ OUTSIDE = {
 class ExpertKeys:
     """Where the matrices of one expert lie in a checkpoint; `{layer}` and `{expert}` are filled in.
 
+    Of a model of two stacks also `{stack}`, encoder or decoder, with `{layer}` counted in it, and `{ff}`, the place of
+    the experts in its block: 1, or 2 behind cross-attention.
+
     separate: gate, up [f, d] and down [d, f], one tensor per expert.
     fused: gate = up [E, 2f, d] (gate rows first), down [E, d, f].
     interleaved: gate = up [E, d, 2f] (gate columns even, up columns odd), down [E, f, d], with biases.
+    plain: no gate: up [f, d] and down [d, f], one tensor per expert, with or without biases.
     """
 
     layout: Layout
@@ -67,11 +69,29 @@ _GPT_OSS = ExpertKeys(
     "model.layers.{layer}.mlp.experts.gate_up_proj_bias",
     "model.layers.{layer}.mlp.experts.down_proj_bias",
 )
+_SWITCH = ExpertKeys(
+    "plain",
+    "{stack}.block.{layer}.layer.{ff}.mlp.experts.expert_{expert}.wi.weight",
+    "{stack}.block.{layer}.layer.{ff}.mlp.experts.expert_{expert}.wi.weight",
+    "{stack}.block.{layer}.layer.{ff}.mlp.experts.expert_{expert}.wo.weight",
+)
+_NLLB = ExpertKeys(
+    "plain",
+    "model.{stack}.layers.{layer}.ffn.experts.expert_{expert}.fc1.weight",
+    "model.{stack}.layers.{layer}.ffn.experts.expert_{expert}.fc1.weight",
+    "model.{stack}.layers.{layer}.ffn.experts.expert_{expert}.fc2.weight",
+    "model.{stack}.layers.{layer}.ffn.experts.expert_{expert}.fc1.bias",
+    "model.{stack}.layers.{layer}.ffn.experts.expert_{expert}.fc2.bias",
+)
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: HF field names (experts, top_k, ...), checkpoint keys, and what its layers carry."""
+    """One architecture: HF field names (experts, top_k, ...), checkpoint keys, and what its layers carry.
+
+    stacks: an encoder and a decoder, whose layers are numbered through, encoder first. Its experts do not go through
+    transformers' experts interface: the hook replaces their module (moe.handed). activation: the field that names it.
+    """
 
     model_type: str
     keys: ExpertKeys
@@ -95,6 +115,8 @@ class Family:
     head_bias_field: str | None = None
     tied_default: bool = False
     clamped: bool = False
+    stacks: bool = False
+    activation: str = "hidden_act"
 
 
 _ROWS = (
@@ -193,6 +215,10 @@ _ROWS = (
         renames={".block_sparse_moe.router.layer.": ".block_sparse_moe.router."},
         attention_bias="qkvo",
     ),
+    Family("switch_transformers", _SWITCH, "num_experts", "d_ff", router="router", stacks=True,
+           activation="dense_act_fn"),
+    Family("nllb-moe", _NLLB, "num_experts", "encoder_ffn_dim", router="router", attention_bias="qkvo", norm_bias=True,
+           stacks=True, activation="activation_function"),
 )
 
 FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _ROWS}

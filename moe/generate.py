@@ -1,4 +1,4 @@
-"""Prefill and decode of a batch of prompts, left-padded, greedy or sampled, one callback a step."""
+"""Prefill and decode of a batch of prompts, left-padded, greedy, sampled or forced, one callback a step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,10 @@ OnStep = Callable[[int, int, list[tuple[int, int]]], None]
 
 # on_token(sequence, token) comes for every new token, behind its forward pass and before the next.
 OnToken = Callable[[int, int], None]
+
+
+# on_logits(sequence, logits) comes for every new token, before it is chosen: what it is chosen by, [vocabulary].
+OnLogits = Callable[[int, np.ndarray[Any, np.dtype[np.float64]]], None]
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,19 @@ def generate(
     hook: ExpertHook | None = None,
     eos: Sequence[int] = (),
     sampling: Sampling | None = None,
+    forced: Sequence[Sequence[int]] | None = None,
     on_step: OnStep | None = None,
     on_token: OnToken | None = None,
+    on_logits: OnLogits | None = None,
 ) -> Generation:
     """Continue every prompt by up to `max_new_tokens` (one number, or one a prompt), ending a sequence at `eos`.
 
     Step 0 prefills all prompts, each later one decodes one token of every live sequence. With a hook, padding and
-    ended sequences are not routed. Greedy ties go to the lower id.
+    ended sequences are not routed. Greedy ties go to the lower id. forced: the new tokens of each prompt, taken
+    whatever the logits say and to the last of them (teacher forcing); then `eos` and `sampling` have no say.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    _check(prompts, limits)
+    _check(prompts, limits, forced)
     lengths = [len(prompt) for prompt in prompts]
     width, pad = max(lengths), int(prompts[0][0])
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
@@ -95,11 +102,18 @@ def generate(
             past, logits = answer.past_key_values, answer.logits[:, -1].to(torch.float64).numpy()
             for i in range(len(prompts)):
                 if live[i]:
-                    token = _draw(logits[i], sampling.temperature, streams[i]) if sampling else int(logits[i].argmax())
+                    if on_logits is not None:
+                        on_logits(i, logits[i])
+                    if forced is not None:
+                        token = int(forced[i][len(tokens[i])])
+                    elif sampling:
+                        token = _draw(logits[i], sampling.temperature, streams[i])
+                    else:
+                        token = int(logits[i].argmax())
                     tokens[i].append(token)
                     if on_token is not None:
                         on_token(i, token)
-                    live[i] = token not in eos and len(tokens[i]) < limits[i]
+                    live[i] = (forced is not None or token not in eos) and len(tokens[i]) < limits[i]
             step += 1
             if not any(live):
                 break
@@ -124,8 +138,12 @@ def _draw(logits: np.ndarray[Any, np.dtype[np.float64]], temperature: float, str
     return min(int(np.searchsorted(bounds, stream.random() * bounds[-1], side="right")), len(bounds) - 1)
 
 
-def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+def _check(
+    prompts: Sequence[Sequence[int]], limits: Sequence[int], forced: Sequence[Sequence[int]] | None = None
+) -> None:
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise InputError("generation needs at least one prompt, and at least one token in each")
     if len(limits) != len(prompts) or any(limit < 1 for limit in limits):
         raise InputError(f"max_new_tokens {list(limits)} is not one number >= 1 for each of {len(prompts)} prompts")
+    if forced is not None and [len(row) for row in forced] != limits:
+        raise InputError(f"forced answers hold {[len(row) for row in forced]} tokens, and {list(limits)} are asked for")

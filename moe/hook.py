@@ -13,6 +13,7 @@ from emulation.shards import slice_bounds
 from moe.checkpoint import Checkpoint
 from moe.experts import ExpertSlice, reduce_units, unit_partial
 from moe.families import family
+from moe.handed import Handed, stacked_experts
 from moe.lean import import_transformers
 
 import_transformers()
@@ -61,7 +62,7 @@ class ExpertHook:
         self.calls = 0
         self.model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
         self.family = family(self.model_type)
-        self._experts = dict(_expert_modules(model))
+        self._experts = dict(stacked_experts(model) if self.family.stacks else _expert_modules(model))
         if not self._experts:
             raise InputError(f"no layer of this {self.model_type!r} goes through transformers' experts interface")
         self.layers = tuple(sorted(self._experts))
@@ -81,10 +82,14 @@ class ExpertHook:
 
     def attach(self) -> "ExpertHook":
         """Put the runner in place."""
+        if self.family.stacks:
+            for layer, module in self._experts.items():
+                self._refuse_second(layer, self.blocks[layer].get_submodule("experts"))
+                self.blocks[layer].experts = Handed(self.run, layer, module, self.model_type)
+            return self
         ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _dispatch)
         for layer, module in self._experts.items():
-            if "moelab_hook" in module.__dict__:
-                raise InputError(f"layer {layer} of this {self.model_type!r} is hooked already: detach that hook first")
+            self._refuse_second(layer, module)
             self._configs[layer] = module.config
             # The interface dispatches on the module's config, which models of one process may share.
             own = copy.copy(module.config)
@@ -94,10 +99,18 @@ class ExpertHook:
 
     def detach(self) -> None:
         """Give the layers back to transformers."""
+        if self.family.stacks:
+            for layer, module in self._experts.items():
+                self.blocks[layer].experts = module
+            return
         for layer, module in self._experts.items():
             if layer in self._configs:
                 module.__dict__["config"] = self._configs.pop(layer)
                 del module.__dict__["moelab_hook"]
+
+    def _refuse_second(self, layer: int, module: nn.Module) -> None:
+        if "moelab_hook" in module.__dict__ or isinstance(module, Handed):
+            raise InputError(f"layer {layer} of this {self.model_type!r} is hooked already: detach that hook first")
 
     def __enter__(self) -> "ExpertHook":
         return self.attach()

@@ -4,6 +4,7 @@ from typing import NamedTuple, cast
 
 import torch
 
+from moe.handed import TOP_K, is_encoders, scores
 from moe.hook import ExpertHook
 
 
@@ -26,11 +27,17 @@ def next_guess(hook: ExpertHook, layer: int, hidden: torch.Tensor) -> Guess | No
     """What the next MoE layer's router says when it is shown this layer's router input [T, d].
 
     Most likely first, ties to the lower id where the router picks by its logits; a router that picks by groups or
-    corrected scores gives its own picks. Weights add to what the router's own add to. None after the last MoE layer.
+    corrected scores gives its own picks. Weights add to what the router's own add to. None after the last MoE layer,
+    also of an encoder: what comes then is another token.
     """
     later = [other for other in hook.layers if other > layer]
-    if not later:
+    if not later or (hook.family.stacks and is_encoders(hook, layer) != is_encoders(hook, later[0])):
         return None
+    if hook.family.stacks:
+        chances = torch.softmax(scores(hook.routers[later[0]], hidden).to(torch.float64), dim=-1)
+        experts = top_k(chances, TOP_K[hook.model_type])
+        chosen = chances.gather(-1, experts)
+        return Guess(experts, chosen if experts.shape[1] == 1 else chosen / chosen.sum(dim=-1, keepdim=True), chances)
     router, block = hook.routers[later[0]], hook.blocks[later[0]]
     with torch.no_grad():
         correction = getattr(block, "e_score_correction_bias", None)

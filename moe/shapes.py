@@ -8,11 +8,11 @@ from typing import Any
 
 from emulation.errors import InputError, unknown
 from moe.families import Family, family
+from moe.fields import Fields
+from moe.stacks import STACKED, stacked
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
 GATED_MATRICES = 3
-LARGEST_COUNT = 10**7
-"""More than any field of a config.json counts: layers, widths, experts, words."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Mla:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The shape of one model; every count is of elements. `layers` counts decoder layers, MTP heads left out."""
+    """The shape of one model; every count is of elements. `layers` counts decoder layers, MTP heads left out; of a
+    model with an encoder all layers, of which the first `encoder_layers` are that. relative_bias: tables of relative
+    positions."""
 
     model: str
     model_type: str
@@ -58,6 +60,8 @@ class ModelShape:
     shared_gate: bool = False
     expert_bias: bool = False
     head_bias: bool = False
+    encoder_layers: int = 0
+    relative_bias: int = 0
 
     @property
     def matrices(self) -> int:
@@ -121,18 +125,25 @@ class ModelShape:
     def dense_params(self, layer: int) -> int:
         """Elements of a dense layer's FFN; zero in a MoE layer."""
         self._layer(layer)
-        return 0 if self.is_moe(layer) else self.matrices * self.d_model * self.dense_ff
+        bias = self.dense_ff + self.d_model if self.expert_bias else 0
+        return 0 if self.is_moe(layer) else self.matrices * self.d_model * self.dense_ff + bias
+
+    def cross_params(self, layer: int) -> int:
+        """Elements of a decoder layer's attention to the encoder's output (its layer norm apart); zero without one."""
+        return self.attention_params(layer) if self.encoder_layers and layer >= self.encoder_layers else 0
 
     def layer_params(self, layer: int) -> int:
         """Elements of one decoder layer with all its experts."""
         routed = self.router_params + self.experts * self.expert_params + self.shared_params
         ffn = routed if self.is_moe(layer) else self.dense_params(layer)
-        return self.attention_params(layer) + ffn + 2 * self.norm_params
+        cross = self.cross_params(layer)
+        return self.attention_params(layer) + cross + ffn + (3 if cross else 2) * self.norm_params
 
     def total_params(self) -> int:
         """Elements of the whole model."""
         body = sum(self.layer_params(layer) for layer in range(self.layers))
-        return body + self.embedding_params + self.head_params + self.norm_params
+        norms = (2 if self.encoder_layers else 1) * self.norm_params
+        return body + self.embedding_params + self.head_params + norms + self.relative_bias
 
     def active_params(self) -> int:
         """Elements that one token meets: the total less the experts it is not routed to."""
@@ -150,44 +161,7 @@ class ModelShape:
             raise InputError(f"{self.model} has layers 0 to {self.layers - 1}, not {layer}")
 
 
-# transformers writes some counts under its own name when it saves a config that had another.
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_TOP_K = ("num_experts_per_tok", "moe_k")
-_ALIASES = {
-    **{name: (name, *(other for other in _EXPERTS if other != name)) for name in _EXPERTS},
-    **{name: (name, *(other for other in _TOP_K if other != name)) for name in _TOP_K},
-}
-
-
-class _Fields:
-    """A config.json whose missing and mistyped fields are refused by name."""
-
-    def __init__(self, model: str, config: Mapping[str, Any]) -> None:
-        self.model, self.config = model, config
-
-    def count(self, name: str, default: int | None = None) -> int:
-        value = next((self.config[known] for known in _ALIASES.get(name, (name,)) if known in self.config), None)
-        if value is None:
-            value = default
-        if value is None:
-            raise InputError(f"the config.json of {self.model} lacks {name!r}, which its family needs")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_COUNT:
-            raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a count")
-        return value
-
-    def items(self, name: str) -> list[Any]:
-        """A list, empty where there is none."""
-        value = self.config.get(name)
-        if not isinstance(value, list | None):
-            raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a list")
-        return value or []
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.config.get(name)
-        return default if value is None else bool(value)
-
-
-def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
+def _moe_layers(fields: Fields, layers: int) -> tuple[int, ...]:
     config = fields.config
     if config.get("mlp_layer_types") is not None:
         return tuple(i for i, kind in enumerate(fields.items("mlp_layer_types")[:layers]) if kind == "sparse")
@@ -208,14 +182,14 @@ def _moe_layers(fields: _Fields, layers: int) -> tuple[int, ...]:
     )
 
 
-def _windows(fields: _Fields, layers: int) -> tuple[int | None, ...]:
+def _windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     config = fields.config
     window = config.get("sliding_window") if fields.flag("use_sliding_window", True) else None
     kinds = fields.items("layer_types") or ["sliding_attention"] * layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds[:layers])
 
 
-def _qk_norm(row: Family, fields: _Fields, q_width: int, kv_width: int, head_dim: int) -> int:
+def _qk_norm(row: Family, fields: Fields, q_width: int, kv_width: int, head_dim: int) -> int:
     if row.qk_norm == "full":
         return q_width + kv_width
     headwise = row.qk_norm == "head" or (row.qk_norm == "optional" and fields.flag("use_qk_norm", False))
@@ -226,8 +200,10 @@ def from_config(config: Mapping[str, Any], model: str = "the model") -> ModelSha
     """The shape that a parsed config.json describes; an architecture moelab does not know is refused."""
     if "model_type" not in config:
         raise InputError(f"the config.json of {model} lacks 'model_type', so its architecture is not known")
+    fields = Fields(model, config)
+    if config["model_type"] in STACKED:
+        return ModelShape(**stacked(fields, config["model_type"]))
     row = family(str(config["model_type"]))
-    fields = _Fields(model, config)
     layers, d_model = fields.count("num_hidden_layers"), fields.count("hidden_size")
     heads, expert_ff = fields.count("num_attention_heads"), fields.count(row.expert_ff)
     kv_heads = fields.count("num_key_value_heads", heads)

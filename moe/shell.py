@@ -13,7 +13,7 @@ from moe.lean import import_transformers, without_compiler
 
 import_transformers()
 
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel  # noqa: E402 (after the lean import)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel  # noqa: E402 (after the lean import)
 from transformers.initialization import no_init_weights  # noqa: E402
 
 
@@ -27,7 +27,7 @@ class _Shapes(DeviceContext):
 
 
 def load_shell(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The checkpoint's causal language model in `dtype`, its routed experts left on the meta device.
+    """The checkpoint's language model in `dtype`, its routed experts left on the meta device.
 
     It answers only with an ExpertHook attached. Attention runs eagerly: one path on every machine.
     """
@@ -35,9 +35,8 @@ def load_shell(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Pr
     fields = {key: value for key, value in checkpoint.config.items() if key not in dropped}
     config = AutoConfig.for_model(checkpoint.shape.model_type, **fields)
     with without_compiler(), _Shapes(torch.device("meta")), no_init_weights():
-        built = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, attn_implementation="eager", dtype=dtype
-        )
+        kind: Any = AutoModelForSeq2SeqLM if checkpoint.family.stacks else AutoModelForCausalLM
+        built = kind.from_config(config, attn_implementation="eager", dtype=dtype)
     model = cast(PreTrainedModel, built)
     wanted = model.state_dict()
     state: dict[str, torch.Tensor] = {}
@@ -73,5 +72,5 @@ def _fill_buffers(model: PreTrainedModel) -> None:
 def _refuse_missing(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         owner: nn.Module = model.get_submodule(name.rpartition(".")[0])
-        if tensor.is_meta and "_is_expert_parallel" not in owner.__dict__:
+        if tensor.is_meta and "_is_expert_parallel" not in owner.__dict__ and not checkpoint.is_expert(name):
             raise InputError(f"checkpoint {checkpoint.folder} has no tensor for {name!r}, which its architecture has")

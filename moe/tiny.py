@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from moe.families import family
 
@@ -32,6 +32,7 @@ _LATENT: dict[str, Any] = {
 _ROUTED: dict[str, Any] = {"moe_intermediate_size": FF, "intermediate_size": 96, "num_experts_per_tok": 3}
 _DEEPSEEK: dict[str, Any] = {**_ROUTED, "n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1}
 _LOCAL: dict[str, Any] = {"intermediate_size": FF, "num_local_experts": 8, "num_experts_per_tok": 3}
+_STACKS: dict[str, Any] = {"d_model": 64, "num_experts": 8, "decoder_start_token_id": 0, "tie_word_embeddings": True}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "mixtral": _LOCAL,
@@ -53,24 +54,48 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_layer_start_index": 1,
     },
     "minimax_m2": {**_LOCAL, "head_dim": 16},
+    "switch_transformers": {
+        **_STACKS,
+        "d_ff": FF,
+        "d_kv": 16,
+        "num_layers": 4,
+        "num_decoder_layers": 4,
+        "num_sparse_encoder_layers": 2,
+        "num_sparse_decoder_layers": 2,
+        "num_heads": 4,
+        "expert_capacity": 3,
+    },
+    "nllb-moe": {
+        **_STACKS,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+        "encoder_sparse_step": 2,
+        "decoder_sparse_step": 2,
+        "encoder_ffn_dim": FF,
+        "decoder_ffn_dim": FF,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "moe_eval_capacity_token_fraction": 0.25,
+        "normalize_router_prob_before_dropping": True,
+    },
 }
 
 
 def write_tiny(model_type: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Save a random model of about 0.3 M parameters of this family in `folder`, sharded, and return the folder."""
-    family(model_type)
-    config = AutoConfig.for_model(model_type, **{**_COMMON, **CONFIGS[model_type]})
+    stacks = family(model_type).stacks
+    common = {key: value for key, value in _COMMON.items() if not stacks or key.endswith("_id") or key == "vocab_size"}
+    config = AutoConfig.for_model(model_type, **{**common, **CONFIGS[model_type]})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, attn_implementation="eager", dtype=torch.float32
-        )
+        kind: Any = AutoModelForSeq2SeqLM if stacks else AutoModelForCausalLM
+        model = kind.from_config(config, attn_implementation="eager", dtype=torch.float32)
         with torch.no_grad():
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 # Spread wide enough that routing differs by token and every bias and correction counts.
                 if "norm" in name and name.endswith("weight"):
                     tensor.uniform_(0.8, 1.2)
-                elif "inv_freq" not in name:
+                elif "inv_freq" not in name and "embed_positions" not in name:
                     tensor.normal_(0.0, 0.15)
     model.to(dtype).save_pretrained(folder, max_shard_size="400KB")
     return folder

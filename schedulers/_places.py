@@ -103,9 +103,9 @@ def places(machine: Machine, policy: str) -> Places:
     return Places(able, tuple(nearest(machine, d) for d in able))
 
 
-def nearest(machine: Machine, device: int) -> tuple[int, ...]:
-    """The stores with the fewest links on the way to a device; several where they are equally near."""
-    hops = {s: len(machine.routes[s, device]) for s in machine.stores if (s, device) in machine.routes}
+def nearest(machine: Machine, device: int, stores: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The stores (or those named) with the fewest links on the way to a device; several where they are equally near."""
+    hops = {s: len(machine.routes[s, device]) for s in stores or machine.stores if (s, device) in machine.routes}
     if not hops:
         raise ConfigError(f"no links lead from where experts rest to {machine.devices[device].name!r}")
     return tuple(s for s, n in hops.items() if n == min(hops.values()))

@@ -11,7 +11,7 @@ from emulation.errors import ConfigError, unknown
 from studies.sweep_rows import FAILED, OK, Row, column_names, coordinates
 
 SHOWN = ("makespan_s", "output_tokens_per_s", "ttft.p50_s", "tpot.p50_s", "slo.share", "slo.requests_per_s",
-         "decode.hit_rate", "memory.peak_bytes", "bound.times")
+         "decode.hit_rate", "memory.peak_bytes", "bound.times", "energy.joules_per_token")
 MOST = "output_tokens_per_s"
 
 

@@ -13,7 +13,7 @@ from emulation.errors import MoelabError
 from studies.sweep_rows import FAILED, OK, Row
 from studies.sweep_study import Point
 
-DETAIL = {"busy", "stall", "skew", "runs", "critical path"}
+DETAIL = {"busy", "stall", "skew", "runs", "critical path", "energy by link"}
 """Parts of a result whose figures are by lane, layer or device: those are in result.json."""
 
 PLAIN = {"run", "latency", "phase"}

@@ -10,6 +10,7 @@ from emulation.units import PS_PER_S
 from emulation.view import DECODE, PREFILL
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 LARGEST_TABLE = 1 << 24
 
 
@@ -34,7 +35,7 @@ def info(trace: Trace) -> dict[str, object]:
         "skew": _mean(skew(trace)), "shared_with_last": _mean(shared_with_last(trace)),
         "coactivation_lift": _mean(coactivation_lift(trace)),
         "prefill_decode_similarity": _mean(prefill_decode_similarity(trace)),
-        "forecast_hit_rate": _forecast_hit_rate(trace),
+        "forecast_hit_rate": _rate(*forecast_hits(trace)),
     }
 
 
@@ -43,7 +44,8 @@ def by_layer(trace: Trace) -> list[dict[str, float | int | None]]:
     load = trace.popularity()
     columns = {"max_over_mean": load.max(axis=1) / np.maximum(load.mean(axis=1), 1e-12), "skew": skew(trace),
                "shared_with_last": shared_with_last(trace), "coactivation_lift": coactivation_lift(trace),
-               "prefill_decode_similarity": prefill_decode_similarity(trace)}
+               "prefill_decode_similarity": prefill_decode_similarity(trace),
+               "forecast_hit_rate": forecast_hit_rate(trace)}
     return [{"layer": layer, **{name: _mean(column[i:i + 1]) for name, column in columns.items()}}
             for i, layer in enumerate(trace.layer_ids.tolist())]
 
@@ -135,18 +137,27 @@ def prefill_decode_similarity(trace: Trace) -> Floats:
     return out
 
 
-def _forecast_hit_rate(trace: Trace) -> float | None:
-    """Share of the visited experts that the forecast named, where there was one."""
-    if trace.forecast is None:
-        return None
-    hits = guessed = 0
-    for layer in range(len(trace.layer_ids)):
+def forecast_hits(trace: Trace) -> tuple[Ints, Ints]:
+    """(visited experts that the forecast named, all of those for whose tokens there was one), each [layers]."""
+    hits, guessed = (np.zeros(len(trace.layer_ids), np.int64) for _ in range(2))
+    for layer in range(len(trace.layer_ids)) if trace.forecast is not None else ():
+        assert trace.forecast is not None
         known = (trace.forecast[:, layer] != NO_EXPERT).any(axis=1)
         now, guess = trace.experts[known, layer], trace.forecast[known, layer]
         met = now != NO_EXPERT
-        hits += int((now[:, :, None] == guess[:, None, :]).any(axis=2)[met].sum())
-        guessed += int(met.sum())
-    return hits / guessed if guessed else None
+        hits[layer] = (now[:, :, None] == guess[:, None, :]).any(axis=2)[met].sum()
+        guessed[layer] = met.sum()
+    return hits, guessed
+
+
+def forecast_hit_rate(trace: Trace) -> Floats:
+    """Share of the visited experts that the forecast named, where there was one, [layers]."""
+    hits, guessed = forecast_hits(trace)
+    return np.where(guessed > 0, hits / np.maximum(guessed, 1), np.nan)
+
+
+def _rate(hits: Ints, guessed: Ints) -> float | None:
+    return int(hits.sum()) / int(guessed.sum()) if guessed.any() else None
 
 
 def _mean(values: NDArray[Any]) -> float | None:

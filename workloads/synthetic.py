@@ -24,20 +24,25 @@ class Request:
     arrival_ps: int = 0
 
 
-def static_steps(requests: Sequence[Request], homes: Sequence[int] = (0,)) -> Iterator[Step]:
-    """All requests as one batch: one prefill step, then a decode step for each further token of the longest."""
+def static_steps(requests: Sequence[Request], homes: Sequence[int] = (0,), *, encoder: bool = False) -> Iterator[Step]:
+    """All requests as one batch: one prefill step, then a decode step for each further token of the longest.
+
+    encoder: the prompt passes an encoder, so that the first token, too, comes of a step of the decoder.
+    """
     if not requests or any(r.prompt_tokens < 1 or r.output_tokens < 1 for r in requests):
         raise ConfigError("a batch needs at least one request, and each at least one token in and one token out")
     sequence = np.concatenate([np.full(r.prompt_tokens, i) for i, r in enumerate(requests)]).astype(np.int64)
     position = np.concatenate([np.arange(r.prompt_tokens) for r in requests]).astype(np.int64)
     last = np.r_[sequence[1:] != sequence[:-1], True]
     home = np.array(homes, np.int64)
-    yield Step(0, sequence, position, np.full(len(sequence), PREFILL, np.int64), home[sequence % len(home)], last)
-    for number in range(1, max(r.output_tokens for r in requests)):
-        live = np.array([i for i, r in enumerate(requests) if r.output_tokens > number], np.int64)
-        at = np.array([requests[i].prompt_tokens + number - 1 for i in live], np.int64)
+    source = np.array([r.prompt_tokens for r in requests], np.int64)
+    yield Step(0, sequence, position, np.full(len(sequence), PREFILL, np.int64), home[sequence % len(home)],
+               last & (not encoder), encoder=encoder, source=source[sequence] if encoder else None)
+    for number in range(1, max(r.output_tokens for r in requests) + encoder):
+        live = np.array([i for i, r in enumerate(requests) if r.output_tokens + encoder > number], np.int64)
+        at = np.full(len(live), number - 1) + (0 if encoder else source[live])
         yield Step(number, live, at, np.full(len(live), DECODE, np.int64), home[live % len(home)],
-                   np.ones(len(live), np.bool_))
+                   np.ones(len(live), np.bool_), source=source[live] if encoder else None)
 
 
 HISTORY_FROM, HISTORY_LENGTH = 1 << 40, 512

@@ -52,13 +52,13 @@ def compare(config: Config, policies: Policies = None, settings: Settings = None
 
     wanted = read(config, settings, transport, out)
     if policies is not None:
-        wanted = _with_policies(wanted, policies)
+        wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
         raise ConfigError("compare needs two policies or more: name them with --policies a,b or in the run's `against`")
     _carry_out(wanted, as_json, comparing=True)
 
 
-def _with_policies(config: "RunConfig", asked: str) -> "RunConfig":
+def with_policies(config: "RunConfig", asked: str) -> "RunConfig":
     """The run with these policies, `a,b(key=value)`; one that the run itself names keeps its parameters."""
     from emulation.errors import ConfigError
 

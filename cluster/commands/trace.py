@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.commands.run import Config, Json, Settings, read
 from cluster.commands.show import console, printable
+
+if TYPE_CHECKING:
+    from emulation.view import Ints, Visits
 
 FAR = 0.15
 """A fitted figure farther from the recorded one than this part of it is named."""
@@ -71,6 +74,69 @@ def info(trace: Source, as_json: Json = False) -> None:
     for key, value in told.items():
         shown = "" if value is None else f"{value:.3f}" if isinstance(value, float) else printable(str(value))
         screen.print(f"{key:{width}}  {shown}".rstrip(), markup=False, highlight=False)
+
+
+Devices = Annotated[int, typer.Option("--devices", min=1, help="Devices that share the experts of a layer.")]
+History = Annotated[float, typer.Option("--history", min=0.0, max=1.0, help="The first part of the steps, by which "
+                                        "experts are placed; the rest is scored.")]
+
+
+@app.command()
+def misses(trace: Source,
+           slots: Annotated[str, typer.Option("--slots", help="Sizes of the cache: 4, or 1..8.")] = "1..8",
+           policies: Annotated[str, typer.Option("--policies", help="Evictions, with commas between.")]
+           = "lifo,fifo,lru,belady",
+           placement: Annotated[str, typer.Option("--placement", help="Who owns which expert.")] = "contiguous",
+           devices: Devices = 1, history: History = 0.5, as_json: Json = False) -> None:
+    """Miss rates of expert caches on each device by cache size: of the worst layer, and of all. The steps that place
+    also tell what is cached at first."""
+    from studies.expert_caches import curve, sizes_in
+
+    placing, scored, owners = _placements(trace, devices, history, [placement])
+    sizes = sizes_in(slots)
+    rows = curve(scored, owners[placement], devices, sizes, policies.split(","), placing.counts.sum(axis=0))
+    if as_json:
+        print(json.dumps({"devices": devices, "placement": placement, "history": history, "rows": rows}, indent=2))
+        return
+    screen = console()
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    screen.print("misses in the worst layer (in all), by slots a layer and device", markup=False, highlight=False)
+    screen.print("slots  " + "  ".join(f"{name:>15}" for name in names), markup=False, highlight=False)
+    for size in sizes:
+        told = [f"{row['worst_layer']:.3f} ({row['miss_rate']:.3f})" for row in rows if row["slots"] == size]
+        screen.print(f"{size:5}  " + "  ".join(f"{text:>15}" for text in told), markup=False, highlight=False)
+
+
+@app.command()
+def balance(trace: Source, devices: Devices = 8, history: History = 0.5, as_json: Json = False) -> None:
+    """The largest share of a batch that one device gets, by how experts are placed: in the worst batch, on the mean."""
+    from schedulers._placement import PLACEMENTS, device_shares
+    from studies.expert_caches import loads
+
+    _, scored, owners = _placements(trace, devices, history, list(PLACEMENTS))
+    found = {name: loads(device_shares(scored, owner, devices)) for name, owner in owners.items()}
+    if as_json:
+        print(json.dumps({"devices": devices, "history": history,
+                          "placements": {name: of._asdict() for name, of in found.items()}}, indent=2))
+        return
+    for name, of in found.items():
+        console().print(f"{name:22}  max load {of.max:.3f}  mean max load {of.mean:.3f}", markup=False, highlight=False)
+
+
+def _placements(trace: str, devices: int, history: float, names: list[str],
+                ) -> "tuple[Visits, Visits, dict[str, Ints]]":
+    """The steps that place, those that are scored, and the owner of each expert under each placement."""
+    from cluster.config.names import trace_path
+    from emulation.errors import ConfigError, unknown
+    from schedulers._placement import PLACEMENTS, owners_by
+    from studies.expert_caches import halves, visits_of
+    from workloads.traces import read_trace
+
+    placing, scored = halves(visits_of(read_trace(trace_path(trace, Path()))), history)
+    for name in names:
+        if name not in PLACEMENTS:
+            raise ConfigError(unknown("placement", name, PLACEMENTS))
+    return placing, scored, {name: owners_by(placing.counts, devices, name) for name in names}
 
 
 @app.command()

@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cluster.config.quantities import Bandwidth, Bytes, Compute, Count, Share, Strict, Time, refuse
+from cluster.config.quantities import (
+    Bandwidth,
+    Bytes,
+    Compute,
+    Count,
+    EnergyPerByte,
+    EnergyPerFlop,
+    Power,
+    Share,
+    Strict,
+    Time,
+    refuse,
+)
 from emulation.errors import unknown
 
 Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
@@ -17,9 +29,10 @@ FALLBACK: Mapping[Dtype, tuple[Dtype, ...]] = {
 """What a device computes in where it has no peak for a type: the first of these it has (same width or wider)."""
 
 Family = Literal["expert", "shared", "dense", "attention", "router", "norm", "head", "gather", "scatter", "reduce",
-                 "copy", "wait", "record"]
+                 "sort", "mask", "einsum", "copy", "wait", "record"]
 """Families of kernels. gather, scatter: token rows picked for an expert and added back; reduce: partial sums added;
-copy, wait, record: no kernels, only what issuing a copy, waiting for an event or recording one costs the issuer."""
+sort, mask, einsum: of a gating (rows put in order by index; dense masks made; a product with them); copy, wait, record:
+no kernels, only what issuing a copy, waiting for an event or recording one costs the issuer."""
 
 DeviceKind = Literal["gpu", "ndp", "chiplet", "cpu", "memory", "switch"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -96,16 +109,20 @@ class IssuerSpec(Strict):
 
 class DeviceGroup(Strict):
     """Devices of one kind. `count` left out: one device named as the group; given: name0, name1, ...
+    per: a parameter: so many for each of what it counts, as GPUs for each node.
 
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
     thread: an issuer that its kernels hold besides its lanes. Its own issuer: kernels run on the thread that issues
     them. Another device's: both threads run in one interpreter, and its lock lets one of them get on at a time.
     slowdown: how many times longer its kernels take in the engine than they were measured to take alone.
+    idle_power: what one such device draws all the time. busy_power: while its compute lanes are busy. Or, in the place
+    of busy_power, what an operation takes: energy_per_byte of its memory, energy_per_flop (docs/energy.md).
     """
 
     kind: DeviceKind
     count: CountOrName | None = None
+    per: Name | None = None
     memory: Bytes | None = None
     memory_bandwidth: Bandwidth | None = None
     peak: dict[Dtype, Compute] = Field(default_factory=dict)
@@ -118,6 +135,10 @@ class DeviceGroup(Strict):
     thread: Name | None = None
     slowdown: Count | None = None
     rests: bool = False
+    idle_power: Power | None = None
+    busy_power: Power | None = None
+    energy_per_byte: EnergyPerByte | None = None
+    energy_per_flop: EnergyPerFlop | None = None
     pools: dict[Name, Count] = Field(default_factory=dict)
 
     @property
@@ -140,36 +161,59 @@ class DeviceGroup(Strict):
         if self.slowdown is not None and self.slowdown.si < 1:
             raise refuse(f"slowdown is {self.slowdown.value!r}: nothing is faster in the engine than alone, so it is 1 "
                          "or more")
+        if self.per is not None and self.count is None:
+            raise refuse("per says what count is multiplied by, and there is no count")
         if self.rests and not self.memory:
             raise refuse("experts rest here, so it needs memory")
+        self._energy_sound()
         names = [lane.name for lane in (*self.lanes, *self.copy_lanes)]
         if len(set(names)) < len(names):
             raise refuse(f"two lanes of {names} have the same name")
         return self
 
+    def _energy_sound(self) -> None:
+        """Nothing counts twice, and nothing is said of what this device does not do."""
+        each = [name for name in ("energy_per_byte", "energy_per_flop") if getattr(self, name)]
+        if self.busy_power and each:
+            raise refuse(f"busy_power and {each[0]} are both given, and what operations take would count twice: give "
+                         "one of them")
+        if self.busy_power and not self.idle_power:
+            raise refuse("busy_power needs idle_power: the device draws something, too, while nothing runs")
+        if self.busy_power and self.idle_power and self.busy_power.si < self.idle_power.si:
+            raise refuse(f"busy_power is {self.busy_power.value!r}, less than idle_power {self.idle_power.value!r}")
+        for name in ("busy_power", "energy_per_flop"):
+            if getattr(self, name) and not self.computes:
+                raise refuse(f"{name} is given, and the device computes nothing")
+        if self.energy_per_byte and not (self.memory or self.computes):
+            raise refuse("energy_per_byte is that of a device's memory, and it has none: links have one of their own")
+
 
 class LinkSpec(Strict):
     """Connections, each with two directions: `bandwidth` from `from` to `to`, `bandwidth_back` the other way.
 
-    pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), all (every two of
-    one group), mesh (rows x cols of one group, row by row; routes go along x first), corners (the i-th of `from`
-    with the i-th corner of the mesh that `to` forms).
-    bus: all its connections share one lane a direction; half_duplex: the two directions share a lane.
+    pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), blocks (so many of
+    `from` in turn with each of `to`, as GPUs with their node), all (every two of one group), mesh (rows x cols of one
+    group, row by row; routes go along x first), corners (the i-th of `from` with the i-th corner of the mesh that `to`
+    forms).
+    bus: all its connections share one lane a direction; half_duplex: the two directions share a lane. servers:
+    transfers that a lane carries at once, each at full bandwidth. energy_per_byte: of what crosses one connection.
     """
 
     name: Name
     source: str = Field(alias="from")
     target: str = Field(alias="to")
-    pattern: Literal["each", "pairs", "all", "mesh", "corners"] = "each"
+    pattern: Literal["each", "pairs", "all", "blocks", "mesh", "corners"] = "each"
     rows: CountOrName | None = None
     cols: CountOrName | None = None
     bandwidth: Bandwidth
     bandwidth_back: Bandwidth | None = None
     latency: Time | None = None
     latency_back: Time | None = None
+    energy_per_byte: EnergyPerByte | None = None
     bus: bool = False
     half_duplex: bool = False
     in_order: bool = False
+    servers: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _sound(self) -> "LinkSpec":
@@ -182,6 +226,32 @@ class LinkSpec(Strict):
         return self
 
 
+class ActionSpec(Strict):
+    """How long an action of a frame-driven simulator takes: whole frames, at least `least`, at the device's or link's
+    rate. matrices: of an expert's, how many it counts. whole_expert: of the whole expert, whatever part it is."""
+
+    least: Count
+    matrices: Count | None = None
+    whole_expert: bool = False
+
+
+class ActionsSpec(Strict):
+    """Action times that are taken literally, in place of the roofline and of bytes over bandwidth (emulation/actions.py).
+
+    compute: of one token. load: of a part. hop: of a part from device to device. token: of a row to another device.
+    allocate, release: frames. idle_compute: a visited device without tokens computes for one frame.
+    """
+
+    frame: Time
+    compute: ActionSpec
+    load: ActionSpec
+    hop: ActionSpec
+    token: ActionSpec
+    allocate: Count
+    release: Count
+    idle_compute: bool = False
+
+
 class Hardware(Strict):
     """A machine: `homes` hold the dense weights and the tokens; leaves_out: what it does not model, in sentences."""
 
@@ -192,12 +262,14 @@ class Hardware(Strict):
     links: tuple[LinkSpec, ...] = Field(default=(), strict=False)
     homes: tuple[str, ...] = Field(min_length=1, strict=False)
     quantum: Bytes | None = None
+    actions: ActionsSpec | None = None
     leaves_out: tuple[str, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _joined(self) -> "Hardware":
         for name, group in self.devices.items():
             self._named(f"devices.{name}.count", group.count)
+            self._named(f"devices.{name}.per", group.per)
         for link in self.links:
             for end in (link.source, link.target):
                 self._group(f"links.{link.name}", end)

@@ -13,7 +13,12 @@ from emulation.units import parse
 
 Kind = Literal["paper", "data_sheet", "measured", "assumed", "computed"]
 
-SI_UNITS = {"time": "s", "bytes": "B", "bandwidth": "B/s", "compute": "FLOP/s", "count": ""}
+SI_UNITS = {"time": "s", "bytes": "B", "bandwidth": "B/s", "compute": "FLOP/s", "count": "",
+            "power": "W", "energy_per_byte": "J/B", "energy_per_flop": "J/FLOP"}
+
+
+ENERGY = ("idle_power", "busy_power", "energy_per_byte", "energy_per_flop")
+"""Keys of a hardware file that say what a run draws, and nothing about how long it takes."""
 
 
 def refuse(text: str) -> PydanticCustomError:
@@ -126,6 +131,24 @@ class Compute(Positive):
     dimension: ClassVar[str] = "compute"
 
 
+class Power(Quantity):
+    """Watts."""
+
+    dimension: ClassVar[str] = "power"
+
+
+class EnergyPerByte(Quantity):
+    """Joules a byte."""
+
+    dimension: ClassVar[str] = "energy_per_byte"
+
+
+class EnergyPerFlop(Quantity):
+    """Joules a floating-point or integer operation; a multiply-accumulate is two."""
+
+    dimension: ClassVar[str] = "energy_per_flop"
+
+
 class Count(Quantity):
     """A plain number: slots, bits, a count of operations."""
 
@@ -170,8 +193,9 @@ def confidence(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How far a machine's constants can be trusted: the share of each kind, and a label.
 
     "measured": at least half measured and at most a tenth assumed; "documented": at most a quarter assumed;
-    otherwise "assumed".
+    otherwise "assumed". Constants of energy change no time and do not count.
     """
+    rows = [row for row in rows if row.get("path", "").rpartition(".")[2] not in ENERGY]
     counts = Counter(row["kind"] for row in rows)
     total = sum(counts.values())
     shares = {kind: round(counts[kind] / total, 3) for kind in sorted(counts)} if total else {}

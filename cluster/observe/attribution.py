@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from actors.scheduler import StepTimes
 from cluster.observe.digest import mix_digest
-from cluster.observe.flight import Flight
+from cluster.observe.flight import Flight, slot_peaks
 from emulation.lowering.emit import CAUSES, KINDS
 
 Ints = NDArray[np.int64]
 
-COPY = {"none": "copy", "demand": "demand load", "prefetch": "prefetch", "dispatch": "dispatch", "return": "return"}
+COPY = {"none": "copy", "demand": "demand load", "prefetch": "prefetch", "dispatch": "dispatch", "return": "return",
+        "stream": "stream"}
 """Cause of a copy -> what it is called here."""
 
 _COPY_KIND = KINDS.index("copy")
@@ -241,6 +242,13 @@ class Walked:
         """Of each step by LABELS, [steps, labels]."""
         return step_latency(self._walker, np.array([s.end_op for s in self._steps], np.int64),
                             np.array([s.begin_ps for s in self._steps], np.int64))
+
+    @property
+    def slot_peaks(self) -> Ints:
+        """The most slots of each of the machine's pools in use at once, [pools]."""
+        flight = self._walker.flight
+        return slot_peaks(flight.slots, flight.take_pool, flight.start_ps[flight.take_op],
+                          flight.take_pool[flight.release_take], flight.release_ps)
 
     def use(self) -> Use:
         """Of every lane until the horizon."""

@@ -14,7 +14,7 @@ from cluster.observe import compiled_paths as c
 from cluster.observe import compiled_sums as sums
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
-from cluster.observe.flight import pointers
+from cluster.observe.flight import pointers, slot_peaks
 from cluster.observe.submitted import Kept, Submitted
 from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.contract import Engine, Occupancy, Retired
@@ -28,8 +28,10 @@ Ints = NDArray[np.int64]
 class Collector:
     """Collects one run on one engine."""
 
-    def __init__(self, engine: Engine, keep: int = 0) -> None:
+    def __init__(self, engine: Engine, keep: int = 0, slots: int = 0) -> None:
+        """slots: the engine's first pools that are the machine's own."""
         self._engine, self._keep = engine, keep
+        self.slot_peaks = np.zeros(slots, np.int64)
         lanes = engine.lanes
         self.kept = Kept()
         self._kept_history = Addressed(c.no_history())
@@ -180,12 +182,22 @@ class Collector:
     def _freed(self, submitted: Sequence[Submitted], end_ps: int) -> tuple[Ints, Ints, Ints]:
         """Releases of this chunk, and of the instant before it, by pool and instant: pointers, operations, instants."""
         rows = [self._given, *(self._releases(s) for s in submitted if len(s.ops.release_take))]
+        if len(self.slot_peaks):
+            self._note_slots([s.ops for s in submitted], rows[1:])
         given = np.concatenate(rows, axis=1) if len(rows) > 1 else self._given
         self._given = given[:, given[2] == end_ps]
         pool, op, ps = given
         order = np.lexsort((op, self._history.start_ps[op], ps, pool))
         ptr = np.searchsorted(pool[order], np.arange(len(self._engine.pools) + 1))
         return ptr.astype(np.int64), op[order], ps[order]
+
+    def _note_slots(self, ops: Sequence[Ops], freed: Sequence[Ints]) -> None:
+        """How full pools of slots were: nothing is in flight between chunks, and no slot is taken."""
+        taken = np.concatenate([np.arange(o.first_take, o.first_take + o.takes) for o in ops])
+        pool, op, ps = np.concatenate([np.empty((3, 0), np.int64), *freed], axis=1)
+        peaks = slot_peaks(len(self.slot_peaks), self._take_pool[taken], self._history.start_ps[self._take_op[taken]],
+                           pool, ps)
+        self.slot_peaks = np.maximum(self.slot_peaks, peaks)
 
     def _releases(self, s: Submitted) -> Ints:
         """Pool, last edge's operation and instant of each release: not before its plan came, nor before its take."""

@@ -1,5 +1,6 @@
 """Figures of a run, computed from what the scheduler and the journal kept. Exact where whole numbers allow it."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from emulation.lowering.dense import shares
 from emulation.lowering.emit import CAUSES
 from emulation.model import Model
 from emulation.units import PS_PER_S
+from emulation.view import Step
 
 Ints = NDArray[np.int64]
 
@@ -26,14 +28,18 @@ def rate(amount: int, time_ps: int) -> float | None:
 
 
 class Dense:
-    """What the dense part of a model amounts to in a step, summed over its layers once."""
+    """What the dense part of a model amounts to in a step of the decoder (or encoder), summed over its layers once."""
 
-    def __init__(self, model: Model) -> None:
-        parts = [part for layer in model.layers for part in (layer.attention, layer.router, layer.dense, layer.shared)]
+    def __init__(self, model: Model, *, encoder: bool = False) -> None:
+        layers = [model.layers[i] for i in model.stack(encoder)]
+        parts = [part for layer in layers
+                 for part in (layer.attention, layer.router, layer.dense, layer.shared, layer.cross)]
+        parts += [layer.source for layer in model.layers if encoder]
         self._weight_bytes = sum(part.weight_bytes for part in parts)
         self._token_flops = sum(part.token_flops for part in parts)
-        self._kv_bytes = model.kv_bytes_per_token
-        self._context_flops = sum(layer.context_flops for layer in model.layers)
+        self._kv_bytes, self._source_bytes = (sum(getattr(layer, key) for layer in layers)
+                                              for key in ("kv_bytes", "source_bytes"))
+        self._context_flops = sum(layer.context_flops for layer in layers)
         self._head = model.head
         self._expert = model.expert_work(model.d_ff)
 
@@ -42,8 +48,8 @@ class Dense:
         bytes_ = activity.shards * self._expert.weight_bytes
         flops = activity.pairs * self._expert.token_flops
         for share in shares(activity.step).values():
-            bytes_ += self._weight_bytes + share.kept * self._kv_bytes
-            flops += share.tokens * self._token_flops + share.attended * self._context_flops
+            bytes_ += self._weight_bytes + share.kept * self._kv_bytes + share.source_kept * self._source_bytes
+            flops += share.tokens * self._token_flops + (share.attended + share.source) * self._context_flops
             if share.ends:
                 bytes_ += self._head.weight_bytes
                 flops += self._head.flops_for(share.ends)
@@ -65,6 +71,9 @@ class Timed(Protocol):
     @property
     def spans_digest(self) -> str: ...
 
+    @property
+    def slot_peaks(self) -> Ints: ...
+
     def use(self) -> Use: ...
 
 
@@ -75,11 +84,11 @@ def phases(scheduler: Scheduler, journal: Journal, timed: Timed) -> dict[str, sc
     bytes_per_s = sum(max(kernel.bytes_per_s for kernel in each) for each in kernels)
     flops_per_s = sum(max(kernel.flops_per_s for kernel in each) for each in kernels)
     latency = timed.latency_ps
-    out, dense = {}, Dense(model)
+    out, dense = {}, (Dense(model), Dense(model, encoder=True))
     for name, tally in scheduler.counts.phases.items():
         which = [i for i, step in enumerate(scheduler.steps) if bool(step.prefill_tokens) == (name == "prefill")]
         steps = [scheduler.steps[i] for i in which]
-        work = [dense.activated(journal.activities[i]) for i in which]
+        work = [dense[journal.activities[i].step.encoder].activated(journal.activities[i]) for i in which]
         time_ps = sum(step.end_ps - step.begin_ps for step in steps)
         prefill, decode = (sum(getattr(step, f"{key}_tokens") for step in steps) for key in ("prefill", "decode"))
         found = tally.hits + tally.misses
@@ -144,35 +153,62 @@ def uses(scheduler: Scheduler, timed: Timed) -> tuple[list[schema.LaneUse], list
     return lanes, devices
 
 
-def memory(scheduler: Scheduler, journal: Journal, service: Service | None) -> list[schema.Memory]:
-    """Peak memory by device: experts by the ledger, dense weights and caches on homes that run attention."""
+def memory(scheduler: Scheduler, journal: Journal, service: Service | None, timed: Timed) -> list[schema.Memory]:
+    """Peak memory by device: experts by the ledger and in slots of pools, dense weights and caches on homes that run attention."""
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
     cache = np.zeros(len(machine.devices), np.int64)
     if service is None:
-        cache += kv_peaks(journal, len(machine.devices)) * model.kv_bytes_per_token
+        steps = [activity.step for activity in journal.activities]
+        decoded = [(step, step.position) for step in steps if not step.encoder]
+        sources = [(step, step.source - 1) for step in steps if step.source is not None]
+        cache += kv_peaks(decoded, len(machine.devices)) * model.kv_bytes_per_token
+        cache += kv_peaks(sources, len(machine.devices)) * model.source_bytes_per_token
     else:
         cache[list(machine.homes)] = service.kv_peak_blocks * service.block_bytes
-    out = []
+    active = activation_peaks(journal, model, scheduler.gated_bytes)
+    out, streamed = [], np.zeros(len(machine.devices), np.int64)
+    for pool, slots in zip(machine.pools, timed.slot_peaks.tolist(), strict=False):
+        streamed[machine.index[pool.name.rpartition(".")[0]]] += slots * int(ledger.part_bytes.max())
     for i, device in enumerate(machine.devices):
         if not (device.memory_bytes or ledger.peak_bytes[i]):
             continue
         attends = i in machine.homes and "attention" in device.kernels
-        experts, dense = int(ledger.peak_bytes[i]), model.dense_bytes if attends else 0
+        experts, dense = int(ledger.peak_bytes[i] + streamed[i]), model.dense_bytes if attends else 0
         kept = int(cache[i]) if attends else 0
         out.append(schema.Memory(device=device.name, capacity_bytes=device.memory_bytes,
                                  budget_bytes=int(ledger.budget_bytes[i]), experts_peak_bytes=experts,
-                                 dense_bytes=dense, kv_peak_bytes=kept, peak_bytes=experts + dense + kept))
+                                 dense_bytes=dense, kv_peak_bytes=kept, peak_bytes=experts + dense + kept,
+                                 activations_peak_bytes=int(active[i])))
     return out
 
 
-def kv_peaks(journal: Journal, devices: int) -> Ints:
-    """Most positions cached at once on each device; a sequence keeps its own until its last step."""
-    steps = [activity.step for activity in journal.activities]
+def activation_peaks(journal: Journal, model: Model, gated_bytes: Ints) -> Ints:
+    """The most bytes of activations on each device: peaks of the hidden state, and of the widest part beside it.
+
+    gated_bytes [devices]: what gatings hold at most.
+    """
+    tokens, ends = np.zeros((2, len(gated_bytes)), np.int64)
+    for activity in journal.activities:
+        home = activity.step.home
+        tokens = np.maximum(tokens, np.bincount(home, minlength=len(gated_bytes)))
+        ends = np.maximum(ends, np.bincount(home[activity.step.ends], minlength=len(gated_bytes)))
+    widest = max(part.token_bytes for layer in model.layers
+                 for part in (layer.attention, layer.dense, layer.shared, layer.cross))
+    beside = np.maximum.reduce([tokens * widest, ends * model.head.token_bytes, gated_bytes])
+    peaks: Ints = tokens * model.token_row_bytes(1) + beside
+    return peaks
+
+
+def kv_peaks(steps: Sequence[tuple[Step, Ints]], devices: int) -> Ints:
+    """Most positions cached at once on each device; a sequence keeps its own until its last step.
+
+    steps: in order, each with the last position that each of its tokens puts there.
+    """
     if not steps:
         return np.zeros(devices, np.int64)
-    number = np.repeat(np.arange(len(steps)), [len(step) for step in steps])
-    sequence, position, home = (np.concatenate([getattr(step, key) for step in steps])
-                                for key in ("sequence", "position", "home"))
+    number = np.repeat(np.arange(len(steps)), [len(step) for step, _ in steps])
+    sequence, home = (np.concatenate([getattr(step, key) for step, _ in steps]) for key in ("sequence", "home"))
+    position = np.concatenate([positions for _, positions in steps])
     order = np.lexsort((number, sequence))
     number, sequence, position, home = (column[order] for column in (number, sequence, position, home))
     names, first = np.unique(sequence, return_index=True)

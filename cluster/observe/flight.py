@@ -133,6 +133,22 @@ def _columns_of(lanes: Sequence[Lane], pools: Sequence[Pool], submitted: Sequenc
         release_take=release_take, release_op=release_op, release_ps=release_ps)
 
 
+def slot_peaks(pools: int, take_pool: Ints, take_ps: Ints, free_pool: Ints, free_ps: Ints) -> Ints:
+    """The most slots of each of the first pools that were taken at once for any time, [pools]; each take is of one."""
+    pool = np.concatenate([free_pool, take_pool])
+    ps, change = np.concatenate([free_ps, take_ps]), np.repeat([-1, 1], [len(free_pool), len(take_pool)])
+    peaks = np.zeros(pools, np.int64)
+    few = pool < pools
+    if few.any():
+        pool, ps, change = pool[few], ps[few], change[few]
+        order = np.lexsort((change, ps, pool))  # at one instant what is free goes before what is taken
+        held = np.cumsum(change[order])
+        first = np.searchsorted(pool[order], np.arange(pools))
+        before = np.where(first > 0, held[np.maximum(first - 1, 0)], 0)
+        np.maximum.at(peaks, pool[order], held - before[pool[order]])
+    return peaks
+
+
 def lane_owners(machine: Machine) -> list[str]:
     """The device that each lane belongs to, the first that names it; "links" where only links do."""
     owner = ["links"] * len(machine.lanes)

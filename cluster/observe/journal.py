@@ -52,6 +52,8 @@ class Journal:
     def begin(self, step: Step) -> None:
         self.activities.append(Activity(step))
         self._add("steps", np.array([step.number]), step.sequence, step.position, step.phase, step.home, step.ends)
+        if step.source is not None:
+            self._add("steps", np.array([step.encoder]), step.source)
 
     def decide(self, routing: Routing, forecast: Routing | None, decision: Decision) -> None:
         """Note a layer's routing as routed, as forecast and as served."""

@@ -28,7 +28,8 @@ class Result(schema.Part):
     exact: the policy serves the routing as routed. hashes: SHA-256 of machine, model, budgets, routing and tokens,
     spans, and of the inputs that the run names. makespan_ps: when the last step ended; horizon_ps: the last operation.
     output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no request has one. serving:
-    None of static batches.
+    None of static batches. energy: None where the machine's file says nothing of it, which is not zero; no_energy_data:
+    the devices of which it says nothing.
     """
 
     schema_version: int = schema.SCHEMA_VERSION
@@ -58,6 +59,8 @@ class Result(schema.Part):
     devices: tuple[schema.DeviceUse, ...]
     memory: tuple[schema.Memory, ...]
     bound: schema.Bound | None
+    energy: schema.Energy | None
+    no_energy_data: tuple[str, ...]
     text: tuple[schema.Answer, ...] | None
     host: schema.Host
 

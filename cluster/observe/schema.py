@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Part(BaseModel):
@@ -172,7 +172,9 @@ class DeviceUse(Part):
 
 
 class Memory(Part):
-    """peak_bytes: peaks of its parts, summed (they may fall at different instants)."""
+    """peak_bytes: peaks of its parts, summed (they may fall at different instants). activations_peak_bytes: beside it,
+    for no budget sets it aside: the hidden state of a step's tokens, and the widest of what one part of a layer reads
+    and writes for them and what a gating holds (emulation/lowering/gating.py)."""
 
     device: str
     capacity_bytes: int
@@ -181,6 +183,7 @@ class Memory(Part):
     dense_bytes: int
     kv_peak_bytes: int
     peak_bytes: int
+    activations_peak_bytes: int
 
 
 class Bound(Part):
@@ -190,6 +193,23 @@ class Bound(Part):
     binds: str
     times: float | None
     detail: dict[str, JsonValue] = {}
+
+
+class Energy(Part):
+    """Joules until the horizon, of those devices and links whose hardware file says any (docs/energy.md).
+
+    by_part: idle, busy, bytes, flops, links: what they are spent on, of those that any file says; sums to joules, as
+    by_device and by_link together do. device_parts: device -> the same parts of it. joules_per_token,
+    tokens_per_kilojoule: of the tokens that were emitted.
+    """
+
+    joules: float
+    by_part: dict[str, float]
+    by_device: dict[str, float]
+    by_link: dict[str, float]
+    device_parts: dict[str, dict[str, float]]
+    joules_per_token: float | None
+    tokens_per_kilojoule: float | None
 
 
 class Answer(Part):

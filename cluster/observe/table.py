@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rich.console import Group
 from rich.table import Table
 
+from cluster.observe.energy_table import energy_lines, energy_table, joules_text, missing_text
 from cluster.observe.result import Result
 from cluster.observe.schema import Quantiles, Serving, Wall
 from emulation.units import seconds
@@ -50,7 +51,8 @@ def tables(result: Result) -> Group:
     shown = [_summary(result), _latency(result), _phases(result)]
     shown += [_serving(result.serving)] if result.serving is not None else []
     shown += [_traffic(result)] if any(link.total_bytes for link in result.traffic) else []
-    return Group(*shown, _devices(result), _memory(result), *(f"approximation: {a}" for a in result.approximations))
+    shown += [_devices(result), *energy_table(result), _memory(result)]
+    return Group(*shown, *(f"approximation: {a}" for a in result.approximations))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -78,6 +80,7 @@ def _summary(result: Result) -> Table:
             ("times the bound", number_text(bound.times) if bound is not None else "-"),
             ("tokens out", str(result.emitted_tokens)),
             ("tokens out/s", number_text(result.output_tokens_per_s)),
+            *energy_lines(result),
             ("exact", _exactness(result)),
             ("constants", result.confidence.label),
             ("digest", result.digest[:16])):
@@ -186,9 +189,10 @@ def _devices(result: Result) -> Table:
 
 
 def _memory(result: Result) -> Table:
-    table = _table("peak memory", "device", "experts", "dense", "caches", "sum", "capacity")
+    table = _table("peak memory", "device", "experts", "dense", "caches", "sum", "activations", "capacity")
     for memory in result.memory:
-        parts = (memory.experts_peak_bytes, memory.dense_bytes, memory.kv_peak_bytes, memory.peak_bytes)
+        parts = (memory.experts_peak_bytes, memory.dense_bytes, memory.kv_peak_bytes, memory.peak_bytes,
+                 memory.activations_peak_bytes)
         table.add_row(memory.device, *map(bytes_text, parts),
                       bytes_text(memory.capacity_bytes) if memory.capacity_bytes else "-")
     return table
@@ -223,6 +227,8 @@ _LINES = (
     _Line("tokens out/s", lambda r: r.output_tokens_per_s, number_text, False),
     _Line("prefill tok/s", _phase("prefill", "tokens_per_s"), number_text, False),
     _Line("decode tok/s", _phase("decode", "tokens_per_s"), number_text, False),
+    _Line("J/token", lambda r: r.energy.joules_per_token if r.energy is not None else None, joules_text, True),
+    _Line("tok/kJ", lambda r: r.energy.tokens_per_kilojoule if r.energy is not None else None, number_text, False),
     _Line("hit rate, decode", _phase("decode", "hit_rate"), percent_text, None),
     _Line("bytes over links", lambda r: sum(link.total_bytes for link in r.traffic), bytes_text, None),
     _Line("peak memory, fullest", lambda r: max((m.peak_bytes for m in r.memory), default=0), bytes_text, None))
@@ -250,6 +256,8 @@ def compare_table(results: Mapping[str, Result]) -> Table:
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
     table.add_row("lower bound from", *(r.bound.binds if r.bound is not None else "-" for r in results.values()))
     table.add_row("requests", *(_requests(result) for result in results.values()))
+    if first.no_energy_data:
+        table.add_row("energy", *(missing_text(result) for result in results.values()))
     table.add_row("exact", *(_exactness(result) for result in results.values()))
     table.add_row("digest", *(result.digest[:16] for result in results.values()))
     if any(result.host.wall is not None for result in results.values()):

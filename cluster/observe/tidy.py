@@ -32,6 +32,13 @@ def rows(result: "Result") -> list[Row]:
     if result.bound is not None:
         out += [Row("bound", "", "lower_bound", "s", seconds(result.bound.lb_ps)),
                 Row("bound", "", "times", "", result.bound.times)]
+    if (energy := result.energy) is not None:
+        out += [Row("energy", "", "joules", "J", energy.joules),
+                Row("energy", "", "joules_per_token", "J", energy.joules_per_token),
+                Row("energy", "", "tokens_per_kilojoule", "1/kJ", energy.tokens_per_kilojoule)]
+        for joules in (energy.by_part, energy.by_device):
+            out += [Row("energy", name, "joules", "J", value) for name, value in joules.items()]
+        out += [Row("energy by link", name, "joules", "J", value) for name, value in energy.by_link.items()]
     for name in ("ttft", "tpot", "itl"):
         if (found := getattr(result, name)) is not None:
             out += _figures("latency", name, found)

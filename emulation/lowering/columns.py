@@ -35,6 +35,8 @@ class ColumnLowering:
     def __init__(self, machine: Machine, model: Model, ledger: Ledger, copies: Copies, pool_of: dict[int, int],
                  first: int, first_take: int) -> None:
         self._machine, self._model, self._ledger = machine, model, ledger
+        if machine.actions is not None:
+            raise NotPlain(f"{machine.name} counts in action times")
         for home in machine.homes:
             for family in ("attention", "norm", "router", *(["dense"] if any(
                     not layer.is_moe for layer in model.layers) else [])):
@@ -61,6 +63,8 @@ class ColumnLowering:
         kinds = list(dict.fromkeys(model.layers))
         self._kinds = kinds
         self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
+        self._moe_of = np.full(len(model.layers), NONE, np.int64)
+        self._moe_of[list(model.moe_layers)] = np.arange(len(model.moe_layers))
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
         self._rows = 1
@@ -128,6 +132,10 @@ class ColumnLowering:
         uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
         if uses > len(self.state.used_op):
             self._grow_uses(int(uses))
+        if len(self._model.moe_layers) < len(self._model.layers):  # the kernel counts layers among those with experts
+            if rows and not 0 <= plan[1].min() <= plan[1].max() < len(self._moe_of):
+                raise NotPlain("no such layer")
+            plan = np.stack([plan[0], self._moe_of[plan[1]], *plan[2:]])
         decision = lower_layer(
             self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at, plan,
             rows, moe, self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
@@ -148,7 +156,7 @@ class ColumnLowering:
     def _dense_of(self, share: dict[int, Share]) -> Dense:
         homes = self._machine.homes
         ps = np.zeros((len(self._kinds), len(homes), len(FAMILIES)), np.int64)
-        bytes_ = np.zeros_like(ps)
+        bytes_, done = np.zeros_like(ps), np.zeros_like(ps)
         for h, home in enumerate(homes):
             work = share.get(home)
             if work is None:
@@ -157,7 +165,7 @@ class ColumnLowering:
 
             def note(kind: int, at: int, moved: int, flops: int) -> None:
                 cost = kernels.get(FAMILIES[at])  # noqa: B023
-                bytes_[kind, h, at] = moved  # noqa: B023
+                bytes_[kind, h, at], done[kind, h, at] = moved, flops  # noqa: B023
                 if cost is not None:
                     ps[kind, h, at] = cost.ps(moved, flops)  # noqa: B023
 
@@ -171,7 +179,7 @@ class ColumnLowering:
             note(0, 5, head.bytes_for(work.ends), head.flops_for(work.ends))
         present = np.array([home in share for home in homes], np.int64)
         ends = np.array([share[home].ends if home in share else 0 for home in homes], np.int64)
-        return Dense(ps, bytes_, self._kind, self._is_moe, self._shared, present, ends)
+        return Dense(ps, bytes_, done, self._kind, self._is_moe, self._shared, present, ends)
 
     # room
 

@@ -31,7 +31,10 @@ def has(s: State, device: int, moe: int, expert: int, part: int) -> bool:
 
 
 @inner
-def count_moved(t: Tables, s: State, pair: int, cause: int, bytes_: int) -> None:
+def count_moved(t: Tables, s: State, source: int, target: int, cause: int, bytes_: int) -> None:
+    pair = t.pair[source, target]
+    s.worked[source, 0] += bytes_
+    s.worked[target, 0] += bytes_
     for i in range(t.route_ptr[pair], t.route_ptr[pair + 1]):
         s.moved[t.route_link[i], cause] += bytes_
 
@@ -81,7 +84,7 @@ def copy_part(t: Tables, s: State, o: Out, device: int, moe: int, expert: int, p
     if pair == NONE:
         return NONE
     bytes_, cause = s.part_bytes[part], c.BY_DEMAND if priority == c.DEMAND else c.BY_PREFETCH
-    count_moved(t, s, pair, cause, bytes_)
+    count_moved(t, s, source, device, cause, bytes_)
     host = device if t.issuer[device] != NONE else source
     issued = issue(t, o, host, c.COPY)
     op = begin_op(o, c.COPY, cause, device, expert, bytes_)

@@ -163,20 +163,21 @@ def run(t: Tables, s: State, o: Out, w: Scratch, y: Layer, v: int, row: int, moe
         issue(t, o, device, c.WAIT)
     last = NONE
     if tokens < there and t.kernel[device, c.GATHER]:
-        issued = run_kernel(t, o, device, c.GATHER, t.tokens_ps[t.gather[device], tokens], expert,
-                            2 * t.rows_bytes[tokens])
+        issued = run_kernel(t, s, o, device, c.GATHER, t.tokens_ps[t.gather[device], tokens], expert,
+                            2 * t.rows_bytes[tokens], 0)
         wait_inputs(s, o, w, v, moe, expert, first, end)
         last = end_kernel(o, issued)
     column = parts if part == -1 else part
-    issued = run_kernel(t, o, device, c.EXPERT, t.tokens_ps[t.expert[device, column], tokens], expert,
-                        t.expert_bytes[column, 0] + tokens * t.expert_bytes[column, 1])
+    issued = run_kernel(t, s, o, device, c.EXPERT, t.tokens_ps[t.expert[device, column], tokens], expert,
+                        t.expert_bytes[column, 0] + tokens * t.expert_bytes[column, 1],
+                        t.expert_flops[column, 0] + tokens * t.expert_flops[column, 1])
     if last == NONE:
         wait_inputs(s, o, w, v, moe, expert, first, end)
     wait(o, last)
     last = end_kernel(o, issued)
     if t.kernel[device, c.SCATTER]:
-        issued = run_kernel(t, o, device, c.SCATTER, t.tokens_ps[t.scatter[device], tokens], expert,
-                            3 * t.rows_bytes[tokens])
+        issued = run_kernel(t, s, o, device, c.SCATTER, t.tokens_ps[t.scatter[device], tokens], expert,
+                            3 * t.rows_bytes[tokens], 0)
         wait(o, last)
         last = end_kernel(o, issued)
     issue(t, o, device, c.RECORD)

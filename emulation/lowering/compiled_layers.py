@@ -24,12 +24,13 @@ AT_ATTENTION, AT_NORM, AT_ROUTER, AT_SHARED, AT_DENSE, AT_HEAD = range(6)
 
 
 class Dense(NamedTuple):
-    """A step outside its routed experts. ps, bytes [kinds of layers, homes, 6]; kind, moe, shared [layers]: the kind
-    of a layer, and whether it has routed and shared experts. present [homes]: whether a home has tokens. ends
+    """A step outside its routed experts. ps, bytes, flops [kinds of layers, homes, 6]; kind, moe, shared [layers]: the
+    kind of a layer, and whether it has routed and shared experts. present [homes]: whether a home has tokens. ends
     [homes]: rows whose logits are wanted."""
 
     ps: Grid
     bytes: Grid
+    flops: Grid
     kind: Ints
     moe: Ints
     shared: Ints
@@ -38,9 +39,10 @@ class Dense(NamedTuple):
 
 
 @inner
-def dense_kernel(t: Tables, o: Out, d: Dense, home: int, h: int, layer: int, at: int, family: int) -> int:
+def dense_kernel(t: Tables, s: State, o: Out, d: Dense, home: int, h: int, layer: int, at: int,
+                 family: int) -> int:
     kind = d.kind[layer]
-    return run_kernel(t, o, home, family, d.ps[kind, h, at], NONE, d.bytes[kind, h, at])
+    return run_kernel(t, s, o, home, family, d.ps[kind, h, at], NONE, d.bytes[kind, h, at], d.flops[kind, h, at])
 
 
 @inner
@@ -52,27 +54,27 @@ def to_router(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -> 
         for h in range(homes):
             if d.present[h]:
                 home = s.homes[h]
-                issued = dense_kernel(t, o, d, home, h, layer, AT_ATTENTION, c.ATTENTION)
+                issued = dense_kernel(t, s, o, d, home, h, layer, AT_ATTENTION, c.ATTENTION)
                 wait(o, w.hidden[h])
                 w.hidden[h] = end_kernel(o, issued)
-                issued = dense_kernel(t, o, d, home, h, layer, AT_NORM, c.NORM)
+                issued = dense_kernel(t, s, o, d, home, h, layer, AT_NORM, c.NORM)
                 wait(o, w.hidden[h])
                 w.hidden[h] = end_kernel(o, issued)
         if d.moe[layer]:
             for h in range(homes):
                 if d.present[h]:
-                    issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_ROUTER, c.ROUTER)
+                    issued = dense_kernel(t, s, o, d, s.homes[h], h, layer, AT_ROUTER, c.ROUTER)
                     wait(o, w.hidden[h])
                     w.hidden[h] = sync(t, o, s.homes[h], end_kernel(o, issued))
             return decide(s, o, w, d)
         for h in range(homes):
             if d.present[h]:
-                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_DENSE, c.DENSE)
+                issued = dense_kernel(t, s, o, d, s.homes[h], h, layer, AT_DENSE, c.DENSE)
                 wait(o, w.hidden[h])
                 w.hidden[h] = end_kernel(o, issued)
         for h in range(homes):
             if d.present[h]:
-                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_NORM, c.NORM)
+                issued = dense_kernel(t, s, o, d, s.homes[h], h, layer, AT_NORM, c.NORM)
                 wait(o, w.hidden[h])
                 w.hidden[h] = end_kernel(o, issued)
         layer += 1
@@ -81,7 +83,7 @@ def to_router(t: Tables, s: State, o: Out, w: Scratch, d: Dense, layer: int) -> 
         if d.present[h]:
             home = s.homes[h]
             if d.ends[h] and t.kernel[home, c.HEAD]:
-                issued = dense_kernel(t, o, d, home, h, 0, AT_HEAD, c.HEAD)
+                issued = dense_kernel(t, s, o, d, home, h, 0, AT_HEAD, c.HEAD)
                 wait(o, w.hidden[h])
                 w.hidden[h] = end_kernel(o, issued)
             w.hidden[h] = sync(t, o, home, w.hidden[h])
@@ -116,7 +118,7 @@ def after_experts(t: Tables, s: State, o: Out, w: Scratch, d: Dense, visits: int
         if not d.present[h]:
             continue
         home = s.homes[h]
-        issued = dense_kernel(t, o, d, home, h, layer, AT_NORM, c.NORM)
+        issued = dense_kernel(t, s, o, d, home, h, layer, AT_NORM, c.NORM)
         if first_shared != NONE:
             wait(o, w.shared[h])
         summed = False
@@ -163,7 +165,7 @@ def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Gri
     if d.shared[layer]:
         for h in range(homes):
             if d.present[h]:
-                issued = dense_kernel(t, o, d, s.homes[h], h, layer, AT_SHARED, c.SHARED)
+                issued = dense_kernel(t, s, o, d, s.homes[h], h, layer, AT_SHARED, c.SHARED)
                 wait(o, w.hidden[h])
                 w.shared[h] = end_kernel(o, issued)
                 first_shared = w.shared[h]
@@ -182,7 +184,7 @@ _STATE = make_state(_ONE, _ONE, np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE,
 _SCRATCH = make_scratch(1, 1, 1, 1, 1)
 _TABLES = Tables(*(_GRID if name in GRIDS else _ONE for name in Tables._fields))
 _LAYER = Layer(np.zeros((1, 1, 1), np.uint16), _ONE, _GRID)
-_DENSE = Dense(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE, _ONE, _ONE)
+_DENSE = Dense(*(np.zeros((1, 1, 1), np.int64) for _ in range(3)), _ONE, _ONE, _ONE, _ONE, _ONE)
 
 
 @kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE, _GRID)

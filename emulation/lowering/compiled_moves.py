@@ -10,10 +10,13 @@ UNICAST, BROADCAST, ALL_TO_ALL = range(3)
 
 
 @inner
-def run_kernel(t: Tables, o: Out, device: int, family: int, ps: int, expert: int, bytes_: int) -> int:
+def run_kernel(t: Tables, s: State, o: Out, device: int, family: int, ps: int, expert: int, bytes_: int,
+               flops: int) -> int:
     """Begin a kernel on a device, issued where it has an issuer; its waits follow, then `end_kernel`."""
     issued = issue(t, o, device, family)
     begin_op(o, family, 0, device, expert, bytes_)
+    s.worked[device, 0] += bytes_
+    s.worked[device, 1] += flops
     for i in range(t.lane_ptr[device], t.lane_ptr[device + 1]):
         hold(o, t.lanes[i], ps)
     return issued
@@ -45,7 +48,7 @@ def send(t: Tables, s: State, o: Out, source: int, target: int, tokens: int, cau
     pair = t.pair[source, target]
     if pair == NONE:
         return NONE
-    count_moved(t, s, pair, cause, t.rows_bytes[tokens])
+    count_moved(t, s, source, target, cause, t.rows_bytes[tokens])
     issued = issue(t, o, target if t.issuer[target] != NONE else source, c.COPY)
     begin_op(o, c.COPY, cause, target, NONE, t.rows_bytes[tokens])
     i = o.n[c.OPS]
@@ -121,11 +124,13 @@ def broadcast(t: Tables, s: State, o: Out, w: Scratch, first: int, visits: int, 
     op = begin_op(o, c.COPY, c.BY_DISPATCH, target, NONE, bytes_)
     i = o.n[c.OPS]
     length_ps = 0
+    s.worked[home, 0] += bytes_
     for v in range(first, visits):
         if w.rows[v, h] > 0 and w.visit_device[v] != home:
             pair = t.pair[home, w.visit_device[v]]
             if pair == NONE:
                 return False
+            s.worked[w.visit_device[v], 0] += bytes_
             for link in range(t.route_ptr[pair], t.route_ptr[pair + 1]):
                 if w.crossed[t.route_link[link]] != op:
                     w.crossed[t.route_link[link]] = op
@@ -165,7 +170,7 @@ def collect(t: Tables, s: State, o: Out, w: Scratch, visits: int, homes: int) ->
                 wait_runs(o, w, v)
                 end_op(o)
             bytes_ = t.rows_bytes[w.rows[v, h]]
-            count_moved(t, s, pair, c.BY_RETURN, bytes_)
+            count_moved(t, s, device, home, c.BY_RETURN, bytes_)
             issued = issue(t, o, home if t.issuer[home] != NONE else device, c.COPY)
             begin_op(o, c.COPY, c.BY_RETURN, home, NONE, bytes_)
             i = o.n[c.OPS]
@@ -175,7 +180,8 @@ def collect(t: Tables, s: State, o: Out, w: Scratch, visits: int, homes: int) ->
             wait(o, synced)
             back = end_kernel(o, issued)
             if t.kernel[home, c.REDUCE]:
-                issued = run_kernel(t, o, home, c.REDUCE, t.tokens_ps[t.reduce[home], w.rows[v, h]], NONE, 3 * bytes_)
+                issued = run_kernel(t, s, o, home, c.REDUCE, t.tokens_ps[t.reduce[home], w.rows[v, h]], NONE,
+                                    3 * bytes_, w.rows[v, h] * t.row_flops[0])
                 wait(o, back)
                 back = end_kernel(o, issued)
             w.back[v, h] = back

@@ -24,7 +24,7 @@ COUNTERS = 9
 DEMAND = 0
 NONE = -1
 (ATTENTION, ROUTER, DENSE, SHARED, EXPERT, GATHER, SCATTER, REDUCE, NORM, HEAD, COPY, ISSUE, SYNC, JOIN,
- PLACE) = range(len(KINDS))
+ PLACE, SORT, MASK, EINSUM) = range(len(KINDS))
 WAIT, RECORD = len(KINDS), len(KINDS) + 1
 BY_DEMAND, BY_PREFETCH, BY_DISPATCH, BY_RETURN = (CAUSES.index(c) for c in ("demand", "prefetch", "dispatch", "return"))
 

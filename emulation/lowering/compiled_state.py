@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.lowering.emit import WORK
+
 Ints = NDArray[Any]
 Grid = NDArray[Any]
 Solid = NDArray[Any]
@@ -22,7 +24,8 @@ class State(NamedTuple):
     since, handle, ready, use, use_step, prefetch [slots, moe_layers, experts, parts]: when a copy was issued (NONE:
     absent), its hold on the memory, the operation that brings it, its last use and the step of that; the prefetch that
     brought it and is not used yet. rest [moe_layers, experts, parts]. left_*: evicted copies whose room no load has
-    waited for, a ring a slot. phase [2, NUMBERS], runs [2, devices], load [moe_layers, experts]: counts.
+    waited for, a ring a slot. worked [devices, WORK], phase [2, NUMBERS], runs [2, devices], load
+    [moe_layers, experts]: counts.
     used_op, used_at: prefetches that were used, and the decision that did so.
     """
 
@@ -46,6 +49,7 @@ class State(NamedTuple):
     left_n: Ints
     left_total: Ints
     moved: Grid
+    worked: Grid
     phase: Grid
     runs: Grid
     load: Grid
@@ -91,7 +95,8 @@ def make_state(slot: Ints, homes: Ints, rest: Ints, part_bytes: Ints, used_bytes
     left = [np.zeros((slots, ring), np.int64) for _ in range(3)]
     of_slot = [np.zeros(slots, np.int64) for _ in range(3)]
     return State._make([slot, rest, *absent, part_bytes, used_bytes, peak_bytes, budget_bytes, pool, *left, *of_slot,
-                        np.zeros((links, causes), np.int64), np.zeros((2, NUMBERS), np.int64),
+                        np.zeros((links, causes), np.int64), np.zeros((len(slot), len(WORK)), np.int64),
+                        np.zeros((2, NUMBERS), np.int64),
                         np.zeros((2, len(slot)), np.int64), np.zeros((moe, experts), np.int64), np.zeros(1, np.int64),
                         np.zeros(1, np.int64), homes])
 

@@ -69,19 +69,21 @@ class Copies:
         bytes_ = int(self._ledger.part_bytes[part])
         return (self._pool_of[device], bytes_, bytes_)
 
-    def load(self, key: Key, cause: str, priority: int, over: int | None) -> Edge:
-        """Copy one part from where it rests, into free memory or into the place of the same part of expert `over`."""
+    def load(self, key: Key, cause: str, priority: int, over: int | None, known: Sequence[Edge] = ()) -> Edge:
+        """Copy one part from where it rests, into free memory or into the place of the same part of expert `over`,
+        after the edges `known`."""
         device, moe, expert, part = key
         source = int(self._ledger.start.rest[moe, expert, part])
         bytes_ = int(self._ledger.part_bytes[part])
+        columns = self._ledger.model.columns(part, self._ledger.start.parts)
         if over is None:
-            op = self._emit.copy([(source, device)], bytes_, cause, self._room(device), priority=priority,
-                                 expert=expert, takes=[self._take(device, part)])
+            op = self._emit.copy([(source, device)], bytes_, cause, [*self._room(device), *known], priority=priority,
+                                 expert=expert, takes=[self._take(device, part)], columns=columns)
             copy = Copy(self._emit.ops.take_handle(op))
         else:
             copy = self._copies.pop((device, moe, over, part))
-            op = self._emit.copy([(source, device)], bytes_, cause, [*copy.ready, *copy.uses],
-                                 priority=priority, expert=expert)
+            op = self._emit.copy([(source, device)], bytes_, cause, [*copy.ready, *copy.uses, *known],
+                                 priority=priority, expert=expert, columns=columns)
             copy = Copy(copy.handle)
         copy.ready = [Edge(op)]
         self._copies[key] = copy

@@ -19,13 +19,16 @@ class Share:
     """What one home has to do in a step.
 
     tokens: its token rows. attended: positions that its tokens attend to, summed. kept: positions in the caches of
-    its sequences, each read once a sequence. ends: rows whose logits are wanted.
+    its sequences, each read once a sequence. ends: rows whose logits are wanted. source, source_kept: attended and kept
+    of the encoder's output, in a step of a decoder that has an encoder.
     """
 
     tokens: int
     attended: int
     kept: int
     ends: int
+    source: int = 0
+    source_kept: int = 0
 
 
 def shares(step: Step, rows: NDArray[np.bool_] | None = None) -> dict[int, Share]:
@@ -39,9 +42,15 @@ def shares(step: Step, rows: NDArray[np.bool_] | None = None) -> dict[int, Share
     last = np.r_[sequence[1:] != sequence[:-1], True]
     last[:-1] |= home[1:] != home[:-1]
     at = np.flatnonzero(np.r_[True, home[1:] != home[:-1]])
-    tokens, attended, kept, ends = (np.add.reduceat(column, at).tolist() for column in (
-        np.ones_like(home), position + 1, np.where(last, position + 1, 0), step.ends[order].astype(np.int64)))
-    return {number: Share(*work) for number, *work in zip(home[at].tolist(), tokens, attended, kept, ends, strict=True)}
+    columns = [np.ones_like(home), position + 1, np.where(last, position + 1, 0), step.ends[order].astype(np.int64)]
+    if step.source is not None:
+        source = step.source[order]
+        if step.encoder:
+            columns[1:3] = source, np.where(last, source, 0)
+        else:
+            columns += [source, np.where(last, source, 0)]
+    sums = [np.add.reduceat(column, at).tolist() for column in columns]
+    return {number: Share(*work) for number, *work in zip(home[at].tolist(), *sums, strict=True)}
 
 
 class Dense:
@@ -59,7 +68,24 @@ class Dense:
                 home, "attention", part.attention.bytes_for(work.tokens) + work.kept * part.kv_bytes,
                 part.attention.flops_for(work.tokens) + work.attended * part.context_flops, hidden[home])
             out[home] = self._norm(home, work.tokens, edges)
+            if part.cross.token_flops:
+                edges = self._emit.kernel(
+                    home, "attention", part.cross.bytes_for(work.tokens) + work.source_kept * part.source_bytes,
+                    part.cross.flops_for(work.tokens) + work.source * part.context_flops, out[home])
+                out[home] = self._norm(home, work.tokens, edges)
         return out
+
+    def encoded(self, share: dict[int, Share], hidden: Hidden) -> int:
+        """Keys and values of the encoder's output, for every layer of the decoder; the op that ends the step."""
+        edges = []
+        for home, work in share.items():
+            done = hidden[home]
+            for layer in self._model.stack(encoder=False):
+                part = self._model.layers[layer].source
+                self._emit.layer = layer
+                done = self._emit.kernel(home, "dense", part.bytes_for(work.tokens), part.flops_for(work.tokens), done)
+            edges += self._emit.sync(home, done)
+        return edges[0].op if len(edges) == 1 else self._emit.join(edges)
 
     def ffn(self, family: str, part: Work, share: dict[int, Share], hidden: Hidden) -> Hidden:
         """A dense FFN or shared experts: every token of the home visits it."""

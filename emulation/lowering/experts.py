@@ -12,6 +12,7 @@ from emulation.ledger import Ledger
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Hidden
 from emulation.lowering.emit import NO, Emitter
+from emulation.lowering.gating import Gate, Gated
 from emulation.model import Model
 from emulation.ops import DEMAND, Edge
 from emulation.plan import ALL_PARTS, ALL_TO_ALL, BROADCAST, EVICT, LOAD, NOBODY, RUN, UNICAST, Plan, Row
@@ -55,6 +56,7 @@ class Issued(NamedTuple):
 
     visits: list[Visit]
     woken: dict[int, Row]
+    gated: Gated | None = None
 
 
 class Experts:
@@ -62,6 +64,7 @@ class Experts:
 
     def __init__(self, emit: Emitter, model: Model, ledger: Ledger, copies: Copies) -> None:
         self._emit, self._model, self._ledger, self._copies = emit, model, ledger, copies
+        self.gate = Gate(emit, model)
         self._early: dict[int, list[Visit]] = {}
         self._loads: list[Load] = []
         self._moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
@@ -72,19 +75,20 @@ class Experts:
         """Operations of a plan, or of a fragment, in its program order; what it computes is not collected yet."""
         visits = self._visits(plan, assignments, step)
         late = [visit for (layer, _), visit in visits.items() if layer == plan.layer]
+        gated = self._gated(plan, assignments, late, step, hidden)
         runs = iter(assignments)
         woken: dict[int, Row] = {}
         for row in plan.rows:
             last = NO
             if row.verb == LOAD:
-                last = self._load(row)
+                last = self._load(row, gated.known if gated is not None and row.layer == plan.layer else ())
             elif row.verb == EVICT:
                 self._evict(row)
             else:
                 visit = visits[row.layer, row.device]
                 group = late if row.layer == plan.layer else [visit]
                 self._dispatch(visit, group, plan.exchange if row.layer == plan.layer else UNICAST, hidden)
-                ends = self._run(row, next(runs), visit)
+                ends = self._run(row, next(runs), visit, gated if row.layer == plan.layer else None)
                 visit.ends += ends
                 last = ends[-1].op
             if row.wake:
@@ -92,7 +96,18 @@ class Experts:
         for (layer, _), visit in visits.items():
             if layer != plan.layer:
                 self._early.setdefault(layer, []).append(visit)
-        return Issued(late, woken)
+        return Issued(late, woken, gated)
+
+    def _gated(self, plan: Plan, assignments: Sequence[Assignment], late: list[Visit], step: Step,
+               hidden: Hidden) -> Gated | None:
+        """Send the rows of all visits of the layer by the plan's gating, if it names one."""
+        if plan.gating is None or not late:
+            return None
+        runs = [(run.device, run.tokens) for run in assignments if run.layer == plan.layer]
+        gated, arrivals = self.gate.out(plan.gating, runs, step, hidden)
+        for visit in late:
+            visit.arrived = arrivals[visit.device]
+        return gated
 
     def collect_early(self, layer: int, sums: Hidden) -> None:
         """Bring home what ran early for a layer."""
@@ -120,8 +135,8 @@ class Experts:
     def _parts(self, row: Row) -> range:
         return range(self._ledger.start.parts) if row.part == ALL_PARTS else range(row.part, row.part + 1)
 
-    def _load(self, row: Row) -> int:
-        """Issue a load; returns its last operation."""
+    def _load(self, row: Row, known: Sequence[Edge] = ()) -> int:
+        """Issue a load; returns its last operation. known: edges before which nobody knows that it is needed."""
         moe, over = self._moe_of[row.layer], row.victim
         gone = [] if over == NOBODY else self._ledger.evict(row.device, moe, over, row.part)
         missing = [part for part in self._parts(row) if not self._ledger.has(row.device, moe, row.expert, part)]
@@ -133,7 +148,7 @@ class Experts:
             if part in missing:
                 self._ledger.load(row.device, moe, row.expert, part)
                 edge = self._copies.load((row.device, moe, row.expert, part), cause, row.priority,
-                                         over if part in gone else None)
+                                         over if part in gone else None, known)
                 self._loads.append(Load(row.device, moe, row.expert, part, edge.op, row.priority > DEMAND))
                 last = edge.op
             elif part in gone:
@@ -179,30 +194,34 @@ class Experts:
     def _has_issuer(self, device: int) -> bool:
         return self._emit.machine.devices[device].issuer is not None
 
-    def _run(self, row: Row, run: Assignment, visit: Visit) -> list[Edge]:
-        """One expert (or part) over its tokens."""
+    def _run(self, row: Row, run: Assignment, visit: Visit, gated: Gated | None) -> list[Edge]:
+        """One expert (or part) over its tokens. A gating brings rows in order, and as many as its capacity is."""
         moe, device, parts = self._moe_of[row.layer], row.device, self._parts(row)
         if not all(self._ledger.has(device, moe, row.expert, part) for part in parts):
             self._ledger.refuse_absent(device, moe, row.expert, row.part)
         columns = sum(self._columns[part] for part in parts)
-        tokens = len(run.tokens)
+        tokens = len(run.tokens) if gated is None else gated.each or len(run.tokens)
         work = self._work(columns)
         ready = self._copies.ready(device, moe, row.expert, parts)
         if ready:
             self._emit.host(device, "wait")
         after = [*(visit.arrived or ()), *ready]
         rows_bytes = self._row_bytes(tokens)
-        if tokens < sum(visit.rows.values()):
+        if gated is None and tokens < sum(visit.rows.values()):
             after = self._emit.kernel(device, "gather", 2 * rows_bytes, 0, after, expert=row.expert)
         after = self._emit.kernel(device, "expert", work.bytes_for(tokens), self._model.expert_flops(columns, tokens),
-                                  after, expert=row.expert)
-        after = self._emit.kernel(device, "scatter", 3 * rows_bytes, 0, after, expert=row.expert)
+                                  after, expert=row.expert, ps=self._emit.acted_ps(device, columns, tokens))
+        if gated is None:
+            after = self._emit.kernel(device, "scatter", 3 * rows_bytes, 0, after, expert=row.expert)
         self._emit.host(device, "record")
         self._copies.used(device, moe, row.expert, parts, after)
         return after
 
-    def collect(self, visits: list[Visit], exchange: str, sums: Hidden) -> None:
+    def collect(self, visits: list[Visit], exchange: str, sums: Hidden, gated: Gated | None = None) -> None:
         """Bring results back to the homes of their tokens and add them."""
+        if gated is not None:
+            self.gate.back(gated, {v.device: v.ends for v in visits}, sums)
+            return
         amounts = {(v.device, home): self._row_bytes(rows)
                    for v in visits for home, rows in v.rows.items() if home != v.device}
         together = None

@@ -1,4 +1,5 @@
-"""Whether a machine's lanes are streams: then the order in which work is submitted tells when it runs."""
+"""What a machine allows: whether its lanes are streams, so that the order in which work is submitted tells when it runs;
+whether it can be lowered in columns."""
 
 from collections.abc import Iterator
 
@@ -17,6 +18,13 @@ def is_straight(machine: Machine) -> bool:
             if not guards[lane]:
                 return False
     return True
+
+
+def in_columns(machine: Machine) -> bool:
+    """Whether the compiled lowering may write for a machine: all homes have a cost for what it writes in every layer,
+    and durations are bytes over bandwidth."""
+    needed = {"attention", "norm", "router"}
+    return machine.actions is None and all(needed <= set(machine.devices[home].kernels) for home in machine.homes)
 
 
 def _users(machine: Machine) -> Iterator[set[int]]:

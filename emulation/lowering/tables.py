@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     device has such kernels. issue_ps [devices, families]. lane_ptr, lanes: what a kernel holds (CSR over devices).
     expert, gather, scatter, reduce: rows of `tokens_ps`, [devices, parts + 1] (the last: the whole expert), [devices].
     tokens_ps [rows, tokens + 1]: a kernel's or link's time by how many tokens. rows_bytes [tokens + 1]: of activations.
-    expert_bytes [parts + 1, 2]: weights, and what each token adds.
+    expert_bytes [parts + 1, 2]: weights, and what each token adds; expert_flops: alike. row_flops [1]: of adding a row.
     pair [devices, devices]: the number of a route. Of each route, CSR: its links, their lanes, rows of `tokens_ps` for
     activations, and the copy lanes of its ends; latency_ps, quantum_ps [routes]. part_ps [links of routes, parts]: the
     time of a part's weights.
@@ -46,6 +46,8 @@ class Tables(NamedTuple):
     tokens_ps: Grid
     rows_bytes: Ints
     expert_bytes: Grid
+    expert_flops: Grid
+    row_flops: Ints
     pair: Grid
     route_ptr: Ints
     route_link: Ints
@@ -58,7 +60,7 @@ class Tables(NamedTuple):
     quantum_ps: Ints
 
 
-GRIDS = ("kernel", "issue_ps", "expert", "tokens_ps", "expert_bytes", "pair", "part_ps")
+GRIDS = ("kernel", "issue_ps", "expert", "tokens_ps", "expert_bytes", "expert_flops", "pair", "part_ps")
 """Tables of two dimensions."""
 
 
@@ -108,7 +110,10 @@ class TableMaker:
             kernel=kernel, issue_ps=issue_ps, lane_ptr=lane_ptr, lanes=lanes, expert=expert, **other, **routes,
             tokens_ps=np.array(self._durations, np.int64).reshape(-1, tokens + 1),
             rows_bytes=np.array(self._row_bytes, np.int64),
-            expert_bytes=np.array([(w.weight_bytes, w.token_bytes) for w in work], np.int64))
+            expert_bytes=np.array([(w.weight_bytes, w.token_bytes) for w in work], np.int64),
+            expert_flops=np.array([(model.expert_flops(columns, 0), w.token_flops)
+                                   for columns, w in zip(self._columns, work, strict=True)], np.int64),
+            row_flops=np.array([model.d_model], np.int64))
 
     def _row(self, key: tuple[object, ...], values: list[int]) -> int:
         self._durations.append(values)

@@ -197,3 +197,18 @@ def test_two_devices_of_one_name_are_refused() -> None:
     twice = {**hardware.devices, "unit0": hardware.devices["gpu"]}
     with pytest.raises(ConfigError, match="two devices are named 'unit0'"):
         device_names(hardware.model_copy(update={"devices": twice}), {"units": 2})
+
+
+def test_a_node_has_its_own_gpus_and_host() -> None:
+    machine = machine_of("v100-node", "fp16", options={"nodes": 2})
+    names = [device.name for device in machine.devices]
+    assert names == [*(f"gpu{i}" for i in range(16)), "nvlink0", "nvlink1", "host0", "host1", "fabric"]
+    assert machine.homes == tuple(range(16))
+
+    def way(source: str, target: str) -> list[str]:
+        return [link.name for link in machine.routes[names.index(source), names.index(target)]]
+
+    assert way("gpu0", "gpu7") == ["nvlink:gpu0>nvlink0", "nvlink:nvlink0>gpu7"]
+    assert way("host1", "gpu8") == ["pcie:host1>gpu8"]
+    assert way("gpu7", "gpu8") == ["pcie:gpu7>host0", "infiniband:host0>fabric", "infiniband:fabric>host1",
+                                   "pcie:host1>gpu8"]

@@ -14,7 +14,7 @@ from moe.determinism import pin
 
 TEXTS = ["def read_lines(path):\n    ", "It was", "Fellow citizens of the Senate", "a", "Wählen Sie im Menü"]
 TOKENS = 8
-SLOTS = {"lru", "lru_prefetch", "cpu_static"}
+SLOTS = {"lru", "lru_prefetch", "cpu_static", "expert_buffering"}
 
 
 def run(folder: Path, settings: list[str] | None = None, **more: Any) -> moelab.Result:
@@ -53,7 +53,7 @@ def transformers_answers() -> list[tuple[int, ...]]:
     *(("edge-gpu-ndp", name) for name in ("resident", "on_demand", "lru", "lru_prefetch", "cpu_static",
                                           "expert_parallel", "tensor_parallel")),
     ("h200-host", "cpu_static"), ("cpu-gpu-a6000", "lru_prefetch"), ("cxl-ndp", "tensor_parallel"),
-    ("chiplet-2x2", "expert_parallel")])
+    ("chiplet-2x2", "expert_parallel"), ("edge-gpu-ndp", "expert_buffering"), ("chiplet-2x2", "expert_buffering")])
 def test_exact_policies_answer_as_plain_transformers(machine: str, policy: str, tmp_path: Path) -> None:
     chosen = {"name": policy, "parameters": {"slots": 3} if policy in SLOTS else {}}
     more = {"forecast": "next_gate"} if policy == "lru_prefetch" else {}

@@ -67,6 +67,16 @@ def revived(text: Any) -> Any:
     return tuple(map(revived, text["tuple"])) if "tuple" in text else list(map(revived, text["list"]))
 
 
+def streamed(plan: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
+    """A plan's streams: expert, part, path."""
+    s = plan.streams
+    if s is None:
+        return []
+    ends = s.path_ptr.tolist()
+    return [(e, p, tuple(s.path[ends[i]:ends[i + 1]].tolist()))
+            for i, (e, p) in enumerate(zip(s.expert.tolist(), s.part.tolist(), strict=True))]
+
+
 def ledger_of(view: View) -> Any:
     """Everything in a ledger that a policy could spoil."""
     ledger = view.ledger
@@ -81,6 +91,11 @@ class Watched:
         self.policy, self.exact = policy, policy.exact
 
     exact: ClassVar[bool]  # type: ignore[misc]
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "wake":
+            raise AttributeError(name)
+        return getattr(self.policy, name)
 
     def start(self, setting: Setting) -> tuple[Start, Any]:
         return self.policy.start(setting)
@@ -97,6 +112,7 @@ class Watched:
                 assert (now.weights == then.weights).all()
         again, state_again = self.policy.plan(view, revived(before[0]))
         assert again.rows == plan.rows, "the policy answers otherwise when asked again"
+        assert streamed(again) == streamed(plan), "the policy answers otherwise when asked again"
         assert plain(state_again) == plain(new)
         return plan, revived(plain(new))
 
@@ -179,10 +195,17 @@ def check_served(seen: list[Seen], parts: int, exact: bool) -> None:
                         got.setdefault((token, row.expert), []).extend(which)
                     else:
                         early.setdefault((row.layer, token, row.expert), []).extend(which)
+        for expert, part, path in streamed(plan):
+            for token in [t for t, e in now if e == expert and int(s.step.home[t]) in path]:
+                got.setdefault((token, expert), []).append(part)
         assert {pair: sorted(run) for pair, run in got.items()} == {pair: list(range(parts)) for pair in now}
         ran = {(t, e): run for (layer, t, e), run in early.items() if layer == s.layer}
         assert all(sorted(ran.get(pair, [])) == list(range(parts)) for pair in before)
         early = {key: run for key, run in early.items() if key[0] != s.layer}
+
+
+def _routed(s: Seen) -> set[tuple[int, int]]:
+    return {(t, e) for t, places in enumerate(s.routing.experts.tolist()) for e in places if e >= 0}
 
 
 def check_residency_and_time(done: Run) -> None:
@@ -201,11 +224,12 @@ def check_residency_and_time(done: Run) -> None:
     starts, ends = done.spans()
     assert (starts >= 0).all()
     assert (ends >= starts).all()
-    for s in done.seen:
-        labels, ops = done.scheduler.labels[s.batch], done.scheduler.batches[s.batch].ops
-        serials = np.arange(ops.first, ops.first + len(ops))
-        runs = iter(serials[labels.kind == EXPERT].tolist())
-        loads = iter(serials[(labels.kind == COPY) & np.isin(labels.cause, LOADS)].tolist())
+    until = [*(s.batch for s in done.seen[1:]), len(done.scheduler.batches)]
+    for s, end in zip(done.seen, until, strict=True):
+        labels = [np.concatenate(column) for column in zip(*done.scheduler.labels[s.batch:end], strict=True)]
+        serials = done.scheduler.batches[s.batch].ops.first + np.arange(len(labels[0]))
+        runs = iter(serials[labels[0] == EXPERT].tolist())
+        loads = iter(serials[(labels[0] == COPY) & np.isin(labels[1], LOADS)].tolist())
         for row in s.decision.plan.rows:
             which = range(start.parts) if row.part == ALL_PARTS else range(row.part, row.part + 1)
             moe = moe_of[row.layer]
@@ -237,6 +261,13 @@ def check_residency_and_time(done: Run) -> None:
             for d in range(len(machine.devices)):
                 held = resting[d] + sum(size[part] for (device, _, _, part) in here if device == d)
                 assert held <= ledger.budget_bytes[d], "over capacity"
+        for expert, part, path in streamed(s.decision.plan):
+            arrived = int(ends[next(loads)])
+            rest = int(start.rest[moe_of[s.layer], expert, part])
+            moved[[machine.link_number[link.name] for link in machine.routes[rest, path[0]]]] += size[part]
+            for device in path:
+                if any(e == expert and int(s.step.home[t]) == device for t, e in _routed(s)):
+                    assert starts[next(runs)] >= max(arrived, s.decided_at), "a part ran before it had come in"
         assert next(runs, None) is None
         assert next(loads, None) is None
     assert done.scheduler.emit.moved_bytes[:, LOADS].sum(axis=1).tolist() == moved.tolist()

@@ -105,6 +105,8 @@ def test_columns_give_the_same_operations_times_counts_and_figures(machine: str,
     assert columns.counts.at_home == plain.counts.at_home
     assert columns.counts.load.tolist() == plain.counts.load.tolist()
     assert columns.emit.moved_bytes.tolist() == plain.emit.moved_bytes.tolist()
+    assert columns.emit.worked.tolist() == plain.emit.worked.tolist()
+    assert plain.emit.worked[plain.setting.machine.homes[0]].min() > 0
     assert columns.ledger.peak_bytes.tolist() == plain.ledger.peak_bytes.tolist()
     flight = kept_flight(collector.kept, setup.machine, columns.engine.pools, True)
     assert flight.rows.from_ps.tolist() == read_flight(plain).rows.from_ps.tolist()

@@ -58,7 +58,7 @@ def test_a_quantity_is_exact(text, dimension, value):
     ("3 sec", "time", "'3 sec': unknown unit of time 'sec' (known: ms, ns, ps, s, us, µs)"),
     ("3 furlongs", "time", "'3 furlongs': unknown unit of time 'furlongs' (known: ms, ns, ps, s, us, µs)"),
     ("3", "time", "'3' has no unit: write it like '1.5 us'"),
-    ("5", "energy_per_flop", "'5' has no unit: write it like '1 J/FLOP'"),
+    ("5", "energy_per_flop", "'5' has no unit: write it like '0.5 pJ/FLOP'"),
     ("fast", "bandwidth", "'fast' is no quantity: write a number and a unit, for example '64 GB/s'"),
     ("", "bytes", "'' is no quantity: write a number and a unit, for example '16 GiB'"),
     ("1,5 us", "time", "'1,5 us': unknown unit of time ',5 us'"),

@@ -7,14 +7,14 @@ import torch
 from moe.checkpoint import Checkpoint
 from moe.experts import partial_ffn
 from moe.families import FAMILIES
-from moe.table import RELATIVE, markdown, measure
+from moe.table import RELATIVE, ROUNDED, markdown, measure
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_a_family_answers_as_plain_transformers_does(model_type: str, tiny: Callable[[str], Path]) -> None:
-    row = measure(model_type, tiny(model_type))
-    assert row.calls == 5 * len(Checkpoint(tiny(model_type)).shape.moe_layers)
-    assert row.whole == 0.0
+    row, shape = measure(model_type, tiny(model_type)), Checkpoint(tiny(model_type)).shape
+    assert row.calls == sum(1 if layer < shape.encoder_layers else 5 for layer in shape.moe_layers)
+    assert row.whole <= ROUNDED.get(model_type, 0.0)
     assert 0.0 < row.split <= RELATIVE
     assert row.top1_kept
     assert "| ok |" in markdown([row])

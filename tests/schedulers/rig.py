@@ -15,7 +15,7 @@ from emulation.ledger import Start
 from emulation.lowering.emit import CAUSES, KINDS
 from emulation.machine import Device, Issuer, Kernel, Link, Machine
 from emulation.model import Layer, Model, Work
-from emulation.ops import Lane
+from emulation.ops import Lane, Pool
 from emulation.plan import Plan
 from emulation.validate import Decision
 from emulation.view import DECODE, Routing, Setting, Step, View
@@ -72,7 +72,7 @@ def gpu_and_units(units: int, *, shared_link: bool = False, quantum_bytes: int =
     return Machine("gpu-and-units", tuple(devices), tuple(links), tuple(lanes), quantum_bytes=quantum_bytes)
 
 
-def chiplets(side: int = 2, slots_bytes: int = 10**9) -> Machine:
+def chiplets(side: int = 2, slots_bytes: int = 10**9, slots: int = 4) -> Machine:
     """A mesh of chiplets, all of them homes, with a DDR channel at each corner that holds experts and computes none."""
     n = side * side
     lanes = [Lane(f"pe{i}") for i in range(n)]
@@ -93,7 +93,8 @@ def chiplets(side: int = 2, slots_bytes: int = 10**9) -> Machine:
         devices.append(Device(f"ddr{i}", "memory", 10**12, rests=True))
         link(n + i, corner, 20 * GB)
         link(corner, n + i, 20 * GB)
-    return Machine("chiplets", tuple(devices), tuple(links), tuple(lanes), homes=tuple(range(n)), quantum_bytes=64)
+    pools = tuple(Pool(f"chiplet{i}.expert_slots", slots) for i in range(n))
+    return Machine("chiplets", tuple(devices), tuple(links), tuple(lanes), pools, tuple(range(n)), 64)
 
 
 def gpus(count: int, latency_ps: int = 0) -> Machine:

