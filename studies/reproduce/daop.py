@@ -159,8 +159,8 @@ def embedded_hit_rate(_: Results) -> float:
 
 
 BANDWIDTH = {"machine.constants.links.pcie.bandwidth": ("5.24288 GB/s", "25 GB/s")}
-ENERGY = ("of the GPU board and the CPU package over the whole run, prefill with its swaps at the code's load cost included; "
-          "the paper does not say what it measured")
+ENERGY = ("of the GPU board and the CPU package over the whole run, prefill with its swaps at the code's load cost "
+          "included; the paper does not say what it measured")
 LITERAL = ("a CPU expert takes what DAOP's code says of one token and nothing more: no hand-over, no Python around it, "
            "which weighs more the faster the CPU (Phi)")
 FIT = f"{', '.join(sorted(TOO_MUCH))} of the experts do not fit 48 GB and run with {TOO_MUCH['0.5']}"
