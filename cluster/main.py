@@ -10,7 +10,20 @@ from pathlib import Path
 
 import typer
 
-from cluster.commands import bench, calibrate, check, doctor, fidelity, listing, reproduce, run, schema, sweep, trace
+from cluster.commands import (
+    bench,
+    calibrate,
+    check,
+    doctor,
+    fidelity,
+    listing,
+    matrix,
+    reproduce,
+    run,
+    schema,
+    sweep,
+    trace,
+)
 from emulation.errors import InputError, MoelabError, PlanError
 
 INTERNAL = 70
@@ -34,6 +47,7 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
+app.command("matrix")(matrix.matrix)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
