@@ -17,7 +17,7 @@ from moe.determinism import pin
 from moe.generate import generate
 from schedulers.registry import policy_class, policy_names
 
-MACHINES = {"edge-gpu-ndp": "fp32", "v100-node": "fp32", "chiplet-2x2": "int8"}
+MACHINES = {"edge-gpu-ndp": "bf16", "v100-node": "fp16", "chiplet-2x2": "int8"}
 """Machines that one or the other policy makes sense on, and a precision that they compute in (which times only)."""
 
 EXACT = [name for name in policy_names() if policy_class(name).exact is True

