@@ -1,11 +1,8 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
-import importlib.metadata
-import platform
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +11,7 @@ from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.config.run import RunConfig
 from cluster.feed import ACTED, CLAIRVOYANT, PARKED, UNBOUNDED, Feed, Listed, Served, asked_of, feed_of, serve, told
+from cluster.identity import canonical_config, versions
 from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.energy import rates_of
@@ -301,21 +299,3 @@ class OneRun:
         if self.served is None or serving is None:
             return None
         return self.served.service(serving, kv_block_bytes(self.setup))
-
-
-HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
-"""Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
-
-
-def canonical_config(setup: Setup, target: PolicyTarget) -> dict[str, Any]:
-    """What a run is, as it stands in its result: everything that may change it, and nothing that may not."""
-    config = setup.config.model_dump(mode="json", exclude=HOST_KEYS)
-    return {**config, "policy": {"name": target.name, "parameters": target.parameters},
-            "machine_options": dict(sorted(setup.options.items()))}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a run, of those packages that it loaded."""
-    names: tuple[str, ...] = ("numpy", "scipy", "numba", "torch", "transformers", "ray")
-    found = {name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in names if name in sys.modules}
-    return {"moelab": importlib.metadata.version("moelab"), "python": platform.python_version(), **found}

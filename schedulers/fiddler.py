@@ -45,8 +45,8 @@ class Policy:
         rest = rest_beside(setting, "fiddler", computing=True)
         fixed = global_list(setting, home, self.popular, self.slots)
         costs, where = Costs(setting.machine, setting.model, 1), rest[0, :, 0].tolist()
-        run_ps = {d: int(self.run_ms * PS_PER_MS) or costs.run_ps(d, 1) for d in set(where)}
-        load_ps = {d: int(self.load_ms * PS_PER_MS) or costs.load_ps(d, home) for d in set(where)}
+        run_ps = {d: int(self.run_ms * PS_PER_MS) or costs.run_ps(d, 1) for d in dict.fromkeys(where)}
+        load_ps = {d: int(self.load_ms * PS_PER_MS) or costs.load_ps(d, home) for d in dict.fromkeys(where)}
         return Start(rest, {home: fixed}), {
             "fixed": fixed, "where": np.array(where), "run_ps": np.array([run_ps[d] for d in where]),
             "load_ps": np.array([load_ps[d] for d in where])}

@@ -122,7 +122,7 @@ def routed(result: Result, batches: int) -> tuple[Visits, Visits]:
     """The routing of a run with so many batches, its first half and its second."""
     known = {key: value for key, value in result.config.items() if key in RunConfig.model_fields}
     known["workload"] = {**dict(known["workload"]), "history": 0.5,  # type: ignore[arg-type]
-                         "requests": batches * int(dict(known["workload"])["batch"])}  # type: ignore[arg-type, call-overload]
+                         "requests": batches * int(dict(known["workload"])["batch"])}  # type: ignore[arg-type]
     told = {key: known[key] for key in ("model", "precision", "workload", "seed")}
     told |= {"machine": {"name": result.machine}, "policy": "dynamic_gating"}
     return _routed(json.dumps(told, sort_keys=True))
