@@ -222,6 +222,12 @@ def told(setup: Setup, policy: Policy, name: str, setting: Setting) -> Setting:
     return replace(setting, future=visits_of(coming, experts)) if foresees else setting
 
 
+PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
+          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
+
+ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
+
 CLAIRVOYANT = "The policy is clairvoyant: it is told the routing of all steps to come."
 
 

@@ -1,11 +1,8 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
-import importlib.metadata
-import platform
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +10,8 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.config.run import RunConfig
-from cluster.feed import CLAIRVOYANT, Feed, Listed, Served, asked_of, feed_of, serve, told
+from cluster.feed import ACTED, CLAIRVOYANT, PARKED, UNBOUNDED, Feed, Listed, Served, asked_of, feed_of, serve, told
+from cluster.identity import canonical_config, versions
 from cluster.kv import division
 from cluster.observe.build import build_result
 from cluster.observe.energy import rates_of
@@ -182,9 +180,8 @@ class OneRun:
 
     def _replay(self, record: Record | None) -> None:
         self.session.open()
-        with Behind(0 if self.one_thread or self.is_wall else 1) as behind:
-            if not self.one_thread:
-                behind.do(load_solver)
+        with Behind(int(not self.one_thread)) as behind:
+            behind.do(load_solver)
             self.session.replay(self._feed(record))
 
     def _carry_out(self, work: Callable[[], None]) -> None:
@@ -208,9 +205,10 @@ class OneRun:
 
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
+        policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
-                or not self.setup.model.is_one_stack):
+                not (policy.exact and getattr(policy, "plain", True)) or hasattr(policy, "wake")
+                or not in_columns(self.setting.machine) or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -280,8 +278,7 @@ class OneRun:
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
-        """The lower bound; of served requests it is one for any schedule of experts, in these steps.
-        None where sequences may be parked (the bound supposes steps that are whole) and of action times."""
+        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed."""
         if self._parks or self.setup.machine.actions is not None:
             return None
         found = self.session.bound()
@@ -294,36 +291,11 @@ class OneRun:
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
-        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()),
-                *(UNBOUNDED if not self.session.bounded else ()),
-                *(ACTED if self.setup.machine.actions is not None else ()))
+        unbounded = (*(() if self.session.bounded else UNBOUNDED), *(ACTED if self.setup.machine.actions else ()))
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()), *unbounded)
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving
         if self.served is None or serving is None:
             return None
         return self.served.service(serving, kv_block_bytes(self.setup))
-
-
-PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
-          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
-UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
-
-ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
-
-HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
-"""Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
-
-
-def canonical_config(setup: Setup, target: PolicyTarget) -> dict[str, Any]:
-    """What a run is, as it stands in its result: everything that may change it, and nothing that may not."""
-    config = setup.config.model_dump(mode="json", exclude=HOST_KEYS)
-    return {**config, "policy": {"name": target.name, "parameters": target.parameters},
-            "machine_options": dict(sorted(setup.options.items()))}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a run, of those packages that it loaded."""
-    names: tuple[str, ...] = ("numpy", "scipy", "numba", "torch", "transformers", "ray")
-    found = {name: str(getattr(sys.modules[name], "__version__", "unknown")) for name in names if name in sys.modules}
-    return {"moelab": importlib.metadata.version("moelab"), "python": platform.python_version(), **found}

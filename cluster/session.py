@@ -90,15 +90,18 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
     needed = _needed([*decision.assignments, *streamed])
     runs = iter(enumerate(decision.assignments))
     for row in decision.plan.rows:
+        numbered = next(runs) if row.verb == RUN else None
+        if numbered is not None and not len(numbered[1].tokens):
+            continue  # a capacity that nobody fills: there is nothing to compute
         if row.device not in work:
             tokens = needed.get(row.device)
             work[row.device] = Work(None if hidden is None or tokens is None else hidden[tokens])
         items, moe = work[row.device].items, moe_of[row.layer]
-        if row.verb == RUN:
-            i, run = next(runs)
+        if numbered is not None:
+            i, of = numbered
             carried.setdefault(row.device, []).append(i)
-            items.append(Run(moe, run.expert, run.part, np.searchsorted(needed[row.device], run.tokens),
-                             run.weights.astype(np.float32)))
+            items.append(Run(moe, of.expert, of.part, np.searchsorted(needed[row.device], of.tokens),
+                             of.weights.astype(np.float32)))
             continue
         for part in range(parts) if row.part == ALL_PARTS else (row.part,):
             if row.victim != NOBODY:
@@ -109,11 +112,11 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
             work[run.device] = Work(None if hidden is None else hidden[needed[run.device]])
         carried.setdefault(run.device, []).append(i)
         moe = moe_of[run.layer]
-        work[run.device].items += [
+        rows = np.searchsorted(needed[run.device], run.tokens)
+        work[run.device].items.extend([
             Move(moe, run.expert, run.part, comes=True),
-            Run(moe, run.expert, run.part, np.searchsorted(needed[run.device], run.tokens),
-                run.weights.astype(np.float32)),
-            Move(moe, run.expert, run.part, comes=False)]
+            Run(moe, run.expert, run.part, rows, run.weights.astype(np.float32)),
+            Move(moe, run.expert, run.part, comes=False)])
     return work, carried
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emulation.errors import PlanError
 from emulation.ops import DEMAND
-from emulation.streams import Handing, Mask, Streams, joined, streams_of
+from emulation.streams import BY_TWO_SLOTS, Handing, Mask, Streams, joined, streams_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ class Plan:
     gating: Gating | None = None
     token_sets: list[Ints] = field(default_factory=list)
     served: Served | None = None
-    handing: Handing = Handing()
+    handing: Handing = BY_TWO_SLOTS
     _streams: list[Streams] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
     _blocks: list[Ints] = field(default_factory=list)

@@ -33,9 +33,13 @@ class Handing(NamedTuple):
     slot_free_at: str = "start"
 
 
+BY_TWO_SLOTS = Handing()
+"""As FSE-DP's simulator has it."""
+
+
 class Streams(NamedTuple):
-    """expert, part [n]; path_ptr [n + 1], path: the devices of each, its entry first; wake [n]: the policy is woken when
-    it has come in."""
+    """expert, part [n]; path_ptr [n + 1], path: the devices of each, its entry first; wake [n]: whether the policy is
+    woken when it has come in."""
 
     expert: Ints
     part: Ints
@@ -68,7 +72,8 @@ def streams_of(expert: Ints, part: Ints, paths: Sequence[Sequence[int]] | tuple[
         ptr = np.concatenate([[0], np.cumsum([len(p) for p in paths])]).astype(np.int64)
         path = np.array([device for p in paths for device in p], np.int64)
     n = len(ptr) - 1
-    return Streams(*(np.broadcast_to(np.asarray(column, np.int64), (n,)) for column in (expert, part)), ptr, path,
+    return Streams(np.broadcast_to(np.asarray(expert, np.int64), (n,)),
+                   np.broadcast_to(np.asarray(part, np.int64), (n,)), ptr, path,
                    np.broadcast_to(np.asarray(wake, np.bool_), (n,)))
 
 
@@ -77,7 +82,7 @@ def joined(blocks: Sequence[Streams]) -> Streams:
     if len(blocks) == 1:
         return blocks[0]
     lengths = np.concatenate([block.lengths for block in blocks])
-    return Streams(*(np.concatenate([getattr(block, name) for block in blocks]) for name in ("expert", "part")),
+    return Streams(np.concatenate([block.expert for block in blocks]), np.concatenate([block.part for block in blocks]),
                    np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([block.path for block in blocks]),
                    np.concatenate([block.wake for block in blocks]))
 

@@ -1,4 +1,4 @@
-"""The checks on a plan's streams: they go where parts can be run, in slots that are there, on rings without deadlock."""
+"""The checks on a plan's streams: they go where parts can be run, in slots that are there, on rings that never stop."""
 
 import numpy as np
 
@@ -29,8 +29,8 @@ def check_streams(view: View, plan: Plan, ledger: Ledger) -> None:
         raise PlanError(f"{where} hands on after {handing.hop_after!r} and frees slots at {handing.slot_free_at!r}: "
                         f"an edge is one of {', '.join(EDGES)}")
     if handing.needs < TWO_SLOTS:
-        raise PlanError(f"{where} lets parts enter a ring with {handing.needs} free slot: with less than {TWO_SLOTS} it "
-                        "may fill, and every part then waits for the one before it")
+        raise PlanError(f"{where} lets parts enter a ring with {handing.needs} free slot: with less than {TWO_SLOTS} "
+                        "it may fill, and every part then waits for the one before it")
     size = int(ledger.part_bytes.max())
     for number in np.flatnonzero(np.bincount(s.path)).tolist():
         device = machine.devices[number]
@@ -66,8 +66,8 @@ def _check_ways(view: View, s: Streams, ledger: Ledger) -> None:
         times = np.bincount(column, minlength=devices)
         if (times > 1).any():
             name = machine.devices[int(np.argmax(times > 1))].name
-            raise PlanError(f"{where} streams {told} {name!r} along two rings that share its slots: two free slots keep "
-                            "one ring from standing still, so rings that share devices need pools of their own")
+            raise PlanError(f"{where} streams {told} {name!r} along two rings that share its slots: two free slots "
+                            "keep one ring from standing still, so rings that share devices need pools of their own")
     if np.bincount(s.of_visit * devices + s.path).max(initial=0) > 1:
         raise PlanError(f"{where} streams a part through the same device twice")
 

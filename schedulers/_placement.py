@@ -85,7 +85,8 @@ def correlations(share: Ints) -> NDArray[np.float64]:
     product = batches * (share.T @ share) - np.outer(sums, sums)
     spread = np.sqrt(product.diagonal().astype(np.float64))
     scale = np.outer(spread, spread)
-    return np.divide(product.astype(np.float64), scale, out=np.zeros_like(scale), where=scale > 0)
+    found: NDArray[np.float64] = np.divide(product.astype(np.float64), scale, out=np.zeros_like(scale), where=scale > 0)
+    return found
 
 
 def _placed(counts: Ints, room: Ints, how: str) -> Ints:
@@ -125,4 +126,5 @@ def device_shares(visits: Visits, owner: Ints, units: int) -> NDArray[np.float64
         for unit in range(units):
             by_unit[:, layer, unit] = visits.counts[:, layer, owner[layer] == unit].sum(axis=1)
     total = by_unit.sum(axis=2, keepdims=True)
-    return np.divide(by_unit, total, out=np.full(by_unit.shape, np.nan), where=total > 0)
+    shares: NDArray[np.float64] = np.divide(by_unit, total, out=np.full(by_unit.shape, np.nan), where=total > 0)
+    return shares

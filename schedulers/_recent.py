@@ -43,7 +43,8 @@ def most_visited(counts: Ints, cap: int, held: Mask | None = None) -> Mask:
 def caps(layers: int, experts: int, fits: int, wanted: int) -> Ints:
     """How many experts each layer keeps, [layers]: `wanted` (below 0: all that fit), but together what fits."""
     each = fits // layers + (np.arange(layers) < fits % layers)
-    return np.minimum(each, experts if wanted < 0 else wanted)
+    kept: Ints = np.minimum(each, experts if wanted < 0 else wanted)
+    return kept
 
 
 def exchanged(counts: Ints, held: Mask, target: Mask, cap: int) -> tuple[Ints, Ints]:

@@ -38,8 +38,8 @@ def array_of(machine: Machine, policy: str) -> Array:
     mesh = {(i, i + 1) for i in range(n) if (i + 1) % cols} | {(i, i + cols) for i in range(n - cols)}
     if n < 2 or n % cols or joined != mesh | {(b, a) for a, b in mesh} or not channels \
             or not all(runs_experts(machine, chip) for chip in chips):
-        raise ConfigError(f"{policy} needs a mesh of chiplets that hold tokens and run experts, with channels beside it "
-                          f"where experts rest; machine {machine.name!r} has none")
+        raise ConfigError(f"{policy} needs a mesh of chiplets that hold tokens and run experts, with channels "
+                          f"beside it where experts rest; machine {machine.name!r} has none")
     return Array(chips, n // cols, cols, channels)
 
 

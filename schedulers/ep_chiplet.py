@@ -30,7 +30,8 @@ class Policy:
         """State [experts]: the chiplet of each."""
         array = array_of(setting.machine, "ep_chiplet")
         rest = laid(setting.model.experts, 1, array.channels, "sequential")
-        chip = np.array([array.near(setting.machine, channel, array.chips) for channel in rest[:, 0].tolist()], np.int64)
+        near = {channel: array.near(setting.machine, channel, array.chips) for channel in array.channels}
+        chip = np.array([near[channel] for channel in rest[:, 0].tolist()], np.int64)
         return Start(np.tile(rest, (len(setting.model.moe_layers), 1, 1))), chip
 
     def staged(self, setting: Setting) -> dict[int, int]:

@@ -22,8 +22,8 @@ class Policy:
 
     trajectory: the ring; `groups`: one ring for each row of chiplets, with a load of its own. destination: the chiplet
     next to the channel, or the one with most free slots when the channel is idle (it is woken for that). paired: hot
-    experts alternate with cold ones; otherwise they come by id. placement: consecutive slices on the channels in turn, or
-    one channel filled after the other. free_slots: without so many a chiplet lets no slice in from a channel. hop_after,
+    experts alternate with cold ones; otherwise they come by id. placement: consecutive slices on the channels in turn,
+    or one channel filled after the other. free_slots: with fewer a chiplet lets no slice in from a channel. hop_after,
     slot_free_at: edges of the run and of the hop (emulation/streams.py). whole_ring: a slice visits all chiplets;
     otherwise it ends where the last tokens for it lie.
     """
@@ -43,8 +43,8 @@ class Policy:
         at_least(1, self.micro_slices, "fse_dp: micro_slices")
 
     def start(self, setting: Setting) -> tuple[Start, State]:
-        """State: rings [devices, length]: from each chiplet around its ring; entry [devices, groups]: a channel's chiplet
-        in each group; member [groups, devices]; queue [rows, 4]: what is still to come (max_buffer).
+        """State: rings [devices, length]: from each chiplet around its ring; entry [devices, groups]: a channel's
+        chiplet in each group; member [groups, devices]; queue [rows, 4]: what is still to come (max_buffer).
         """
         machine, model = setting.machine, setting.model
         array = array_of(machine, "fse_dp")
@@ -77,7 +77,7 @@ class Policy:
         """Channels whose slice has come in send their next to where most slots are free now."""
         queue, rest = state["queue"], view.ledger.start.rest[view.moe]
         idle = dict.fromkeys(int(rest[row.expert, row.part]) for row in view.ended)
-        following = [int(np.flatnonzero(queue[:, 3] == channel)[0]) for channel in idle if (queue[:, 3] == channel).any()]
+        following = [int(at[0]) for channel in idle if len(at := np.flatnonzero(queue[:, 3] == channel))]
         return self._send_free(view, {**state, "queue": np.delete(queue, following, axis=0)}, self._begin(view),
                                queue[following])
 
@@ -91,7 +91,8 @@ class Policy:
         expert, part = np.repeat(order, parts), np.tile(np.arange(parts), len(order))
         wanted = (self._bound(view) @ state["member"].T > 0)[expert]
         row, group = np.nonzero(wanted)
-        return np.stack([expert[row], part[row], group, view.ledger.start.rest[view.moe, expert[row], part[row]]], axis=1)
+        expert, part = expert[row], part[row]
+        return np.stack([expert, part, group, view.ledger.start.rest[view.moe, expert, part]], axis=1)
 
     def _bound(self, view: View) -> Ints:
         pairs, setting = view.routing.pairs, view.setting

@@ -65,9 +65,10 @@ class Policy:
 
     def _send(self, view: View, state: State, plan: Plan) -> tuple[Plan, State]:
         pairs, machine = view.routing.pairs, view.setting.machine
-        bound = bound_tokens(pairs.expert, view.step.home[pairs.token], view.setting.model.experts, len(machine.devices))
+        home = view.step.home[pairs.token]
+        bound = bound_tokens(pairs.expert, home, view.setting.model.experts, len(machine.devices))
         queue, busy, held = state["queue"], state["busy"].copy(), state["held"].copy()
-        sent = []
+        sent: list[int] = []
         for channel in np.unique(queue[:, 1]).tolist():
             at = int(np.flatnonzero(queue[:, 1] == channel)[0])
             expert = int(queue[at, 0])

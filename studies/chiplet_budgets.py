@@ -31,8 +31,7 @@ def area(d2d_gb_s: float, buffer_mb: float) -> float:
 
 
 def power(d2d_gb_s: float, ddr_gb_s: float) -> float:
-    """Budget 2, below POWER_BELOW: D2D, and one channel's DDR in steps of 12.8 GB/s. W is inferred; 25.0 at 288 and 25.6.
-    """
+    """Budget 2, below POWER_BELOW: D2D, and one channel's DDR in steps of 12.8 GB/s. W is inferred; 25.0 by default."""
     return 8.864e-3 * d2d_gb_s + 6.5 * ddr_gb_s / 12.8 + 9.492
 
 
@@ -42,8 +41,9 @@ def fits(d2d_gb_s: float, ddr_gb_s: float, buffer_mb: float) -> bool:
 
 
 def settings(d2d_gb_s: float, ddr_gb_s: float) -> tuple[str, ...]:
-    """What makes a run's machine have these bandwidths: the links of the chiplet files are d2d, then the channels."""
-    return (f"machine.constants.links.d2d.bandwidth={d2d_gb_s} GB/s", f"machine.constants.links.channel.bandwidth={ddr_gb_s} GB/s")
+    """What makes a run's machine have these bandwidths."""
+    return (f"machine.constants.links.d2d.bandwidth={d2d_gb_s} GB/s",
+            f"machine.constants.links.channel.bandwidth={ddr_gb_s} GB/s")
 
 
 def useful(result: Result, matrices: int, d_model: int, d_ff: int, top_k: int, layers: int) -> float:

@@ -41,7 +41,9 @@ class Missed:
     @property
     def rates(self) -> NDArray[np.float64]:
         """Misses of each layer over its accesses, [moe_layers]; nan of a layer that idles."""
-        return np.divide(self.misses, self.accesses, out=np.full(len(self.misses), np.nan), where=self.accesses > 0)
+        rates: NDArray[np.float64] = np.divide(self.misses, self.accesses, out=np.full(len(self.misses), np.nan),
+                                               where=self.accesses > 0)
+        return rates
 
     @property
     def worst(self) -> float:

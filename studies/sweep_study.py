@@ -17,10 +17,10 @@ from cluster.config.overrides import put_value
 from cluster.config.quantities import Strict, refuse
 from cluster.config.reading import load_workload
 from cluster.config.run import EMBEDDED, RunConfig
+from cluster.identity import HOST_KEYS
 from cluster.kept import file_sha256
 from cluster.observe.digest import canonical, sha256
 from cluster.resolve import EMBEDDED_FOLDER
-from cluster.run import HOST_KEYS
 from emulation.errors import ConfigError, MoelabError, unknown
 from moe import shapes
 

@@ -236,7 +236,7 @@ class ActionSpec(Strict):
 
 
 class ActionsSpec(Strict):
-    """Action times that are taken literally, in place of the roofline and of bytes over bandwidth (emulation/actions.py).
+    """Action times that are taken literally, in place of roofline and bytes over bandwidth (emulation/actions.py).
 
     compute: of one token. load: of a part. hop: of a part from device to device. token: of a row to another device.
     allocate, release: frames. idle_compute: a visited device without tokens computes for one frame.

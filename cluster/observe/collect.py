@@ -194,7 +194,7 @@ class Collector:
     def _note_slots(self, ops: Sequence[Ops], freed: Sequence[Ints]) -> None:
         """How full pools of slots were: nothing is in flight between chunks, and no slot is taken."""
         taken = np.concatenate([np.arange(o.first_take, o.first_take + o.takes) for o in ops])
-        pool, op, ps = np.concatenate([np.empty((3, 0), np.int64), *freed], axis=1)
+        pool, _, ps = np.concatenate([np.empty((3, 0), np.int64), *freed], axis=1)
         peaks = slot_peaks(len(self.slot_peaks), self._take_pool[taken], self._history.start_ps[self._take_op[taken]],
                            pool, ps)
         self.slot_peaks = np.maximum(self.slot_peaks, peaks)

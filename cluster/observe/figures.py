@@ -154,7 +154,7 @@ def uses(scheduler: Scheduler, timed: Timed) -> tuple[list[schema.LaneUse], list
 
 
 def memory(scheduler: Scheduler, journal: Journal, service: Service | None, timed: Timed) -> list[schema.Memory]:
-    """Peak memory by device: experts by the ledger and in slots of pools, dense weights and caches on homes that run attention."""
+    """Peak memory by device: experts by the ledger and in slots, dense weights and caches where attention runs."""
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
     cache = np.zeros(len(machine.devices), np.int64)
     if service is None:

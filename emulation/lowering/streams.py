@@ -1,5 +1,5 @@
-"""What a machine allows: whether its lanes are streams, so that the order in which work is submitted tells when it runs;
-whether it can be lowered in columns."""
+"""What a machine allows: whether its lanes are streams, so that the order of submission tells when work runs; whether
+it can be lowered in columns."""
 
 from collections.abc import Iterator
 

@@ -44,8 +44,8 @@ def test_ring_on_2x2_by_hand():
                           ("3>2", "stream"): 384}
 
 
-# Experts 0, 1, 2 of 12 rest on channel 0 and enter at chiplet 0, whose two slots must both be free: each starts when the
-# one before has left. It has left at the end of its run (19648) or at an edge of its hop, which starts with the run
+# Experts 0, 1, 2 of 12 rest on channel 0 and enter at chiplet 0, whose two slots must both be free: each starts when
+# the one before has left. It has left at the end of its run (19648) or at an edge of its hop, which starts with the run
 # (19200 to 23040) or behind it (19648 to 23488); behind it, each hop and run comes 448 later: 31168 + 3 x 448 at last.
 @pytest.mark.parametrize(("hop_after", "slot_free_at", "left_ps", "last_ps"), [
     ("start", "start", 19648, 31168), ("start", "end", 23040, 31168), ("end", "start", 19648, 32512),
