@@ -14,7 +14,7 @@ from cluster.wall.stream import Made, Spelling
 from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, StepRouting
 from emulation.validate import Assignment, Decision
-from emulation.view import Routing, Step
+from emulation.view import PREFILL, Routing, Step
 from moe.checkpoint import Checkpoint
 from moe.determinism import pin
 from moe.generate import OnLogits, Sampling, generate
@@ -22,6 +22,7 @@ from moe.hook import ExpertHook
 from moe.predictors import next_guess
 from moe.shapes import read_config
 from moe.shell import load_shell
+from moe.translate import translate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,15 +59,19 @@ class Executor:
         """Prefill and decode one batch of prompts; returns the new tokens of each. Call it batch after batch."""
         record = self.session.record
         first_step, first_sequence = len(record.steps), len(record.prompts)
-        self._total = first_step + max(limits)
+        encodes = self.hook.family.stacks
+        self._total = first_step + max(limits) + encodes
+        asked = np.array([len(prompt) for prompt in prompts], np.int64)
 
         def on_step(number: int, phase: int, rows: list[tuple[int, int]]) -> None:
             self._close()
             sequence, position = np.array(rows, np.int64).T
             last = np.r_[sequence[1:] != sequence[:-1], True]
+            encoder, source = encodes and phase == PREFILL, asked[sequence] if encodes else None
             sequence = sequence + first_sequence
             self._step = Step(first_step + number, sequence, position, np.full(len(rows), phase, np.int64),
-                              self._homes[sequence % len(self._homes)], last)
+                              self._homes[sequence % len(self._homes)], last & (not encoder), encoder=encoder,
+                              source=source)
             self.session.begin(self._step)
 
         def on_token(sequence: int, token: int) -> None:
@@ -78,10 +83,10 @@ class Executor:
             self._on_logits(sequence + first_sequence, logits)
 
         with self.hook:
-            answer = generate(self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling,
-                              forced=forced, on_step=on_step,
-                              on_token=on_token if self.session.conductor is not None else None,
-                              on_logits=None if self._on_logits is None else on_logits)
+            answer = (translate if encodes else generate)(
+                self.hook.model, prompts, limits, hook=self.hook, eos=eos, sampling=sampling, forced=forced,
+                on_step=on_step, on_token=on_token if self.session.conductor is not None else None,
+                on_logits=None if self._on_logits is None else on_logits)
         self._close()
         made = [list(tokens) for tokens in answer.tokens]
         record.prompts += [list(prompt) for prompt in prompts]
@@ -94,13 +99,17 @@ class Executor:
             return
         made, self._made = self._made, []
         self.session.end(self._total, made)
-        top_k = self._layers[0][0].shape[1]
-        guesses = [np.full((len(self._step), top_k), NO_EXPERT, np.uint16)]
-        guesses += [guess if guess is not None else guesses[0] for _, _, guess in self._layers[:-1]]
+        model = self.session.scheduler.setting.model
+        shape = len(self._step), len(model.moe_layers), model.top_k
+        experts, weights = np.full(shape, NO_EXPERT, np.uint16), np.zeros(shape, np.float32)
+        guesses = np.full(shape, NO_EXPERT, np.uint16)
+        passed = model.moe_stack(self._step.encoder)
+        for moe, (routed, weight, guess) in zip(passed, self._layers, strict=True):
+            experts[:, moe], weights[:, moe] = routed, weight
+            if guess is not None and moe + 1 in passed:
+                guesses[:, moe + 1] = guess
         self.session.record.steps.append(self._step)
-        self.session.record.routed.append(StepRouting(np.stack([e for e, _, _ in self._layers], axis=1),
-                                                      np.stack([w for _, w, _ in self._layers], axis=1),
-                                                      np.stack(guesses, axis=1)))
+        self.session.record.routed.append(StepRouting(experts, weights, guesses))
         self.session.progress.update(self._step.number + 1, self._total, f"step {self._step.number}")
         self._step, self._layers = None, []
 
@@ -124,7 +133,8 @@ class Executor:
     def _guess(self, layer: int, moe: int, hidden: torch.Tensor) -> Routing | None:
         assert self._step is not None
         if self.forecast != "next_gate":
-            return self.session.forecaster.guess(self._step, moe + 1, None)
+            passed = self.session.scheduler.setting.model.moe_stack(self._step.encoder)
+            return self.session.forecaster.guess(self._step, moe + 1, None) if moe + 1 in passed else None
         guess = next_guess(self.hook, layer, hidden)
         if guess is None:
             return None
@@ -147,7 +157,7 @@ class Executor:
                 tokens = len(runs[i].tokens)
                 rows[i] = out[at:at + tokens]
                 at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(runs)]
+        return [Share(run, rows[i]) for i, run in enumerate(runs) if len(run.tokens)]
 
 
 def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:

@@ -17,6 +17,7 @@ from cluster.commands import (
     doctor,
     fidelity,
     listing,
+    matrix,
     price,
     reproduce,
     run,
@@ -47,6 +48,7 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
+app.command("matrix")(matrix.matrix)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
 app.add_typer(sweep.app, name="sweep")

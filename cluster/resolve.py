@@ -127,6 +127,8 @@ def resolve(config: RunConfig) -> Setup:
     precision = load_precision(config.precision, base)
     whole, checkpoint = find_model(config.model, base)
     shape = cut(whole, config.model.layers)
+    if shape.encoder_layers and config.workload.serving is not None:
+        raise ConfigError(f"{shape.model} has an encoder, and continuous batching knows one stack: use static batches")
     machine = build_machine(hardware, options, precision.compute, Path(config.machine.name).stem)
     model = build_model(shape, precision)
     rows = provenance("hardware", hardware) + provenance("precision", precision)

@@ -155,8 +155,7 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops,
-                                               len(self.setting.machine.pools))
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops, len(setup.machine.pools))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -207,9 +206,10 @@ class OneRun:
 
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
+        policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not self.policy.exact or hasattr(self.policy, "wake") or not in_columns(self.setting.machine)
-                or not self.setup.model.is_one_stack):
+                not (policy.exact and getattr(policy, "plain", True)) or hasattr(policy, "wake")
+                or not in_columns(self.setting.machine) or not self.setup.model.is_one_stack):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler

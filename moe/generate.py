@@ -72,23 +72,21 @@ def generate(
     whatever the logits say and to the last of them (teacher forcing); then `eos` and `sampling` have no say.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    _check(prompts, limits, forced)
+    check(prompts, limits, forced)
     lengths = [len(prompt) for prompt in prompts]
     width, pad = max(lengths), int(prompts[0][0])
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     attention = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
     positions = (attention.cumsum(-1) - 1).clamp(min=0)
-    streams = [sampling.stream(i) for i in range(len(prompts))] if sampling else []
-    tokens: list[list[int]] = [[] for _ in prompts]
-    live = [True] * len(prompts)
+    answers = Answers(limits, eos, sampling, forced, on_token, on_logits)
     past: Any = None
     step = 0
     calls_before = hook.calls if hook is not None else 0
     try:
         while True:
-            mask = attention.bool() if step == 0 else torch.tensor(live)[:, None]
+            mask = attention.bool() if step == 0 else torch.tensor(answers.live)[:, None]
             if on_step is not None:
-                on_step(step, DECODE if step else PREFILL, _rows(mask, positions))
+                on_step(step, DECODE if step else PREFILL, rows_of(mask, positions))
             if hook is not None:
                 hook.mask = mask.reshape(-1)
             answer = cast(Any, model)(
@@ -99,36 +97,67 @@ def generate(
                 use_cache=True,
                 logits_to_keep=1,
             )
-            past, logits = answer.past_key_values, answer.logits[:, -1].to(torch.float64).numpy()
-            for i in range(len(prompts)):
-                if live[i]:
-                    if on_logits is not None:
-                        on_logits(i, logits[i])
-                    if forced is not None:
-                        token = int(forced[i][len(tokens[i])])
-                    elif sampling:
-                        token = _draw(logits[i], sampling.temperature, streams[i])
-                    else:
-                        token = int(logits[i].argmax())
-                    tokens[i].append(token)
-                    if on_token is not None:
-                        on_token(i, token)
-                    live[i] = (forced is not None or token not in eos) and len(tokens[i]) < limits[i]
+            past = answer.past_key_values
+            answers.take(answer.logits[:, -1])
             step += 1
-            if not any(live):
+            if not any(answers.live):
                 break
-            ids = torch.tensor([[row[-1]] for row in tokens])
-            attention = torch.cat([attention, torch.tensor(live, dtype=attention.dtype)[:, None]], dim=-1)
+            ids = answers.last()
+            attention = torch.cat([attention, torch.tensor(answers.live, dtype=attention.dtype)[:, None]], dim=-1)
             positions = positions[:, -1:] + 1
     finally:
         if hook is not None:
             hook.mask = None
     if hook is not None:
         hook.check(calls_before)
-    return Generation(tuple(tuple(row) for row in tokens), step)
+    return Generation(tuple(tuple(row) for row in answers.tokens), step)
 
 
-def _rows(mask: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, int]]:
+class Answers:
+    """The new tokens of a batch, as they are chosen, and which of its sequences are live."""
+
+    def __init__(
+        self,
+        limits: Sequence[int],
+        eos: Sequence[int],
+        sampling: Sampling | None,
+        forced: Sequence[Sequence[int]] | None,
+        on_token: OnToken | None,
+        on_logits: OnLogits | None,
+    ) -> None:
+        self._limits, self._eos, self._sampling, self._forced = limits, eos, sampling, forced
+        self._on_token, self._on_logits = on_token, on_logits
+        self._streams = [sampling.stream(i) for i in range(len(limits))] if sampling else []
+        self.tokens: list[list[int]] = [[] for _ in limits]
+        self.live = [True] * len(limits)
+
+    def take(self, logits: torch.Tensor) -> None:
+        """Choose a token of every live sequence by its logits [sequences, vocabulary]."""
+        wide = logits.to(torch.float64).numpy()
+        for i in range(len(self.live)):
+            if not self.live[i]:
+                continue
+            if self._on_logits is not None:
+                self._on_logits(i, wide[i])
+            if self._forced is not None:
+                token = int(self._forced[i][len(self.tokens[i])])
+            elif self._sampling is not None:
+                token = _draw(wide[i], self._sampling.temperature, self._streams[i])
+            else:
+                token = int(wide[i].argmax())
+            self.tokens[i].append(token)
+            if self._on_token is not None:
+                self._on_token(i, token)
+            ended = self._forced is None and token in self._eos
+            self.live[i] = not ended and len(self.tokens[i]) < self._limits[i]
+
+    def last(self) -> torch.Tensor:
+        """The last token of every sequence, [sequences, 1]."""
+        return torch.tensor([[row[-1]] for row in self.tokens])
+
+
+def rows_of(mask: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, int]]:
+    """(sequence, position) of the tokens in a mask [sequences, tokens], in the order in which they are routed."""
     return [(int(i), int(positions[i, j])) for i, j in mask.nonzero().tolist()]
 
 
@@ -138,9 +167,10 @@ def _draw(logits: np.ndarray[Any, np.dtype[np.float64]], temperature: float, str
     return min(int(np.searchsorted(bounds, stream.random() * bounds[-1], side="right")), len(bounds) - 1)
 
 
-def _check(
+def check(
     prompts: Sequence[Sequence[int]], limits: Sequence[int], forced: Sequence[Sequence[int]] | None = None
 ) -> None:
+    """Refuse prompts without tokens, and limits or forced answers that do not fit them."""
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise InputError("generation needs at least one prompt, and at least one token in each")
     if len(limits) != len(prompts) or any(limit < 1 for limit in limits):

@@ -13,7 +13,12 @@ from moe.lean import import_transformers, without_compiler
 
 import_transformers()
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel  # noqa: E402 (after the lean import)
+from transformers import (  # noqa: E402 (after the lean import)
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights  # noqa: E402
 
 

@@ -81,11 +81,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_tiny(model_type: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
-    """Save a random model of about 0.3 M parameters of this family in `folder`, sharded, and return the folder."""
+def write_tiny(
+    model_type: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, **fields: object
+) -> Path:
+    """Save a random model of about 0.3 M parameters of this family in `folder`, sharded, and return the folder.
+
+    fields: of its config, in place of those that it has here.
+    """
     stacks = family(model_type).stacks
     common = {key: value for key, value in _COMMON.items() if not stacks or key.endswith("_id") or key == "vocab_size"}
-    config = AutoConfig.for_model(model_type, **{**common, **CONFIGS[model_type]})
+    config = AutoConfig.for_model(model_type, **{**common, **CONFIGS[model_type], **fields})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind: Any = AutoModelForSeq2SeqLM if stacks else AutoModelForCausalLM

@@ -96,7 +96,5 @@ def serving(view: View, experts: Ints, weights: Floats) -> Served:
         for e, w in zip(guessed, weight, strict=True):
             if e != DROPPED and (e in routed or free):
                 rows.append((token, e, w, early.get((token, e), view.layer), e if e in routed else free.pop(0)))
-    columns = list(zip(*rows, strict=True)) or [()] * 5
-    token_, expert, weight_, layer, stands_for = (np.array(column, np.float64 if i == 2 else np.int64)
-                                                  for i, column in enumerate(columns))
-    return Served(token_, expert, weight_, layer, stands_for)
+    token_, expert, layer, stands_for = np.array([(t, e, at, r) for t, e, _, at, r in rows], np.int64).reshape(-1, 4).T
+    return Served(token_, expert, np.array([w for _, _, w, _, _ in rows], np.float64), layer, stands_for)

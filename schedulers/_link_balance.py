@@ -11,7 +11,7 @@ Ints = NDArray[np.int64]
 RANDOM, CALLS = 10, 50
 """Random tries, and tries in all, as the paper's search has them."""
 
-STEP = 0.3
+STEP = 0.5
 _UNIT = 1 << 30
 
 
@@ -42,7 +42,7 @@ def arranged(times: Ints, touched: Floats, seed: int) -> Ints:
 
     rng = np.random.default_rng(seed)
     nodes = len(touched)
-    best, score = np.arange(nodes), np.eye(nodes)
+    best, score = np.arange(nodes), STEP * np.eye(nodes)
     least = busiest(times, touched, best)
     for call in range(CALLS):
         drawn = rng.random((nodes, nodes))

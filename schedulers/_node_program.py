@@ -66,7 +66,7 @@ def program(start: Floats, load: Floats, groups: Groups, costs: Costs, free: Int
     entries = [(value, at, column) for at, (terms, _, _) in enumerate(rows) for column, value in terms.items()]
     value, at, column = (np.array(part) for part in zip(*entries, strict=True))
     found = milp(cost, integrality=whole, bounds=Bounds(low, high),
-                 options={"mip_rel_gap": GAP, "node_limit": NODES_LIMIT},
+                 options={"mip_rel_gap": GAP, "node_limit": NODES_LIMIT, "presolve": False},
                  constraints=LinearConstraint(csr_array((value, (at, column)), shape=(len(rows), width)),
                                               [row[1] for row in rows], [row[2] for row in rows]))
     return None if found.x is None else np.maximum(found.x[2:first_z].reshape(n, nodes), 0.0)

@@ -26,6 +26,7 @@ class Policy:
     overlap: bool = True
     placement: Placement = "contiguous"
     exact: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
 
     def start(self, setting: Setting) -> tuple[Start, State]:
         return at_rest(setting, "dynamic_gating", self.placement)

@@ -47,6 +47,7 @@ class Policy:
     placement: Literal["contiguous", "greedy", "anticorrelation"] = "contiguous"
     layers: Literal["decoder", "all"] = "decoder"
     exact: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         at_least(1, self.slots, "expert_buffering: slots")

@@ -26,7 +26,7 @@ class Policy:
     or never: the soonest needed first, over the latest needed (Belady's MIN; ties: the lower id comes, the higher
     goes). Where a layer needs more than the slots hold, the rest is copied on demand, each over the expert that is
     needed last. The cache begins with the experts that are needed first. prefetch: without it every miss is copied on
-    demand, by Belady's MIN.
+    demand, by Belady's MIN, which copies least; ahead of its step a copy needs a slot beside those of that step's hits.
     """
 
     slots: int = 16

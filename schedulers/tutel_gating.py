@@ -19,6 +19,7 @@ class Policy:
     """
 
     exact: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
 
     def start(self, setting: Setting) -> tuple[Start, State]:
         return at_rest(setting, "tutel_gating")

@@ -21,7 +21,7 @@ from emulation.machine import Machine
 from emulation.model import Model
 from emulation.units import seconds
 from emulation.view import Routing, Setting, Step
-from moe.shapes import LARGEST_COUNT
+from moe.fields import LARGEST_COUNT
 from schedulers.registry import load_policy
 from studies.counted import model_of
 

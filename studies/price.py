@@ -155,18 +155,22 @@ def one_domain(domain: str, config: RunConfig) -> list[Row]:
 def plain_logits(setup: "Setup") -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
     """Plain transformers on the same text in the same batches: logits, the tokens that came, and their bytes."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
     from cluster.execute import answers_of, prompts_of, texts_of
     from moe.generate import generate
+    from moe.handed import repaired
+    from moe.translate import translate
 
     told: Any = logging
     told.disable_progress_bar()
     tokenizer: Any = AutoTokenizer.from_pretrained(str(setup.checkpoint), local_files_only=True)
     prompts, answers = prompts_of(setup, tokenizer), answers_of(setup, tokenizer)
     assert answers is not None
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    encodes = setup.model.encoder_layers > 0
+    kind: Any = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
+    model = kind.from_pretrained(
         str(setup.checkpoint), attn_implementation="eager", experts_implementation="eager", dtype=torch.float32,
         local_files_only=True)
     heard, batch = Heard(), setup.config.workload.batch
@@ -176,7 +180,9 @@ def plain_logits(setup: "Setup") -> tuple[NDArray[np.float32], NDArray[np.int64]
         def note(sequence: int, logits: Floats, first: int = at) -> None:
             heard(first + sequence, logits)
 
-        generate(model, prompts[at:at + batch], [len(row) for row in forced], forced=forced, on_logits=note)
+        with repaired(model):
+            (translate if encodes else generate)(model, prompts[at:at + batch], [len(row) for row in forced],
+                                                 forced=forced, on_logits=note)
     size = sum(_bytes(tokenizer, text, len(prompt), len(answer))
                for text, prompt, answer in zip(texts_of(setup), prompts, answers, strict=True))
     return heard.all(), np.concatenate([np.array(row, np.int64) for row in answers]), size

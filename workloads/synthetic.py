@@ -40,7 +40,7 @@ def static_steps(requests: Sequence[Request], homes: Sequence[int] = (0,), *, en
                last & (not encoder), encoder=encoder, source=source[sequence] if encoder else None)
     for number in range(1, max(r.output_tokens for r in requests) + encoder):
         live = np.array([i for i, r in enumerate(requests) if r.output_tokens + encoder > number], np.int64)
-        at = np.full(len(live), number - 1) + (0 if encoder else source[live])
+        at = (0 if encoder else source[live]) + np.full(len(live), number - 1, np.int64)
         yield Step(number, live, at, np.full(len(live), DECODE, np.int64), home[live % len(home)],
                    np.ones(len(live), np.bool_), source=source[live] if encoder else None)
 

@@ -32,6 +32,9 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     work = setup.config.workload
     if work.work != "execute" or setup.checkpoint is None or work.output_tokens is None:
         raise ConfigError(f"routing is recorded from real weights, and {setup.config.name} has work: {work.work}")
+    if setup.model.encoder_layers:
+        raise ConfigError(f"{setup.model.name} has an encoder, and a trace is recorded of models without: `moelab run` "
+                          "times it")
     from moe import determinism
 
     determinism.pin()

@@ -1,5 +1,6 @@
 """Energy for a terminal."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -34,6 +35,25 @@ def energy_lines(result: "Result") -> list[tuple[str, str]]:
     total = joules_text(energy.joules) + (f" ({missing_text(result)})" if result.no_energy_data else "")
     return [("energy", total), ("J/token", joules_text(energy.joules_per_token)),
             ("tok/kJ", "-" if each is None else f"{each:,.4g}")]
+
+
+def compare_energy(results: Mapping[str, "Result"]) -> list[Table]:
+    """Joules an emitted token by device, and of all links together, a column a run; nothing where nothing is known."""
+    table = Table(title="J/token by device", title_justify="left")
+    for i, column in enumerate(("device", *results)):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    found = {name: result.energy for name, result in results.items()}
+    names = dict.fromkeys(name for energy in found.values() if energy is not None
+                          for name in (*energy.by_device, *(["links"] if energy.by_link else [])))
+    for name in names:
+        cells = []
+        for title, energy in found.items():
+            tokens = results[title].emitted_tokens
+            joules = None if energy is None else energy.by_part.get("links") if name == "links" else (
+                energy.by_device.get(name))
+            cells.append(joules_text(joules / tokens if joules is not None and tokens else None))
+        table.add_row(name, *cells)
+    return [table] if names else []
 
 
 def energy_table(result: "Result") -> list[Table]:

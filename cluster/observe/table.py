@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.console import Group
 from rich.table import Table
 
-from cluster.observe.energy_table import energy_lines, energy_table, joules_text, missing_text
+from cluster.observe.energy_table import compare_energy, energy_lines, energy_table, joules_text, missing_text
 from cluster.observe.result import Result
 from cluster.observe.schema import Quantiles, Serving, Wall
 from emulation.units import seconds
@@ -234,6 +234,10 @@ _LINES = (
     _Line("peak memory, fullest", lambda r: max((m.peak_bytes for m in r.memory), default=0), bytes_text, None))
 
 
+PARTIAL = ("J/token", "tok/kJ")
+"""Lines of which none is the best unless every device is counted."""
+
+
 def winner(results: Mapping[str, Result]) -> str:
     """The name of the run that took least time; the first of equals."""
     return min(results, key=lambda name: results[name].makespan_ps)
@@ -253,6 +257,8 @@ def compare_table(results: Mapping[str, Result]) -> Table:
         if not known:
             continue
         best = None if line.less is None else min(known) if line.less else max(known)
+        if line.name in PARTIAL and any(result.no_energy_data for result in results.values()):
+            best = None  # what is left out may decide
         table.add_row(line.name, *(_cell(line, value, values[0], best, i) for i, value in enumerate(values)))
     table.add_row("lower bound from", *(r.bound.binds if r.bound is not None else "-" for r in results.values()))
     table.add_row("requests", *(_requests(result) for result in results.values()))
@@ -281,7 +287,8 @@ def compare_details(results: Mapping[str, Result]) -> Group:
         capacity = bytes_text(held.capacity_bytes) if held.capacity_bytes else "-"
         memory.add_row(f"{held.device} (of {capacity})",
                        *(bytes_text(result.memory[i].peak_bytes) for result in results.values()))
-    return Group(*([traffic] if links else []), use, memory, *(f"approximation: {a}" for a in first.approximations))
+    return Group(*([traffic] if links else []), use, *compare_energy(results), memory,
+                 *(f"approximation: {a}" for a in first.approximations))
 
 
 def _use(result: Result, device: int) -> str:

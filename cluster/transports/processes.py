@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -33,6 +34,7 @@ class ProcessTransport:
         self._processes: list[ForkServerProcess] = []
         self._pipes: list[Connection[Any, Any]] = []
         self._worker_of: dict[int, int] = {}
+        self._is_torn = False
 
     def open(self, specs: Sequence[DeviceSpec]) -> None:
         context: ForkServerContext = multiprocessing.get_context("forkserver")
@@ -40,7 +42,7 @@ class ProcessTransport:
         count = max(1, min(self._wanted or len(specs), len(specs)))
         groups = [list(specs[i::count]) for i in range(count)]
         self._worker_of = {spec.number: number for number, group in enumerate(groups) for spec in group}
-        if count == len(self._processes):
+        if count == len(self._processes) and not self._is_torn:
             for number, group in enumerate(groups):
                 self._send(number, group)
             return
@@ -66,25 +68,40 @@ class ProcessTransport:
                 raise TransportError(f"worker process {number} did not start within {START_TIMEOUT_S:.0f} s")
             self._receive(number)
 
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Messages that are sent and answered within: all of them, or nothing more is said over these pipes.
+
+        What is left of a message that Ctrl-C cut off would be taken for the beginning of the next, and both sides would
+        wait for the rest of it for good.
+        """
+        if self._is_torn:
+            raise TransportError("an exchange with the worker processes was broken off: they are to be closed")
+        self._is_torn = True
+        yield
+        self._is_torn = False
+
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
         batches: dict[int, dict[int, Work]] = {}
         for device, item in work.items():
             batches.setdefault(self._worker_of[device], {})[device] = item
-        for number, batch in batches.items():
-            self._send(number, batch)
         replies: dict[int, Reply] = {}
-        for number in batches:
-            answer: dict[int, Reply] = self._receive(number)
-            replies.update(answer)
+        with self._whole():
+            for number, batch in batches.items():
+                self._send(number, batch)
+            for number in batches:
+                answer: dict[int, Reply] = self._receive(number)
+                replies.update(answer)
         return replies
 
     def players(self) -> dict[int, int]:
         return dict(self._worker_of)
 
     def perform(self, orders: Mapping[int, Order]) -> dict[int, object]:
-        for number, order in orders.items():
-            self._send(number, order)
-        return {number: self._receive(number) for number in orders}
+        with self._whole():
+            for number, order in orders.items():
+                self._send(number, order)
+            return {number: self._receive(number) for number in orders}
 
     def _send(self, number: int, what: dict[int, Work] | list[DeviceSpec] | Order) -> None:
         try:
@@ -109,13 +126,14 @@ class ProcessTransport:
     def close(self) -> None:
         for pipe in self._pipes:
             pipe.close()
+        until = time.monotonic() + STOP_TIMEOUT_S
         for process in self._processes:
-            process.join(STOP_TIMEOUT_S)
+            process.join(max(until - time.monotonic(), 0.0))
             if process.is_alive():
                 process.kill()
                 process.join()
             process.close()
-        self._pipes, self._processes, self._worker_of = [], [], {}
+        self._pipes, self._processes, self._worker_of, self._is_torn = [], [], {}, False
 
     def pids(self) -> list[int]:
         """The workers' process ids."""
@@ -151,7 +169,7 @@ def ours_only() -> Iterator[None]:
 def _serve(pipe: "Connection[Any, Any]", specs: list[DeviceSpec]) -> None:
     """A worker: answers until its pipe closes, however early. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(EOFError, OSError):  # OSError: the pipe closed within a message
         asked: dict[int, Work] | list[DeviceSpec] | Order = specs
         devices: dict[int, DeviceActor] = {}
         player = Player(devices)

@@ -33,6 +33,7 @@ LEAD = 2
 MOST_OPS = 200_000
 START_NS = 50_000_000
 PULSE_S = 1.0
+STOP_S = 5.0
 
 
 class _Step(NamedTuple):
@@ -134,7 +135,7 @@ class Conductor:
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._post.wake()
-                thread.join()
+                thread.join(STOP_S)  # whoever it tells of tokens may listen no more
             self._post.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -184,7 +184,8 @@ _STATE = make_state(_ONE, _ONE, np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE,
 _SCRATCH = make_scratch(1, 1, 1, 1, 1)
 _TABLES = Tables(*(_GRID if name in GRIDS else _ONE for name in Tables._fields))
 _LAYER = Layer(np.zeros((1, 1, 1), np.uint16), _ONE, _GRID)
-_DENSE = Dense(*(np.zeros((1, 1, 1), np.int64) for _ in range(3)), _ONE, _ONE, _ONE, _ONE, _ONE)
+_CUBE = np.zeros((1, 1, 1), np.int64)
+_DENSE = Dense(_CUBE, _CUBE, _CUBE, _ONE, _ONE, _ONE, _ONE, _ONE)
 
 
 @kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE, _GRID)

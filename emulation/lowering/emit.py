@@ -140,8 +140,8 @@ class Emitter:
                 raise PlanError(f"the plan moves bytes from {ends[0]!r} to {ends[1]!r}, but no links lead there")
         move = self.move(pairs, bytes_, cause, columns)
         self._count({link: bytes_ for pair in pairs for link in self.links_of(pair)}, cause)
-        for side in zip(*pairs, strict=True):
-            self.worked[list(dict.fromkeys(side)), 0] += bytes_
+        for devices in zip(*pairs, strict=True):  # sources, then targets
+            self.worked[list(set(devices)), 0] += bytes_
         target = pairs[0][1]
         waits = list(after)
         host = next((d for d in (target, pairs[0][0]) if self.machine.devices[d].issuer is not None), NO)

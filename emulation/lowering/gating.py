@@ -23,7 +23,7 @@ from emulation.lowering.dense import Hidden
 from emulation.lowering.emit import Emitter
 from emulation.model import Model, ceil
 from emulation.ops import Edge
-from emulation.plan import Gating
+from emulation.plan import UNEVEN, Gating
 from emulation.view import Step
 
 Ints = NDArray[np.int64]

@@ -36,6 +36,7 @@ class Measure:
     value: the figure, from results by key. routing: where the routing comes from. reason: a sentence that stands beside
     the verdict. sweeps: further choices that no source gives: dotted setting -> values to try. beside: the same figure
     on another reading of the machine, as a second column; beside_title: what that is.
+    of_energy: whether it looks at energy; constants of energy are swept for no other.
     """
 
     cases: Callable[[bool], Mapping[str, Case]]
@@ -45,6 +46,7 @@ class Measure:
     sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     beside: "Measure | None" = None
     beside_title: str = ""
+    of_energy: bool = False
 
 
 def unknown_figure(reason: str) -> Measure:

@@ -17,10 +17,15 @@ from schedulers._placement import device_shares, owners_by
 from schedulers.registry import load_policy
 from studies.expert_caches import Loads, loads, misses
 from studies.reproduce.measure import Case, Measure, Results, no_runs
+from studies.reproduce.moe_gating import BATCH, GPUS, RUN
+from studies.reproduce.moe_gating import MT as MT_TASK
+from studies.reproduce.moe_gating import case as gating
 
-LM, MT = "moe_lm", "moe_mt"
-A_GPU, GPUS, EXPERTS = 16, 8, 128
-"""Of NLLB's decoder: experts of a layer on each GPU of one node."""
+LM, MT = RUN["lm"], RUN[MT_TASK]
+A_GPU = 16
+"""Experts of a layer of NLLB on each GPU of one node."""
+ON_ONE_NODE = 10
+"""Experts that the published cache of a GPU holds."""
 
 GIB = 1 << 30
 SIZES = tuple(range(1, A_GPU + 1))
@@ -42,35 +47,34 @@ MT_SWEEP = {"workload.generator.skew": ("0.0", "2.0"), "workload.generator.share
 # runs
 
 def lm(placement: str, quick: bool) -> Case:
-    """The language model under dynamic gating: one batch places, the next is timed."""
-    tokens = 128 if quick else 1024
+    """The language model under dynamic gating: one batch places, the next is timed; quick: its first MoE layer."""
     return Case(LM, ("policy=dynamic_gating", f"policy.parameters.placement={placement}", "workload.requests=128",
-                     f"workload.prompt_tokens={tokens}", "workload.history=0.5"))
+                     "workload.history=0.5", *(("model.layers=1",) if quick else ())))
 
 
-def mt(policy: str, quick: bool, *parameters: str, nodes: int = 1, history: bool = False) -> Case:
-    """Translation on so many nodes, 48 sentences a GPU; with a history, one batch of sentences goes before it."""
-    batch = nodes * GPUS * (8 if quick else 48)
-    size = (f"workload.batch={batch}", f"workload.requests={batch * (1 + history)}",
-            *(("workload.output_tokens=2", "workload.prompt_tokens=8") if quick else ("workload.output_tokens=8",)))
-    return Case(MT, (f"machine.options.nodes={nodes}", f"policy={policy}",
-                     *(f"policy.parameters.{parameter}" for parameter in parameters), *size,
-                     *(("workload.history=0.5",) if history else ())))
+def static(nodes: int, quick: bool) -> Case:
+    """The baseline: static gating with the published capacity factor, 48 sentences a GPU; quick on four nodes: short
+    ones, which the decoder hardly notices, and one step of it."""
+    of = gating(MT_TASK, "static", quick, nodes)
+    return of.with_("limits.steps=2", "workload.prompt_tokens=8") if quick and nodes > 2 else of
 
 
-def static(quick: bool, nodes: int) -> Case:
-    """The baseline: static gating with the published capacity factor."""
-    return mt("static_gating", quick, "capacity_factor='1'", nodes=nodes)
-
-
-def buffered(quick: bool, nodes: int) -> Case:
-    """Caches of 80 experts in all: 10 a GPU on one node, as the paper has them."""
-    return mt("expert_buffering", quick, f"slots={80 // (GPUS * nodes)}", nodes=nodes, history=True)
+def buffered(nodes: int, slots: int, quick: bool) -> Case:
+    """Caches of so many experts a GPU, warm from a batch of sentences before, which is not timed."""
+    return Case(MT, (*static(nodes, quick).settings, "policy=expert_buffering", f"policy.parameters.slots={slots}",
+                     *_after(nodes, 1)))
 
 
 def placed_mt(placement: str, quick: bool) -> Case:
-    """Translation under dynamic gating, placed by the batch before."""
-    return mt("dynamic_gating", quick, f"placement={placement}", history=True)
+    """Translation under dynamic gating, placed by the three batches before."""
+    return Case(MT, (*static(1, quick).settings, "policy=dynamic_gating", f"policy.parameters.placement={placement}",
+                     *_after(1, 3)))
+
+
+def _after(nodes: int, batches: int) -> tuple[str, ...]:
+    """The settings of a batch that so many others went before."""
+    return (f"workload.requests={nodes * GPUS * BATCH[MT_TASK] * (batches + 1)}", "workload.output_tokens=8",
+            f"workload.history={batches / (batches + 1)}")
 
 
 def both(case: Callable[[str, bool], Case], by: str) -> Callable[[bool], Mapping[str, Case]]:
@@ -89,18 +93,26 @@ def rate(result: Result, phase: str) -> float:
 
 
 def over_static(nodes: int) -> Measure:
-    """Throughput of MT's decoder with buffering over static gating, on as many nodes."""
+    """Throughput of MT's decoder with buffering over static gating, on as many nodes; beside it with larger caches."""
+    slots = ON_ONE_NODE // nodes
     return Measure(
-        lambda quick: {"static": static(quick, nodes), "buffered": buffered(quick, nodes)},
-        lambda results: rate(results["buffered"], "decode") / rate(results["static"], "decode"), MT_ROUTING,
-        f"80 experts cached in all, {80 // (GPUS * nodes)} a GPU: the paper states the cache of one node only",
-        MT_SWEEP)
+        _pair(nodes, slots), over, MT_ROUTING,
+        f"80 experts cached in all, {slots} a GPU: the paper states the cache of one node only", MT_SWEEP,
+        Measure(_pair(nodes, ON_ONE_NODE), over, MT_ROUTING), "10 a GPU: all of them")
+
+
+def _pair(nodes: int, slots: int) -> Callable[[bool], Mapping[str, Case]]:
+    return lambda quick: {"static": static(nodes, quick), "buffered": buffered(nodes, slots, quick)}
+
+
+def over(results: Results) -> float:
+    """Rate of the decoder with buffering over static gating's."""
+    return rate(results["buffered"], "decode") / rate(results["static"], "decode")
 
 
 def comparable() -> Measure:
     """Whether buffering keeps the baseline's throughput on one node."""
-    of = over_static(1)
-    return Measure(of.cases, lambda results: float(of.value(results) or 0.0) >= COMPARABLE, MT_ROUTING,
+    return Measure(_pair(1, ON_ONE_NODE), lambda results: over(results) >= COMPARABLE, MT_ROUTING,
                    f"comparable: at least {COMPARABLE:.0%} of the baseline's throughput, at 10 experts a GPU", MT_SWEEP)
 
 
@@ -131,10 +143,10 @@ def decoder(visits: Visits) -> Visits:
 
 
 class Curves:
-    """Worst-layer miss rates of MT's decoder by cache size; the first batch of sentences places, the second scores."""
+    """Worst-layer miss rates of MT's decoder by cache size; two batches of sentences place, two score."""
 
     def __init__(self, result: Result) -> None:
-        self._first, self._second = (decoder(part) for part in routed(result, 2))
+        self._first, self._second = (decoder(part) for part in routed(result, 4))
 
     def rates(self, rule: str, placement: str = "contiguous", sizes: tuple[int, ...] = SIZES) -> list[float]:
         """The rate of the worst layer at each size."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cluster.config.quantities import ENERGY
 from cluster.observe.result import Result
 from studies.reproduce.laboratory import Laboratory
 from studies.reproduce.measure import Case, Figure, Measure
@@ -72,6 +73,8 @@ def choices(measure: Measure, results: Mapping[str, Result]) -> list[Choice]:
     found: dict[tuple[str, tuple[str, str]], list[str]] = {}
     for result in results.values():
         for constant in result.provenance:
+            if constant.path.rpartition(".")[2] in ENERGY and not measure.of_energy:
+                continue
             if constant.kind != "assumed" or constant.range is None or not constant.path.startswith(PREFIX):
                 continue
             if constant.range[0] != constant.range[1]:  # what a case sets itself is its point, and no guess

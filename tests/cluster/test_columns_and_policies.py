@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import moelab
+from cluster.run import OneRun
 from emulation.errors import MoelabError
 from tests.conftest import ROOT
 
@@ -131,3 +132,11 @@ def test_there_is_room_for_what_most_homes_and_units_ask(tmp_path: Path, monkeyp
     moelab.run("mixtral_edge", many_homes(tmp_path, 8, 62))
     assert len(spent) == 4
     assert max(max(each) for each in spent) <= 0
+
+
+@pytest.mark.parametrize("policy", ["fiddler", "{name: gpu_ndp, parameters: {cap: 2, prefetch: running}}"])
+def test_a_model_whose_first_layer_is_dense_is_timed_in_columns(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [f"policy={policy}", "model={name: deepseek-v2-lite, layers: 2}", *WORK[1:]]
+    slow = moelab.run("mixtral_edge", [*settings, "engine=spec"]).digest
+    monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
+    assert moelab.run("mixtral_edge", settings).digest == slow

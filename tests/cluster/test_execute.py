@@ -54,6 +54,7 @@ def transformers_answers() -> list[tuple[int, ...]]:
                                           "expert_parallel", "tensor_parallel")),
     ("h200-host", "cpu_static"), ("cpu-gpu-a6000", "lru_prefetch"), ("cxl-ndp", "tensor_parallel"),
     ("chiplet-2x2", "expert_parallel"), ("edge-gpu-ndp", "expert_buffering"), ("chiplet-2x2", "expert_buffering"),
+    ("edge-gpu-ndp", "dynamic_gating"), ("edge-gpu-ndp", "tutel_gating"),
     ("chiplet-2x2", "fse_dp"), ("chiplet-2x2-published", "hydra"), ("chiplet-3x3", "ep_chiplet")])
 def test_exact_policies_answer_as_plain_transformers(machine: str, policy: str, tmp_path: Path) -> None:
     chosen = {"name": policy, "parameters": {"slots": 3} if policy in SLOTS else
@@ -81,6 +82,15 @@ def test_a_lossy_policy_answers_otherwise_and_says_how(tmp_path: Path) -> None:
     plain = transformers_answers()
     assert tokens(lossy) != plain
     assert sum(a[0] == b[0] for a, b in zip(tokens(lossy), plain, strict=True)) > 0
+
+
+def test_static_gating_drops_what_its_capacity_leaves_out(tmp_path: Path) -> None:
+    few, enough = (run(tmp_path, policy={"name": "static_gating", "parameters": {"capacity_factor": factor}})
+                   for factor in ("0.1", "1"))
+    assert not few.exact
+    assert few.phases["prefill"].dropped > 0
+    assert sum(phase.dropped for phase in enough.phases.values()) == 0
+    assert tokens(enough) == transformers_answers() != tokens(few)
 
 
 def test_daop_serves_predictions_and_without_them_answers_as_plain_transformers(tmp_path: Path) -> None:

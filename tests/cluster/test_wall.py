@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,62 @@ def test_tokens_come_in_order_at_their_time_and_make_the_answer() -> None:
         assert token.real_s - before.real_s > 0.5 * dilated_s
         assert at > before_at
     assert all(token.real_s >= 300 * token.emulated_s for token in tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["local", "processes"])
+def test_ctrl_c_while_it_is_played_ends_it_at_once_and_leaves_nothing(transport: str,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first of forty tokens, each a second apart."""
+    pressed: list[float] = []
+    folders: list[str] = []
+    make = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *a, **k: folders.append(make(*a, **k)) or folders[-1])
+
+    def press(_: object) -> None:
+        if not pressed:
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        moelab.run(small("workload.output_tokens=40", "wall.limit_s=3600", transport=transport, dilation=3000),
+                   on_token=press)
+    assert time.monotonic() - pressed[0] < 15
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("moelab-")]
+    servers = psutil.Process().children()  # the fork server stays for the next run; its workers do not
+    assert not [worker for worker in psutil.Process().children(recursive=True) if worker not in servers
+                and "forkserver" in " ".join(worker.cmdline())]
+    assert [os.path.exists(folder) for folder in folders if "moelab-" in folder] == [False]
+
+
+def test_an_order_that_was_cut_off_hangs_neither_side() -> None:
+    """Ctrl-C within a long message: what is sent next would be read as the rest of it, and answered never."""
+    transport = ProcessTransport(None)
+    try:
+        transport.open(SPECS)
+        transport.wait()
+        workers = [psutil.Process(pid) for pid in transport.pids()]
+        pipe = transport._pipes[1]
+
+        def cut(_: object) -> None:
+            os.write(pipe.fileno(), struct.pack("!i", 1 << 20) + bytes(1000))
+            raise KeyboardInterrupt
+
+        pipe.send = cut  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            transport.perform(dict.fromkeys(range(3), Leave()))
+        del pipe.send
+        with pytest.raises(TransportError, match="broken off"):
+            transport.perform(dict.fromkeys(range(3), Leave()))
+        began = time.monotonic()
+        transport.close()
+        assert time.monotonic() - began < 10
+        assert not any(worker.is_running() for worker in workers)
+        transport.open(SPECS)  # anew
+        transport.wait()
+        assert transport.perform({0: Leave()}) == {0: None}
+    finally:
+        transport.close()
 
 
 def test_what_a_listener_raises_ends_the_run() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get
 import numpy as np
 
 from actors.scheduler import Scheduler
+from emulation.bound import BoundInput
 from emulation.engine.contract import Engine
 from emulation.ledger import Start
 from emulation.lowering.emit import CAUSES, KINDS
@@ -275,6 +276,19 @@ def check_residency_and_time(done: Run) -> None:
         held = sum(size[part] for (device, _, _, part) in here if device == d)
         assert ledger.used_bytes[d] == resting[d] + held
         assert engine.free(len(machine.pools) + d) == ledger.budget_bytes[d] - resting[d] - held
+
+
+def check_bound(done: Run) -> None:
+    """No run ends before the lower bound of the work that it served."""
+    setting = done.scheduler.setting
+    moe_of = {layer: moe for moe, layer in enumerate(setting.model.moe_layers)}
+    work = BoundInput(setting.machine, setting.model, setting.budget_bytes)
+    for i, s in enumerate(done.seen):
+        if not i or s.step.number != done.seen[i - 1].step.number:
+            work.add_step(s.step)
+        work.add_layer(moe_of[s.layer], s.decision.served, s.decision.early)
+    found = work.bound()
+    assert 0 < found.lb_ps <= int(done.spans()[1].max()), f"under the bound, which {found.binding} sets"
 
 
 def parameters_text(parameters: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ from schedulers.registry import load_policy, policy_names
 from tests.conformance.checks import (
     Feed,
     Watched,
+    check_bound,
     check_residency_and_time,
     check_served,
     parameters_text,
@@ -91,6 +92,7 @@ def keeps_the_contract(name: str, parameters: dict[str, object], where: str, see
         again = run(given, Watched(policy), SpecEngine, feed)
         check_served(done.seen, done.scheduler.ledger.start.parts, policy.exact)
         check_residency_and_time(done)
+        check_bound(done)
         for first, second in zip(done.spans(), again.spans(), strict=True):
             assert (first == second).all(), "the same inputs gave other times"
 

@@ -23,8 +23,38 @@ PUBLISHED_TOTAL = {
 PUBLISHED_ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.3e9, "phi-3.5-moe": 6.6e9, "olmoe-1b-7b": 1.28e9}
 
 
-def test_six_models_ship() -> None:
-    assert {name for name in names() if not name.startswith("fse-")} == set(PUBLISHED_TOTAL)
+# Models of two stacks, or read from such a config: NLLB-200 (arXiv 2207.04672), the 52B language model and its dense
+# counterpart (arXiv 2303.06182). The papers give "54.5B", "3.3B", "52B", "355M"; Switch's are its checkpoints' totals.
+STACKED_TOTAL = {"nllb-moe-54b": 54.5e9, "nllb-200-3.3b": 3.3e9, "lm-moe-52b": 52e9, "lm-dense-355m": 355e6,
+                 "switch-base-8": 0.62e9, "switch-base-64": 3.8e9, "switch-base-128": 7.4e9}
+
+
+def test_all_models_ship() -> None:
+    assert {name for name in names() if not name.startswith("fse-")} == set(PUBLISHED_TOTAL) | set(STACKED_TOTAL)
+
+
+@pytest.mark.parametrize("name", sorted(STACKED_TOTAL))
+def test_models_of_two_stacks_have_the_published_totals(name: str) -> None:
+    assert load_shape(name).total_params() == pytest.approx(STACKED_TOTAL[name], rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["nllb-200-3.3b", "switch-base-8",
+                                  pytest.param("nllb-moe-54b", marks=pytest.mark.slow)])
+def test_transformers_builds_as_many_parameters_in_two_stacks(name: str) -> None:
+    fields = read_config(CONFIGS / f"{name}.json")
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    relative = sum(tensor.numel() for key, tensor in model.named_parameters() if "relative_attention_bias" in key)
+    assert sum(tensor.numel() for tensor in model.parameters()) == load_shape(name).total_params() + relative
+
+
+def test_every_second_or_fourth_layer_of_a_stack_routes() -> None:
+    assert load_shape("nllb-moe-54b").moe_layers == (3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47)
+    assert load_shape("lm-moe-52b").moe_layers == tuple(range(1, 24, 2))
+    assert load_shape("switch-base-8").moe_layers == tuple(range(1, 24, 2))
+    assert load_shape("nllb-200-3.3b").moe_layers == ()
+    assert [load_shape("nllb-moe-54b").cross_params(layer) for layer in (23, 24)] == [0, 4 * (2048 * 2048 + 2048)]
 
 
 def test_the_shapes_of_fse_dps_simulator_are_its_own() -> None:

@@ -1,4 +1,4 @@
-"""DAOP by hand: its cache, swaps, split, degradation and early starts; each switch changes plan and time as it should."""
+"""DAOP by hand: its cache, swaps, split, degradation, early starts; each switch changes plan and time as it should."""
 
 from fractions import Fraction
 from typing import Any

@@ -113,6 +113,7 @@ def test_info_counts_by_hand() -> None:
     assert second["shared_with_last"] == pytest.approx(1 / 3)
     assert (first["layer"], first["max_over_mean"], second["coactivation_lift"]) == (0, pytest.approx(6 / 5), 0.0)
     assert told["forecast_hit_rate"] == pytest.approx(9 / 10)
+    assert (first["forecast_hit_rate"], second["forecast_hit_rate"]) == (None, pytest.approx(9 / 10))
 
 
 def test_plain_routing_becomes_decode_steps_of_neighbouring_runs() -> None:

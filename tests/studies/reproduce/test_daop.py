@@ -43,5 +43,6 @@ def test_a_gain_is_the_ratio_of_two_decodes() -> None:
 def test_the_mean_is_over_models_and_cache_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     gains = {("mixtral", ratio): 1.5 for ratio in daop.RATIOS} | {("phi", ratio): 1.1 for ratio in daop.RATIOS}
     monkeypatch.setattr(daop, "gain", lambda _, model, ratio: gains[model, ratio])
+    monkeypatch.setattr(daop, "ratios_in", lambda *_: daop.RATIOS)
     assert daop.mean_gain({}) == pytest.approx(100 * (mean([1.5, 1.1]) - 1))
     assert daop.grows({}) is False
