@@ -153,8 +153,7 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops,
-                                               len(self.setting.machine.pools))
+            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops, len(setup.machine.pools))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
