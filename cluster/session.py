@@ -90,15 +90,15 @@ def messages(decision: Decision, moe_of: dict[int, int], parts: int,
     needed = _needed([*decision.assignments, *streamed])
     runs = iter(enumerate(decision.assignments))
     for row in decision.plan.rows:
-        numbered = next(runs) if row.verb == RUN else None
-        if numbered is not None and not len(numbered[1].tokens):
+        listed = next(runs) if row.verb == RUN else None
+        if listed is not None and not len(listed[1].tokens):
             continue  # a capacity that nobody fills: there is nothing to compute
         if row.device not in work:
             tokens = needed.get(row.device)
             work[row.device] = Work(None if hidden is None or tokens is None else hidden[tokens])
         items, moe = work[row.device].items, moe_of[row.layer]
-        if numbered is not None:
-            i, of = numbered
+        if listed is not None:
+            i, of = listed
             carried.setdefault(row.device, []).append(i)
             items.append(Run(moe, of.expert, of.part, np.searchsorted(needed[row.device], of.tokens),
                              of.weights.astype(np.float32)))
