@@ -120,12 +120,11 @@ def comparable() -> Measure:
 
 def routed(result: Result, batches: int) -> tuple[Visits, Visits]:
     """The routing of a run with so many batches, its first half and its second."""
-    known = {key: value for key, value in result.config.items() if key in RunConfig.model_fields}
-    known["workload"] = {**dict(known["workload"]), "history": 0.5,  # type: ignore[arg-type]
-                         "requests": batches * int(dict(known["workload"])["batch"])}  # type: ignore[arg-type]
-    told = {key: known[key] for key in ("model", "precision", "workload", "seed")}
-    told |= {"machine": {"name": result.machine}, "policy": "dynamic_gating"}
-    return _routed(json.dumps(told, sort_keys=True))
+    known = {key: result.config[key] for key in ("model", "precision", "workload", "seed")}
+    config = RunConfig.model_validate_json(json.dumps(
+        {**known, "machine": {"name": result.machine}, "policy": "dynamic_gating"}))
+    work = config.workload.model_copy(update={"history": 0.5, "requests": batches * config.workload.batch})
+    return _routed(config.model_copy(update={"workload": work}).model_dump_json())
 
 
 @lru_cache(maxsize=16)
