@@ -31,6 +31,11 @@ class Cell:
     reason: str
     fault: bool
 
+    @property
+    def kind(self) -> str:
+        """The reason without names and numbers, the policy's own included."""
+        return kind_of(self.reason.replace(self.policy, "it"))
+
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 
@@ -76,8 +81,8 @@ def markdown(found: Sequence[Cell], title: str, command: str) -> str:
     for cell in found:
         if cell.times is None:
             told = f"{cell.policy} on {cell.machine}, {cell.model}: {cell.reason}"
-            first, count = kinds.get(kind_of(cell.reason), (told, 0))
-            kinds[kind_of(cell.reason)] = first, count + 1
+            first, count = kinds.get(cell.kind, (told, 0))
+            kinds[cell.kind] = first, count + 1
     letter = {kind: _letter(i) for i, kind in enumerate(kinds)}
     ran = sum(cell.times is not None for cell in found)
     lines = [f"# {title}", "", "Time over a proven lower bound of any schedule on that machine for that work: 1 is the "
@@ -112,7 +117,7 @@ def _text(cell: Cell | None, best: float, letter: dict[str, str]) -> str:
     if cell is None:
         return ""
     if cell.times is None:
-        return f"_{letter[kind_of(cell.reason)]}_"
+        return f"_{letter[cell.kind]}_"
     told = number(cell.times) + ("" if cell.exact else "\\*")
     return f"**{told}**" if cell.times == best else told
 

@@ -40,11 +40,11 @@ def picture(found: Sequence[Cell]) -> str:
 def _panel(of: Sequence[Cell], model: str, machines: list[str], policies: list[str], y0: int) -> Iterator[str]:
     yield f'<text class="t" x="8" y="{y0 + 18}">{escape(model)}: time over the bound</text>'
     for column, machine in enumerate(machines):
-        x, y = LEFT + CELL_WIDTH * (column + 0.5), float(y0 + TOP - 6)
-        yield f'<text transform="rotate(-40 {x:g} {y:g})" x="{x:g}" y="{y:g}">{escape(machine)}</text>'
+        at, top = LEFT + CELL_WIDTH * (column + 0.5), y0 + TOP - 6
+        yield f'<text transform="rotate(-40 {at:g} {top})" x="{at:g}" y="{top}">{escape(machine)}</text>'
     for row, policy in enumerate(policies):
-        y = y0 + TOP + CELL_HEIGHT * (row + 0.5) + 4
-        yield f'<text x="{LEFT - 6}" y="{y:g}" text-anchor="end">{escape(policy)}</text>'
+        middle = y0 + TOP + CELL_HEIGHT * (row + 0.5) + 4
+        yield f'<text x="{LEFT - 6}" y="{middle:g}" text-anchor="end">{escape(policy)}</text>'
     for cell in of:
         x, y = LEFT + CELL_WIDTH * machines.index(cell.machine), y0 + TOP + CELL_HEIGHT * policies.index(cell.policy)
         box = f'x="{x}" y="{y}" width="{CELL_WIDTH - 1}" height="{CELL_HEIGHT - 1}"'
