@@ -33,12 +33,15 @@ def start_policies(setup: "Setup") -> dict[str, list[int]]:
     Policy -> bytes of experts on each device at the start.
     """
     from actors.scheduler import Scheduler
+    from cluster.feed import told
     from emulation.engine.choose import make_engine
     from schedulers.registry import load_policy
 
     placed: dict[str, list[int]] = {}
     for policy in setup.policies:
-        started = Scheduler(setup.setting, load_policy(policy.target, policy.parameters), partial(make_engine, "spec"))
+        loaded = load_policy(policy.target, policy.parameters)
+        setting = told(setup, loaded, policy.name, setup.setting)
+        started = Scheduler(setting, loaded, partial(make_engine, "spec"))
         placed[policy.name] = started.ledger.used_bytes.tolist()
     return placed
 
