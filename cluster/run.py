@@ -206,7 +206,7 @@ class OneRun:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not (policy.exact and getattr(policy, "plain", True)) or hasattr(policy, "wake")
+                not (policy.exact and getattr(policy, "plain", True))
                 or not in_columns(self.setting.machine) or not self.setup.model.is_one_stack):
             return False
         check_numba()

@@ -16,7 +16,8 @@ class Policy(Protocol):
     exact: whether it serves exactly the routing that it is given.
     A policy that holds more on a device than at its start may have `staged(setting) -> {device: bytes}`, the most that
     it ever adds: where caches share a memory with experts, they get what that leaves.
-    plain = False: its plans always say more than columns can (a gating), so that need not be tried before each run.
+    plain = False: its plans always say more than columns can (a gating, `wake`), so that need not be tried before each
+    run.
     One that is `clairvoyant` (a field or property) is told the routing of all steps before the run, and the result says
     so.
     """

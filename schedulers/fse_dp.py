@@ -42,6 +42,11 @@ class Policy:
     def __post_init__(self) -> None:
         at_least(1, self.micro_slices, "fse_dp: micro_slices")
 
+    @property
+    def plain(self) -> bool:
+        """Whether a plan says all at once: what goes to the fullest buffers is told chiplet by chiplet."""
+        return self.destination == "nearest"
+
     def start(self, setting: Setting) -> tuple[Start, State]:
         """State: rings [devices, length]: from each chiplet around its ring; entry [devices, groups]: a channel's
         chiplet in each group; member [groups, devices]; queue [rows, 4]: what is still to come (max_buffer).

@@ -29,6 +29,7 @@ class Policy:
 
     double_buffer: bool = False
     exact: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
 
     def start(self, setting: Setting) -> tuple[Start, State]:
         """State: queue [rows, 2]: experts still to come and their channels; busy [devices]: channels that send; held

@@ -66,7 +66,7 @@ class ProcessTransport:
         for number, pipe in enumerate(self._pipes):
             if not pipe.poll(START_TIMEOUT_S):
                 raise TransportError(f"worker process {number} did not start within {START_TIMEOUT_S:.0f} s")
-            self._receive(number)
+            _unless_refused(self._answer(number))
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -89,9 +89,9 @@ class ProcessTransport:
         with self._whole():
             for number, batch in batches.items():
                 self._send(number, batch)
-            for number in batches:
-                answer: dict[int, Reply] = self._receive(number)
-                replies.update(answer)
+            answers = [self._answer(number) for number in batches]
+        for answer in answers:
+            replies.update(_unless_refused(answer))
         return replies
 
     def players(self) -> dict[int, int]:
@@ -101,7 +101,8 @@ class ProcessTransport:
         with self._whole():
             for number, order in orders.items():
                 self._send(number, order)
-            return {number: self._receive(number) for number in orders}
+            answers = {number: self._answer(number) for number in orders}
+        return {number: _unless_refused(answer) for number, answer in answers.items()}
 
     def _send(self, number: int, what: dict[int, Work] | list[DeviceSpec] | Order) -> None:
         try:
@@ -109,14 +110,11 @@ class ProcessTransport:
         except OSError:
             raise self._dead(number) from None
 
-    def _receive(self, number: int) -> Any:
+    def _answer(self, number: int) -> Any:
         try:
-            answer = self._pipes[number].recv()
+            return self._pipes[number].recv()
         except (EOFError, OSError):
             raise self._dead(number) from None
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
 
     def _dead(self, number: int) -> TransportError:
         process = self._processes[number]
@@ -141,6 +139,13 @@ class ProcessTransport:
 
     def describe(self) -> dict[str, object]:
         return {"transport": self.name, "workers": len(self._processes)}
+
+
+def _unless_refused(answer: Any) -> Any:
+    """A worker's answer; raises what it refused with."""
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 @contextlib.contextmanager

@@ -192,7 +192,7 @@ def test_homes_that_run_no_attention_hold_no_dense_weights(tmp_path: Path) -> No
     data = {**SMALL, "machine": "chiplet-2x2", "precision": "int8"}
     setup = resolve(load_run(written(tmp_path, data)))
     assert "The hardware file gives no cost on its chiplet to: attention, router, head, norm." in setup.approximations
-    assert budget_bytes(setup).tolist() == [3_488_000] * 4 + [32 * 10**9] * 4
+    assert budget_bytes(setup).tolist() == [157_286_400] * 4 + [32 * 10**9] * 4
 
 
 def test_execute_needs_weights(tmp_path: Path) -> None:

@@ -240,12 +240,9 @@ def test_tables_and_frames_tell_of_the_service(tmp_path: Path) -> None:
     assert {row.figure for row in rows(result) if row.part in ("serving", "slo")} >= {"finished", "share", "ttft_share"}
 
 
-BUFFERING = str(ROOT / "tests" / "workloads" / "buffering.py")
-
-
 @pytest.mark.parametrize("policy", ["lru", "expert_parallel", "tensor_parallel", "lru_prefetch"])
 def test_buffered_tokens_are_served_alike_on_both_engines(policy: str, tmp_path: Path) -> None:
-    batcher = f"workload.serving.batcher={BUFFERING}"
+    batcher = "workload.serving.batcher={name: token_buffering, parameters: {slackness: 25}}"
     results = [served(tmp_path, [batcher], policy=policy, engine=engine) for engine in ("spec", "compiled")]
     assert results[0].digest == results[1].digest
     assert results[0].requests.emitted_tokens == (3,) * 6
