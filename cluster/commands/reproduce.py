@@ -28,9 +28,12 @@ def reproduce(system: Annotated[str, typer.Argument(
     from studies.reproduce.reproduce import reproduce as carry_out
     from studies.reproduce.reproduce import write
 
+    found: list[Reproduced] = []
+    files: list[str] = []
     with Bar() as bar:
-        found = carry_out(system, bar, only=tuple(only or ()), sweeps=sweeps, workers=workers)
-    files = write(found, out)
+        for one in carry_out(system, bar, only=tuple(only or ()), sweeps=sweeps, workers=workers):
+            found.append(one)
+            files = write(found, out)  # what is done stays, whatever ends the rest
     if as_json:
         print(json.dumps([row.as_json() for one in found for row in one.rows], indent=1))
         return

@@ -36,7 +36,8 @@ class Measure:
     value: the figure, from results by key. routing: where the routing comes from. reason: a sentence that stands beside
     the verdict. sweeps: further choices that no source gives: dotted setting -> values to try. beside: the same figure
     on another reading of the machine, as a second column; beside_title: what that is.
-    of_energy: whether it looks at energy; constants of energy are swept for no other.
+    of_energy: whether it looks at energy; constants of energy are swept for no other. readings: of a figure without
+    runs, what it would be if something that the source leaves open were read otherwise, by what that is.
     """
 
     cases: Callable[[bool], Mapping[str, Case]]
@@ -47,6 +48,7 @@ class Measure:
     beside: "Measure | None" = None
     beside_title: str = ""
     of_energy: bool = False
+    readings: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
 
 
 def unknown_figure(reason: str) -> Measure:

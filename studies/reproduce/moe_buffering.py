@@ -205,24 +205,30 @@ def static_bytes(policy: str, **parameters: object) -> int:
     return int(ledger.used_bytes[setup.machine.homes[0]]) + setup.model.dense_bytes
 
 
-def saved(slots: int) -> float:
+def kept(slots: int, layers: str) -> int:
+    """Bytes that stay with a cache of so many experts in each of these layers."""
+    return static_bytes("expert_buffering", slots=slots, layers=layers)
+
+
+def saved(slots: int, layers: str) -> float:
     """Bytes that a cache of so many experts saves."""
-    return static_bytes("dynamic_gating") - static_bytes("expert_buffering", slots=slots)
+    return static_bytes("dynamic_gating") - kept(slots, layers)
 
 
-def of_memory(value: Callable[[], float], reason: str = "") -> Measure:
-    return Measure(no_runs, lambda _: value(), "none: weights", reason)
+def of_memory(value: Callable[[str], float], reason: str = "") -> Measure:
+    """Which layers are buffered is not said: the decoder's, or all."""
+    return Measure(no_runs, lambda _: value("decoder"), "none: weights", reason,
+                   readings={"layers buffered": lambda: value("all")})
 
 
 MEASURES: dict[str, Measure] = {
     "buffering_memory_most": of_memory(
-        lambda: static_bytes("dynamic_gating") / static_bytes("expert_buffering", slots=1),
-        "one expert a GPU and layer"),
+        lambda layers: static_bytes("dynamic_gating") / kept(1, layers), "one expert a GPU and layer, decoder only"),
     "buffering_memory_at_10": of_memory(
-        lambda: saved(10) / GIB, "binary gigabytes: six layers of six experts of 64 MiB; the decoder's layers alone"),
+        lambda layers: saved(10, layers) / GIB, "binary gigabytes: six layers of six experts of 64 MiB"),
     "buffering_knee": of_misses(falls_faster, "misses a slot between 5 and 10 a GPU against between 1 and 5"),
-    "buffering_saved_16": of_memory(lambda: 100 * saved(16) / static_bytes("dynamic_gating")),
-    "buffering_saved_1": of_memory(lambda: 100 * saved(1) / static_bytes("dynamic_gating")),
+    "buffering_saved_16": of_memory(lambda layers: 100 * saved(16, layers) / static_bytes("dynamic_gating")),
+    "buffering_saved_1": of_memory(lambda layers: 100 * saved(1, layers) / static_bytes("dynamic_gating")),
     "buffering_one_node": comparable(),
     "buffering_two_nodes": over_static(2),
     "buffering_four_nodes": over_static(4),

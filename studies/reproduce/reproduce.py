@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,15 +52,13 @@ def measures_of(system: str, claims: Claims) -> dict[str, Measure]:
 
 
 def reproduce(asked: str, progress: Progress, *, only: Sequence[str] = (), sweeps: bool = True,
-              workers: int | None = None) -> list[Reproduced]:
-    """Every system that is asked for. only: ids of claims; sweeps: whether assumed constants are swept."""
-    out = []
+              workers: int | None = None) -> Iterator[Reproduced]:
+    """Every system that is asked for, one by one. only: ids of claims; sweeps: whether what is assumed is swept."""
     with Processes(workers or cores()) as crew:
         for system in systems(asked):
             claims = load_claims(system)
             laboratory = Laboratory(crew, progress)
-            out.append(_one(system, _chosen(claims, only, system), laboratory, sweeps))
-    return out
+            yield _one(system, _chosen(claims, only, system), laboratory, sweeps)
 
 
 def _chosen(claims: Claims, only: Sequence[str], system: str) -> Claims:

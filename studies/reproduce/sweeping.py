@@ -103,9 +103,12 @@ class Sweeper:
         ends = {name: _corners(base, plans[name], tried) for name, (base, tried) in singles.items()}
         self._laboratory.carry_out((case for name, cases in quick.items() for corner in ends[name]
                                     for case in self._changed(cases, corner)), f"{say}, all constants at once")
-        return {name: Sweep(base, tried, tuple(self._figure(measures[name], quick[name], corner)
-                                               for corner in ends[name]))
-                for name, (base, tried) in singles.items()}
+        read = {name: Sweep(measure.value({}), {choice: (Tried("otherwise", figure()),)
+                                                for choice, figure in measure.readings.items()})
+                for name, measure in measures.items() if measure.readings}
+        return read | {name: Sweep(base, tried, tuple(self._figure(measures[name], quick[name], corner)
+                                                      for corner in ends[name]))
+                       for name, (base, tried) in singles.items()}
 
     def _choices(self, measure: Measure, cases: Mapping[str, Case]) -> list[Choice]:
         done = {key: self._laboratory.result(case) for key, case in cases.items()

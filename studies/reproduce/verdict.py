@@ -12,6 +12,9 @@ WORST_FIRST = (FAIL, OUT_OF_RANGE, UNKNOWN, IN_RANGE, PASS)
 WITHIN = 0.15
 """How far a figure may be off that rests on no assumption (relative)."""
 
+ROUNDED = 0.01
+"""Published figures are rounded: one that lies this share of itself outside a span is taken to be in it."""
+
 SHOWN = 3
 """How many of the choices that move a figure the reason names."""
 
@@ -72,7 +75,7 @@ def _verdict(claim: Claim, ours: Figure, sweep: Sweep, low: float | None, high: 
     if low is None or high is None:
         return (PASS, "") if round(error, 9) <= WITHIN else (
             FAIL, f"off by {error:.0%}, and no assumed constant moves it")
-    if low <= published <= high:
+    if low - ROUNDED * abs(published) <= published <= high + ROUNDED * abs(published):
         return IN_RANGE, f"between {low:.3g} and {high:.3g} as {_names(sweep)} vary over their ranges"
     return OUT_OF_RANGE, f"{low:.3g} to {high:.3g} at most, as {_names(sweep)} vary over their ranges"
 

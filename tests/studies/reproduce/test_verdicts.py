@@ -41,6 +41,8 @@ def swept(base: Figure, *found: Figure) -> Sweep:
     (2.0, 2.0, swept(2.0, 2.0, 2.03), IN_RANGE),
     (2.0, 3.0, swept(3.0, 1.9, 3.5), IN_RANGE),
     (2.0, 3.0, swept(3.0, 2.1, 3.5), OUT_OF_RANGE),
+    (2.0, 3.0, swept(3.0, 2.015, 3.5), IN_RANGE),  # published figures are rounded
+    (2.0, 3.0, swept(3.0, 2.03, 3.5), OUT_OF_RANGE),
     (2.0, None, None, UNKNOWN),
     (None, 2.0, None, UNKNOWN),
     (True, True, None, PASS),
@@ -123,6 +125,14 @@ def test_assumed_constants_of_the_machine_are_swept(laboratory: Laboratory) -> N
     least, most = (float(end or 0) for end in sweep.corners)
     assert least < float(sweep.base or 0) < most
     assert {least, most} < set(sweep.figures())
+
+
+def test_a_figure_without_runs_rests_on_how_its_source_is_read(laboratory: Laboratory) -> None:
+    measure = Measure(no_runs, lambda _: 2.0, "none", readings={"layers": lambda: 3.0})
+    sweep = Sweeper(laboratory).sweep_all({"speed": measure}, "test")["speed"]
+    assert (sweep.base, sweep.matters) == (2.0, ("layers",))
+    assert judge("gpu_ndp", claim(2.0), measure, 2.0, sweep).verdict == IN_RANGE
+    assert judge("gpu_ndp", claim(1.9), measure, 2.0, sweep).verdict == OUT_OF_RANGE
 
 
 @pytest.mark.slow
