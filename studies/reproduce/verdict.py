@@ -50,7 +50,7 @@ class Row:
 def judge(system: str, claim: Claim, measure: Measure, ours: Figure, sweep: Sweep, *, failed: str = "",
           beside: Figure = None) -> Row:
     """The row of a claim. failed: why a run that it needs failed."""
-    spans = [float(one) for one in (ours, *sweep.figures()) if one is not None and not isinstance(one, bool)]
+    spans = _spans(ours, sweep)
     low, high = (min(spans), max(spans)) if spans and sweep.matters else (None, None)
     verdict, told = _verdict(claim, ours, sweep, low, high)
     if failed:
@@ -63,6 +63,18 @@ def judge(system: str, claim: Claim, measure: Measure, ours: Figure, sweep: Swee
     reason = ". ".join(part.rstrip(".") for part in (told, measure.reason) if part)
     return Row(system, claim.id, claim.claim, claim.published, claim.unit, claim.tag, ours, ratio, low, high,
                sweep.matters, verdict, reason, measure.routing, tried, beside, measure.beside_title)
+
+
+def _spans(ours: Figure, sweep: Sweep) -> list[float]:
+    """Ours, and what the sweeps make of it. They run quick cases, whose figure may lie elsewhere: what a choice changes
+    there is taken as a factor, or as a difference where a figure is not above zero."""
+    if ours is None or isinstance(ours, bool):
+        return []
+    found = [float(one) for one in sweep.figures() if one is not None]
+    base = ours if sweep.base is None else float(sweep.base)
+    if min(ours, base, *found) > 0:
+        return [ours, *(ours * one / base for one in found)]
+    return [ours, *(ours + one - base for one in found)]
 
 
 def _verdict(claim: Claim, ours: Figure, sweep: Sweep, low: float | None, high: float | None) -> tuple[str, str]:

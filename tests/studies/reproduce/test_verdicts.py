@@ -64,6 +64,13 @@ def test_a_row_says_what_it_rests_on_and_what_it_spans() -> None:
     assert unknown_figure("not printed").value({}) is None
 
 
+def test_what_quick_cases_change_is_applied_to_the_whole_figure() -> None:
+    quick = Sweep(10.0, {"links.a": (Tried("0", 5.0), Tried("1", 20.0))})
+    assert (judged(2.0, 3.0, quick).low, judged(2.0, 3.0, quick).high) == (1.5, 6.0)
+    below = Sweep(-1.0, {"links.a": (Tried("0", -2.0), Tried("1", 4.0))})
+    assert (judged(2.0, 3.0, below).low, judged(2.0, 3.0, below).high) == (2.0, 8.0)
+
+
 def test_what_did_not_come_out_stands_first() -> None:
     rows = [judged(2.0, 2.0), judged(2.0, 3.0), judged(2.0, None), judged(2.0, 3.0, swept(3.0, 3.5))]
     assert [row.verdict for row in worst_first(rows)] == [FAIL, OUT_OF_RANGE, UNKNOWN, PASS]
