@@ -25,8 +25,8 @@ beside what the emulation finds. What did not come out stands first.
 | PASS | within 15 % (or the trend shows), and nothing that it depends on is assumed |
 
 Each assumed constant is swept over its range, one at a time, then all together towards either side. A figure depends on
-a constant that moves it by more than 1 %; published figures count as rounded to 1 %. Sweeps run shorter cases, and what a
-constant changes there is applied to the whole figure. Constants were committed before the tables were first run.
+a constant that moves it by more than 1 %; published figures count as rounded to 1 %. Sweeps run shorter cases, and what
+a constant changes there is applied to the whole figure. Constants were committed before the tables were first run.
 """
 
 
