@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cluster.observe.files import write_whole
+from cluster.observe.files import write_texts
 from studies.calibration.calibrate import (
     PACED_BYTES_PER_S,
     Effort,
@@ -74,9 +74,7 @@ def measure_host(folder: Path, device: str, plan: Plan, progress: Progress,
     finally:
         near.close()
     file, report = hardware(merged(samples), device, "host")
-    text = as_yaml(file).encode()
-    told = json.dumps(report, indent=1).encode()
-    write_whole(folder, {"host.yaml": lambda to: to.write(text), "host.fit.json": lambda to: to.write(told)})
+    write_texts(folder, {"host.yaml": as_yaml(file), "host.fit.json": json.dumps(report, indent=1)})
     path = write_reference(folder, "host", shape, PRECISIONS[dtype_of(device)], "host.yaml", rows.rows(),
                            traces, {"title": file["title"]})
     return path, folder / "host.yaml", report

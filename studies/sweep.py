@@ -1,13 +1,12 @@
 """A sweep: every point of a study once, over all cores or a Ray cluster, whatever kills it in between."""
 
-import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.observe.files import check_writable, write_whole
+from cluster.observe.files import check_writable, write_texts
 from cluster.session import Progress, Silent
 from emulation.errors import ConfigError, unknown
 from studies.sweep_crew import Crew, Processes
@@ -62,7 +61,7 @@ def sweep(study: Study, folder: Path, options: Options | None = None, progress: 
         before = dict(file.rows)
         wanted = [point for point in points if point.key not in before
                   or (options.retry_failed and before[point.key]["status"] == FAILED)]
-        for done in _carry_out(wanted, crew, options.keep, progress or Silent()):
+        for done in carry_out_all(wanted, crew, progress or Silent(), keep=options.keep):
             _record(done, file, folder)
         keys = {point.key for point in points}
         return Swept(folder, [{**file.rows[point.key], **point.at} for point in points], len(wanted),
@@ -77,14 +76,14 @@ def _crew(options: Options) -> Iterator[Crew]:
         with Pool(carry_out, options.workers) as pool:
             yield pool
     else:
-        with Processes(options.workers or len(os.sched_getaffinity(0))) as processes:
+        with Processes(options.workers) as processes:
             yield processes
 
 
-def _carry_out(points: list[Point], crew: Crew, keep: bool, progress: Progress) -> Iterator[Answer]:
+def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool) -> Iterator[Answer]:
     """The answers as they come, the longest points first; one whose worker dies is tried again, then fails."""
     waiting = deque(sorted(points, key=lambda point: -point.work))
-    work, done, failed, total = sum(point.work for point in points), 0.0, 0, len(points)
+    work, done, failed, total = sum(point.work for point in waiting), 0.0, 0, len(waiting)
     tried: dict[str, int] = {}
     left = total
     while left:
@@ -107,6 +106,5 @@ def _carry_out(points: list[Point], crew: Crew, keep: bool, progress: Progress) 
 def _record(answer: Answer, file: RowFile, folder: Path) -> None:
     """Keep an answer: its result first, so that a row never names a result that is not there."""
     if answer.result is not None:
-        text = answer.result.encode("utf-8")
-        write_whole(folder / "results", {f"{answer.row['point']}.json": lambda out: out.write(text)})
+        write_texts(folder / "results", {f"{answer.row['point']}.json": answer.result})
     file.append(answer.row)

@@ -31,8 +31,9 @@ class Crew(Protocol):
 class Processes:
     """Worker processes on this host, forked from a server that has imported what they need."""
 
-    def __init__(self, workers: int) -> None:
-        self._wanted = workers
+    def __init__(self, workers: int | None = None) -> None:
+        """workers: by default one a core that this process may use."""
+        self._wanted = workers or len(os.sched_getaffinity(0))
         self._at: dict[Connection[Any, Any], tuple[ForkServerProcess, Task | None]] = {}
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 

@@ -90,10 +90,9 @@ def growth(repeats: Repeats = 3, axes: Listed = None,
     with Bar() as bar:
         report = measure.bench_growth(repeats, _listed(axes, tuple(measure.AXES), "axis"), bar.update)
     if plot is not None:
-        from cluster.observe.files import write_whole
+        from cluster.observe.files import write_texts
 
-        drawn = module("plot").growth_svg(report)
-        write_whole(plot.parent, {plot.name: lambda file: file.write(drawn.encode("utf-8"))})
+        write_texts(plot.parent, {plot.name: module("plot").growth_svg(report)})
     told("growth", report, as_json)
 
 
@@ -112,15 +111,14 @@ def all_(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where 
          quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that all of it runs.")] = False,
          as_json: Json = False) -> None:
     """Everything, as one table; the JSON is kept."""
-    from cluster.observe.files import write_whole
+    from cluster.observe.files import write_texts
 
     with Bar() as bar:
         report = module("suite").bench_all(quick, bar.update)
-    text = json.dumps(report, indent=1)
-    write_whole(out.parent, {out.name: lambda file: file.write(text.encode("utf-8"))})
+    write_texts(out.parent, {out.name: json.dumps(report, indent=1)})
     if markdown is not None:
         page = module("table").markdown(module("suite").rows(report), report["host"])
-        write_whole(markdown.parent, {markdown.name: lambda file: file.write(page.encode("utf-8"))})
+        write_texts(markdown.parent, {markdown.name: page})
     told("suite", report, as_json)
 
 

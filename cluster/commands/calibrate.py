@@ -23,7 +23,7 @@ def calibrate(out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", he
               as_json: Json = False) -> None:
     """Measure this machine in running engines, fit, and write a hardware file with its residuals beside it."""
     from cluster.config.load import load_hardware
-    from cluster.observe.files import write_whole
+    from cluster.observe.files import write_texts
     from studies.calibration.calibrate import FULL, QUICK, chosen_device, hardware, measure
     from studies.calibration.hardware import as_yaml
 
@@ -32,8 +32,7 @@ def calibrate(out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", he
         measured = measure(on, QUICK if quick else FULL, bar.update, rate)
     file, report = hardware(measured, on, out.stem)
     report["seconds"] = round(time.monotonic() - began, 1)
-    text, told = as_yaml(file).encode(), json.dumps(report, indent=1).encode()
-    write_whole(out.parent, {out.name: lambda to: to.write(text), f"{out.stem}.fit.json": lambda to: to.write(told)})
+    write_texts(out.parent, {out.name: as_yaml(file), f"{out.stem}.fit.json": json.dumps(report, indent=1)})
     load_hardware(str(out))
     if as_json:
         print(json.dumps(report, indent=1))

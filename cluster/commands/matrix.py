@@ -1,9 +1,8 @@
 """`moelab matrix`: every policy on every machine, as multiples of the lower bound."""
 
 import json
-from functools import partial
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,7 +22,7 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker pr
 def matrix(policy: Of = None, machine: On = None, out: Out = Path("runs/matrix"), page: Page = None,
            workers: Workers = None, as_json: Json = False) -> None:
     """Run every policy on every machine with three models: a page, a heat map, what makes no sense with its reason."""
-    from cluster.observe.files import write_whole
+    from cluster.observe.files import write_texts
     from studies.matrix import cells, markdown, study
     from studies.matrix_picture import picture
     from studies.sweep import Options, sweep
@@ -35,7 +34,7 @@ def matrix(policy: Of = None, machine: On = None, out: Out = Path("runs/matrix")
     whole = policy is None and machine is None
     text = markdown(found, "Any policy on any machine", "moelab matrix" + ("" if whole else " (a part of it)"))
     folder = page or out
-    write_whole(folder, {"matrix.md": partial(_put, text), "matrix.svg": partial(_put, picture(found))})
+    write_texts(folder, {"matrix.md": text, "matrix.svg": picture(found)})
     faults = [cell for cell in found if cell.fault]
     if as_json:
         print(json.dumps({"title": asked.title, "cells": [cell.to_json() for cell in found]}, indent=1))
@@ -48,7 +47,3 @@ def matrix(policy: Of = None, machine: On = None, out: Out = Path("runs/matrix")
             console().print(line, markup=False, highlight=False)
     if faults:
         raise typer.Exit(FAULTS)
-
-
-def _put(text: str, file: IO[bytes]) -> None:
-    file.write(text.encode())

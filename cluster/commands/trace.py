@@ -149,7 +149,7 @@ def fit(trace: Source,
         as_json: Json = False) -> None:
     """Find a generator whose routing is like a trace's, for models of any shape: `generator: {fitted: FILE}`."""
     from cluster.config.names import trace_path
-    from cluster.observe.files import write_whole
+    from cluster.observe.files import write_texts
     from workloads.routing.fit import fit as fitted
     from workloads.routing.fit import generated, head
     from workloads.routing.fitted import fitted_text
@@ -160,7 +160,7 @@ def fit(trace: Source,
     of = fitted(recorded, seed)
     told, again = described(recorded), described(generated(recorded, of, seed + 1))
     text = fitted_text(of, {"of": trace, "recorded": told, "generated": again})
-    write_whole(out.parent, {out.name: lambda file: file.write(text.encode())})
+    write_texts(out.parent, {out.name: text})
     if as_json:
         print(json.dumps({"recorded": told, "generated": again}, indent=2))
         return

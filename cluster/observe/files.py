@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,15 @@ def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object
     finally:
         if not done:
             _remove(list(parts.values()), made)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """The same of texts, in UTF-8."""
+    write_whole(folder, {name: partial(_put, text.encode("utf-8")) for name, text in texts.items()})
+
+
+def _put(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
 
 
 def _remove(parts: list[Path], folders: list[Path]) -> None:

@@ -1,18 +1,16 @@
 """Carries out runs for measures: each once, over all cores, and keeps their results while it is there."""
 
-import os
-from collections import deque
 from collections.abc import Iterable
 
 from cluster.config.reading import load_run
 from cluster.observe.result import Result
+from cluster.run import Named
 from cluster.session import Progress, Silent
 from emulation.errors import MoelabError
 from studies.reproduce.measure import Case
-from studies.sweep import ATTEMPTS
+from studies.sweep import carry_out_all
 from studies.sweep_crew import Crew
 from studies.sweep_study import Point, fingerprint
-from studies.sweep_work import Answer, Task, died
 
 HERE = ("transport=local", "clock=virtual", "against=[]", "timeline.max_ops=0")
 """What a laboratory sets itself: one policy's run, in one process, without a timeline."""
@@ -30,7 +28,7 @@ class Laboratory:
         self.runs = 0
 
     def carry_out(self, cases: Iterable[Case], what: str) -> None:
-        """Run all that has not run yet, the longest first."""
+        """Run all that has not run yet; `what` goes before what progress hears."""
         waiting: dict[str, Point] = {}
         for case in dict.fromkeys(cases):
             if case in self._keys or case in self.failed:
@@ -43,35 +41,15 @@ class Laboratory:
                 continue
             if key not in self._results and key not in self._why:
                 waiting[key] = Point(key, {}, config)
-        self._work_off(deque(sorted(waiting.values(), key=lambda point: -point.work)), what)
-        self.failed |= {case: self._why[key] for case, key in self._keys.items() if key in self._why}
-
-    def _work_off(self, waiting: deque[Point], what: str) -> None:
-        total = left = len(waiting)
-        tried: dict[str, int] = {}
-        while left:
-            while waiting and self._crew.idle():
-                self._crew.give(Task(waiting.popleft(), keep=True))
-            task, told = self._crew.answer()
-            key = task.point.key
-            if isinstance(told, str):
-                tried[key] = tried.get(key, 0) + 1
-                if tried[key] < ATTEMPTS:
-                    waiting.appendleft(task.point)
-                    continue
-                told = Answer(died(task.point, told, ATTEMPTS))
-            left, self.runs = left - 1, self.runs + 1
-            if told.result is None:
-                self._why[key] = str(told.row["error"])
+        for answer in carry_out_all(waiting.values(), self._crew, Named(what, self._progress), keep=True):
+            self.runs += 1
+            key = answer.row["point"]
+            if answer.result is None:
+                self._why[key] = str(answer.row["error"])
             else:
-                self._results[key] = Result.from_json(told.result)
-            self._progress.update(total - left, total, f"{what}: {total - left} of {total} runs")
+                self._results[key] = Result.from_json(answer.result)
+        self.failed |= {case: self._why[key] for case, key in self._keys.items() if key in self._why}
 
     def result(self, case: Case) -> Result:
         """The result of a case that was carried out and did not fail."""
         return self._results[self._keys[case]]
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -4,15 +4,13 @@ import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
-from cluster.observe.files import check_writable, write_whole
+from cluster.observe.files import check_writable, write_texts
 from cluster.session import Progress
 from emulation.errors import ConfigError, MoelabError, unknown
 from studies.reproduce.claims import SYSTEMS, Claims, load_claims
-from studies.reproduce.laboratory import Laboratory, cores
+from studies.reproduce.laboratory import Laboratory
 from studies.reproduce.measure import Measure
 from studies.reproduce.picture import picture
 from studies.reproduce.report import page
@@ -54,7 +52,7 @@ def measures_of(system: str, claims: Claims) -> dict[str, Measure]:
 def reproduce(asked: str, progress: Progress, *, only: Sequence[str] = (), sweeps: bool = True,
               workers: int | None = None) -> Iterator[Reproduced]:
     """Every system that is asked for, one by one. only: ids of claims; sweeps: whether what is assumed is swept."""
-    with Processes(workers or cores()) as crew:
+    with Processes(workers) as crew:
         for system in systems(asked):
             claims = load_claims(system)
             laboratory = Laboratory(crew, progress)
@@ -89,15 +87,11 @@ def _one(system: str, claims: Claims, laboratory: Laboratory, sweeps: bool) -> R
     return Reproduced(system, claims, rows, laboratory.runs)
 
 
-def _put(data: bytes, file: IO[bytes]) -> None:
-    file.write(data)
-
-
 def write(found: Sequence[Reproduced], folder: Path) -> list[str]:
     """Rows, page and pictures of what was reproduced; the names of the files."""
     check_writable(folder)
     texts = {"rows.json": json.dumps([row.as_json() for one in found for row in one.rows], indent=1) + "\n",
              "reproduction.md": page(found)}
     texts |= {f"{one.system}.svg": drawn for one in found if (drawn := picture(one.claims.title, one.rows))}
-    write_whole(folder, {name: partial(_put, text.encode()) for name, text in texts.items()})
+    write_texts(folder, texts)
     return list(texts)
