@@ -297,7 +297,7 @@ def check_capacity(setup: Setup) -> None:
             raise ConfigError(f"{named}: weights outside the experts and caches take {gigabytes(needed)} on "
                               f"{device.name}, which holds {gigabytes(device.memory_bytes)}; {remedy}")
     room = sum(machine.devices[store].memory_bytes - dense.get(store, 0) for store in machine.stores)
-    experts = len(model.moe_layers) * model.experts * model.expert_work(model.d_ff).weight_bytes
+    experts = len(model.moe_layers) * model.experts * model.expert_bytes
     if experts > room:
         stores = ", ".join(machine.devices[store].name for store in machine.stores)
         raise ConfigError(f"{named}: its experts take {gigabytes(experts)} and the devices where experts rest "

@@ -121,6 +121,11 @@ class Model:
                     ceil((2 * self.d_model + (self.matrices - 1) * columns) * self.activation_bytes),
                     2 * weights)
 
+    @property
+    def expert_bytes(self) -> int:
+        """Weights of one whole expert."""
+        return self.expert_work(self.d_ff).weight_bytes
+
     def expert_flops(self, columns: int, tokens: int) -> int:
         """Flops of a slice over some tokens, dequantisation included."""
         weights = self.matrices * self.d_model * columns

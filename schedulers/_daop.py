@@ -5,22 +5,13 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.errors import ConfigError
 from emulation.plan import Served
-from emulation.view import DROPPED, Routing, Setting, View
+from emulation.view import DROPPED, Routing, View
+from schedulers._popular import first_listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-def visited(setting: Setting) -> Ints:
-    """How often the workload's history visits each expert, [moe_layers, experts]; zeros without a history."""
-    shape = (len(setting.model.moe_layers), setting.model.experts)
-    counts = np.zeros(shape, np.int64) if setting.popularity is None else setting.popularity
-    if counts.shape != shape:
-        raise ConfigError(f"the history counts {counts.shape} (layers, experts), but the model has {shape}")
-    return counts
 
 
 def seeded(counts: Ints, budget: int, quota: bool) -> Mask:
@@ -33,10 +24,7 @@ def seeded(counts: Ints, budget: int, quota: bool) -> Mask:
     if quota:
         most = np.argsort(-counts, axis=1, kind="stable")[:, :budget // len(counts)]
         np.put_along_axis(cached, most, True, axis=1)
-    everywhere = np.argsort(-counts.ravel(), kind="stable")
-    left = everywhere[~cached.ravel()[everywhere]][:budget - int(cached.sum())]
-    cached.ravel()[left] = True
-    return cached
+    return cached | first_listed(counts, budget - int(cached.sum()), without=cached)
 
 
 def swaps(counts: Ints, held: Mask, above: Fraction) -> list[tuple[int, int]]:

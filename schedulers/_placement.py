@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emulation.errors import ConfigError
 from emulation.view import Setting, Visits
 from schedulers._places import owners
+from schedulers._popular import visited
 
 Ints = NDArray[np.int64]
 
@@ -31,7 +32,7 @@ _MOST_BATCHES = 1 << 14
 
 def placed(setting: Setting, units: int, how: Placement) -> Ints:
     """The unit of each expert by what a policy is told, [moe_layers, experts]."""
-    return owners_by(_history(setting), units, how)
+    return owners_by(by_batch(setting), units, how)
 
 
 def owners_by(counts: Ints, units: int, how: str) -> Ints:
@@ -58,14 +59,11 @@ def resting(owner: Ints, stores: Sequence[tuple[int, ...]]) -> Ints:
     return rest
 
 
-def _history(setting: Setting) -> Ints:
-    """Counts by batch, [batches, moe_layers, experts]; a history that is only counted is one batch."""
-    shape = (len(setting.model.moe_layers), setting.model.experts)
-    counts = np.zeros((1, *shape), np.int64)
-    if setting.history is not None:
-        counts = setting.history.counts
-    elif setting.popularity is not None:
-        counts = setting.popularity[None]
+def by_batch(setting: Setting) -> Ints:
+    """Counts by batch, [batches, moe_layers, experts]; a history that is only counted is one batch, and so is none."""
+    if setting.history is None:
+        return visited(setting)[None]
+    counts, shape = setting.history.counts, (len(setting.model.moe_layers), setting.model.experts)
     if counts.shape[1:] != shape:
         raise ConfigError(f"the history counts {counts.shape[1:]} (layers, experts), but the model has {shape}")
     return counts

@@ -49,25 +49,6 @@ def owners(experts: int, units: int, placement: str) -> Ints:
     return e * units // experts if placement == "contiguous" else e % units
 
 
-def most_frequent(setting: Setting, slots: int) -> Ints:
-    """The experts of each layer that its history names most often, most frequent first: [moe_layers, slots].
-
-    Ties go to the lower id. Without a history all counts are zero, and every tie is one.
-    """
-    shape = (len(setting.model.moe_layers), setting.model.experts)
-    counts = np.zeros(shape, np.int64) if setting.popularity is None else setting.popularity
-    if counts.shape != shape:
-        raise ConfigError(f"the history counts {counts.shape} (layers, experts), but the model has {shape}")
-    return np.argsort(-counts, axis=1, kind="stable")[:, :slots]
-
-
-def copies_of(setting: Setting, chosen: Ints) -> NDArray[np.bool_]:
-    """The chosen experts of each layer as a mask, [moe_layers, experts]."""
-    mask = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.bool_)
-    np.put_along_axis(mask, chosen, True, axis=1)
-    return mask
-
-
 def at_least(least: int, value: int, what: str) -> None:
     """Refuse a parameter that is too small."""
     if value < least:

@@ -1,7 +1,5 @@
 """Which experts the prompts in hand visit most: counts, and the choice that follows from them. Pure functions."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,10 +53,3 @@ def exchanged(counts: Ints, held: Mask, target: Mask, cap: int) -> tuple[Ints, I
     free = cap - int(held.sum())
     over = np.concatenate([np.full(max(free, 0), NOBODY), leaving])
     return coming, over[:len(coming)]
-
-
-def with_layer(column: NDArray[Any], moe: int, value: Any) -> NDArray[Any]:
-    """The column with another value for one layer; the one that was given stays as it is."""
-    new = column.copy()
-    new[moe] = value
-    return new

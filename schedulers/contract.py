@@ -2,12 +2,21 @@
 
 from typing import Any, ClassVar, Protocol
 
+from numpy.typing import NDArray
+
 from emulation.ledger import Start
 from emulation.plan import Plan
 from emulation.view import Setting, View
 
 State = Any
 """Plain arrays (or a tuple or dict of them); the scheduler checkpoints it. A policy returns a new one."""
+
+
+def with_layer(column: NDArray[Any], moe: int, value: Any) -> NDArray[Any]:
+    """The column with another value for one layer; the one that was given stays as it is."""
+    new = column.copy()
+    new[moe] = value
+    return new
 
 
 class Policy(Protocol):

@@ -8,7 +8,8 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import Plan, Served
 from emulation.view import Setting, View
-from schedulers._places import at_least, most_frequent
+from schedulers._places import at_least
+from schedulers._popular import most_frequent
 from schedulers.contract import State
 from schedulers.cpu_static import start_fixed
 

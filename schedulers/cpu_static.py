@@ -8,7 +8,8 @@ import numpy as np
 from emulation.ledger import Start
 from emulation.plan import Plan
 from emulation.view import Setting, View
-from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
+from schedulers._places import at_least, only_home, rest_beside
+from schedulers._popular import copies_of, most_frequent
 from schedulers.contract import State
 
 

@@ -11,7 +11,8 @@ from emulation.ops import PREFETCH
 from emulation.plan import ALL_PARTS, LOAD, Plan
 from emulation.view import PREFILL, Routing, Setting, View
 from schedulers._greedy import greedy
-from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside, through_slots
+from schedulers._places import at_least, only_home, rest_beside, through_slots
+from schedulers._popular import copies_of, most_frequent
 from schedulers.contract import State
 
 Ints = NDArray[np.int64]
@@ -62,7 +63,7 @@ class Policy:
 
     def staged(self, setting: Setting) -> dict[int, int]:
         most = STAGING + 2 * self.prefetch
-        return {only_home(setting, "dali"): most * setting.model.expert_work(setting.model.d_ff).weight_bytes}
+        return {only_home(setting, "dali"): most * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         cache = Cache(*(part.copy() for part in state))

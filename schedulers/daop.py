@@ -10,8 +10,9 @@ from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, Plan
 from emulation.view import DROPPED, PREFILL, Setting, View
-from schedulers._daop import Ints, beside, degraded, seeded, serving, swaps, visited
+from schedulers._daop import Ints, beside, degraded, seeded, serving, swaps
 from schedulers._places import at_least, only_home, rest_beside, through_slots
+from schedulers._popular import room, visited
 from schedulers.contract import State
 
 NOWHERE = -1
@@ -51,13 +52,12 @@ class Policy:
         """State: tokens of each expert seen in prefill [moe_layers, experts]; the MoE layer for which there is a
         prediction; its experts and weights [tokens, top_k]."""
         home, counts = only_home(setting, "daop"), visited(setting)
-        fit = int(setting.budget_bytes[home]) // setting.model.expert_work(setting.model.d_ff).weight_bytes - 1
-        budget = max(0, min(int(Fraction(str(self.ratio)) * counts.size), fit))
+        budget = min(int(Fraction(str(self.ratio)) * counts.size), room(setting, home, 1))
         start = Start(rest_beside(setting, "daop", computing=True), {home: seeded(counts, budget, self.quota)})
         return start, self._next(np.zeros_like(counts))
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        return {setting.machine.homes[0]: setting.model.expert_work(setting.model.d_ff).weight_bytes}
+        return {setting.machine.homes[0]: setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         if (view.step.phase == PREFILL).any():

@@ -36,7 +36,7 @@ class Policy:
 
     def staged(self, setting: Setting) -> dict[int, int]:
         array = array_of(setting.machine, "ep_chiplet")
-        bytes_ = self._slots * setting.model.expert_work(setting.model.d_ff).weight_bytes
+        bytes_ = self._slots * setting.model.expert_bytes
         return {array.near(setting.machine, channel, array.chips): bytes_ for channel in array.channels}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:

@@ -11,7 +11,7 @@ from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, RUN, Plan
 from emulation.view import Setting, View
 from schedulers._places import at_least, only_home, rest_beside, through_slots
-from schedulers._popular import FILL, expert_bytes, global_list
+from schedulers._popular import FILL, global_list
 from schedulers.contract import State
 
 Ints = NDArray[np.int64]
@@ -52,7 +52,7 @@ class Policy:
             "load_ps": np.array([load_ps[d] for d in where])}
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        return {setting.machine.homes[0]: self.slots * expert_bytes(setting)}
+        return {setting.machine.homes[0]: self.slots * setting.model.expert_bytes}
 
     def _sides(self, view: View, state: State) -> tuple[Ints, Ints, Ints]:
         """Active experts that the home holds, that run where they rest, and that are copied."""

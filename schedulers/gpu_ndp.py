@@ -12,9 +12,9 @@ from emulation.view import Setting, View
 from schedulers._balance import fewest, left_beside, overlapped
 from schedulers._beside import Beside, beside_home
 from schedulers._places import at_least, owners, through_slots
-from schedulers._popular import expert_bytes, room
-from schedulers._recent import NONE, Ints, Mask, caps, counted, exchanged, most_visited, with_layer
-from schedulers.contract import State
+from schedulers._popular import room
+from schedulers._recent import NONE, Ints, Mask, caps, counted, exchanged, most_visited
+from schedulers.contract import State, with_layer
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Policy:
             **beside.tables(self.exchange)}
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        return {setting.machine.homes[0]: (self.slots + int(self._caps(setting).sum())) * expert_bytes(setting)}
+        return {setting.machine.homes[0]: (self.slots + int(self._caps(setting).sum())) * setting.model.expert_bytes}
 
     def _caps(self, setting: Setting) -> Ints:
         fits = room(setting, setting.machine.homes[0], self.slots) if self.prefetch != "none" else 0

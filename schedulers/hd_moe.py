@@ -15,6 +15,7 @@ from schedulers._broadcast import Sent, chosen, run_sent
 from schedulers._link_balance import arranged, link_times
 from schedulers._node_balance import costs_of, frequency, groups_of, in_parts, solve, touched
 from schedulers._node_program import Costs, Groups
+from schedulers._placement import by_batch
 from schedulers._places import at_least, owners, places
 from schedulers.contract import State
 
@@ -63,8 +64,7 @@ class Policy:
         whole = np.zeros((experts, len(nodes)))
         whole[np.arange(experts), owners(experts, len(nodes), "contiguous")] = 1.0
         costs, times = self._costs(setting, nodes), link_times(setting.machine, tuple(nodes.tolist()))
-        counts = np.zeros((1, layers, experts), np.int64) if setting.popularity is None else setting.popularity[None]
-        counts = counts if setting.history is None else setting.history.counts
+        counts = by_batch(setting)
         rest = np.empty((layers, experts, self.parts), np.int64)
         for layer in range(layers):
             load, groups = frequency(counts[:, layer].sum(axis=0), k), groups_of(counts[:, layer], k)

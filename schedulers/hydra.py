@@ -45,7 +45,7 @@ class Policy:
         return Start(np.tile(rest, (len(setting.model.moe_layers), 1, 1))), state
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        bytes_ = (SLOTS if self.double_buffer else 1) * setting.model.expert_work(setting.model.d_ff).weight_bytes
+        bytes_ = (SLOTS if self.double_buffer else 1) * setting.model.expert_bytes
         return dict.fromkeys(array_of(setting.machine, "hydra").chips, bytes_)
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:

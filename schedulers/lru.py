@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from emulation.ledger import Start
 from emulation.plan import RUN, Plan
 from emulation.view import Setting, View
-from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
-from schedulers.contract import State
+from schedulers._places import at_least, only_home, rest_beside
+from schedulers._popular import copies_of, most_frequent
+from schedulers.contract import State, with_layer
 
 Ints = NDArray[np.int64]
 
@@ -36,13 +37,6 @@ def serve(plan: Plan, view: View, order: Ints) -> Ints:
     return row[len(misses):]
 
 
-def with_row(order: Ints, moe: int, row: Ints) -> Ints:
-    """A copy of the orders of use with another row for one layer."""
-    new = order.copy()
-    new[moe] = row
-    return new
-
-
 @dataclass(frozen=True)
 class Policy:
     """Least recently used, `slots` experts a layer (all of them where a layer has fewer).
@@ -62,4 +56,4 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        return plan, with_row(state, view.moe, serve(plan, view, state[view.moe]))
+        return plan, with_layer(state, view.moe, serve(plan, view, state[view.moe]))

@@ -10,8 +10,8 @@ from emulation.ops import PREFETCH
 from emulation.plan import LOAD, Plan
 from emulation.view import Routing, Setting, View
 from schedulers._places import at_least
-from schedulers.contract import State
-from schedulers.lru import Ints, serve, start_cache, with_row
+from schedulers.contract import State, with_layer
+from schedulers.lru import Ints, serve, start_cache
 
 
 def prefetch(plan: Plan, view: View, forecast: Routing, layer: int, order: Ints) -> Ints:
@@ -46,7 +46,7 @@ class Policy:
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
-        new = with_row(state, view.moe, serve(plan, view, state[view.moe]))
+        new = with_layer(state, view.moe, serve(plan, view, state[view.moe]))
         if view.forecast is not None and view.next_layer is not None:
             following = view.moe + 1
             new[following] = prefetch(plan, view, view.forecast, view.next_layer, new[following])

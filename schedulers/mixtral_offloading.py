@@ -10,8 +10,8 @@ from emulation.ops import PREFETCH
 from emulation.plan import EVICT, LOAD, NOBODY, RUN, Plan
 from emulation.view import Setting, View
 from schedulers._places import at_least
-from schedulers.contract import State
-from schedulers.lru import Ints, start_cache, with_row
+from schedulers.contract import State, with_layer
+from schedulers.lru import Ints, start_cache
 
 NONE = -1
 
@@ -42,8 +42,7 @@ class Policy:
         return start, (order, np.full(self.spare, NONE, np.int64))
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        each = setting.model.expert_work(setting.model.d_ff).weight_bytes
-        return {setting.machine.homes[0]: self.spare * each}
+        return {setting.machine.homes[0]: self.spare * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan, home = Plan(view.layer), view.setting.machine.homes[0]
@@ -54,7 +53,7 @@ class Policy:
         if not right.all():
             plan.extend(EVICT, ahead[~right], home)
         row = self._serve(plan, home, active, order[view.moe], ahead[right])
-        order, ahead = with_row(order, view.moe, row), np.full(self.spare, NONE, np.int64)
+        order, ahead = with_layer(order, view.moe, row), np.full(self.spare, NONE, np.int64)
         if self.speculate and view.forecast is not None and view.next_layer is not None:
             guessed = view.forecast.active
             coming = guessed[~np.isin(guessed, order[view.moe + 1])][:self.spare]

@@ -11,7 +11,6 @@ from emulation.view import Setting, View
 from schedulers._balance import fewest, left_beside
 from schedulers._beside import Beside, beside_home
 from schedulers._places import at_least, owners, spread, through_slots
-from schedulers._popular import expert_bytes
 from schedulers.contract import State
 
 
@@ -38,7 +37,7 @@ class Policy:
             "units": np.array(beside.units), "owner": owner, **beside.tables("unicast")}
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        return {setting.machine.homes[0]: self.slots * expert_bytes(setting)}
+        return {setting.machine.homes[0]: self.slots * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         home, units = view.setting.machine.homes[0], state["units"]

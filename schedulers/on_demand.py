@@ -9,7 +9,7 @@ from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, Plan
 from emulation.view import Setting, View
 from schedulers._places import at_least, only_home, rest_beside, through_slots
-from schedulers._popular import FILL, expert_bytes, global_list
+from schedulers._popular import FILL, global_list
 from schedulers.contract import State
 
 
@@ -36,7 +36,7 @@ class Policy:
         return Start(rest_beside(setting, "on_demand"), {home: fixed} if self.popular else {}), fixed
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        return {setting.machine.homes[0]: self.slots * expert_bytes(setting)}
+        return {setting.machine.homes[0]: self.slots * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         home = view.setting.machine.homes[0]

@@ -12,7 +12,8 @@ from emulation.ops import PREFETCH
 from emulation.plan import LOAD, RUN, Plan
 from emulation.view import Setting, View
 from schedulers._eviction import NEVER, next_active, pass_through
-from schedulers._places import at_least, copies_of, only_home, rest_beside
+from schedulers._places import at_least, only_home, rest_beside
+from schedulers._popular import copies_of
 from schedulers.contract import State
 
 Ints = NDArray[np.int64]

@@ -9,7 +9,8 @@ from emulation.ledger import Start
 from emulation.ops import PREFETCH
 from emulation.plan import EVICT, LOAD, RUN, Plan
 from emulation.view import Setting, View
-from schedulers._places import at_least, copies_of, most_frequent, only_home, rest_beside
+from schedulers._places import at_least, only_home, rest_beside
+from schedulers._popular import copies_of, most_frequent
 from schedulers.contract import State
 
 LIFO, LFU, LRU = "lifo", "lfu", "lru"
@@ -43,8 +44,7 @@ class Policy:
         return Start(rest, {home: first}), (0, np.zeros(first.shape, np.int64))
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        each = setting.model.expert_work(setting.model.d_ff).weight_bytes
-        return {setting.machine.homes[0]: 2 * setting.model.experts * each}
+        return {setting.machine.homes[0]: 2 * setting.model.experts * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan, home = Plan(view.layer), view.setting.machine.homes[0]

@@ -28,8 +28,7 @@ class Policy:
         return Start(rest_beside(setting, "prefetch_all")), None
 
     def staged(self, setting: Setting) -> dict[int, int]:
-        each = setting.model.expert_work(setting.model.d_ff).weight_bytes
-        return {setting.machine.homes[0]: 2 * setting.model.experts * each}
+        return {setting.machine.homes[0]: 2 * setting.model.experts * setting.model.expert_bytes}
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan, home = Plan(view.layer), view.setting.machine.homes[0]

@@ -9,7 +9,8 @@ from emulation.errors import ConfigError
 from emulation.ledger import Ledger
 from emulation.plan import ALL_TO_ALL, EVICT, LOAD, NOBODY, RUN, UNICAST, Plan
 from emulation.view import Early, View
-from schedulers._places import most_frequent, nearest, owners, places
+from schedulers._places import nearest, owners, places
+from schedulers._popular import most_frequent
 from schedulers.registry import load_policy
 from tests.schedulers.rig import chiplets, eager_host, gpu_and_units, gpus, model, routing, setting, step
 
