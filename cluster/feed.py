@@ -162,13 +162,8 @@ def static_batches(work: Workload) -> list[list[Request]]:
 Steps = list[tuple[Step, StepRouting]]
 
 
-def feed_of(setup: Setup) -> Steps:
-    """The steps to run with their routing: recorded or generated; without those that are set aside as history."""
-    return divided(setup)[1]
-
-
 def divided(setup: Setup) -> tuple[Steps, Steps]:
-    """The steps that a workload sets aside as history, and those to run."""
+    """The steps that a workload sets aside as history, and those to run, with their routing: recorded or generated."""
     share, most = setup.config.workload.history, setup.config.limits.steps
     if share is None:
         return [], _steps(setup, most)
@@ -206,8 +201,12 @@ def visits_of(steps: Steps, experts: int) -> Visits:
     return Visits(np.array([step.number for step, _ in steps], np.int64), np.array(counts, np.int64))
 
 
-def told(setup: Setup, policy: Policy, name: str, setting: Setting) -> Setting:
-    """What a policy is told beside that: the history that is set aside, and of a clairvoyant one, what is to come."""
+def told(setup: Setup, policy: Policy, name: str, setting: Setting,
+         parts: Callable[[], tuple[Steps, Steps]]) -> Setting:
+    """What a policy is told beside that: the history that is set aside, and of a clairvoyant one, what is to come.
+
+    parts: the workload, divided; asked where there is something to tell.
+    """
     foresees = bool(getattr(policy, "clairvoyant", False))
     work, experts = setup.config.workload, setup.model.experts
     if foresees and (work.work == "execute" or work.serving is not None):
@@ -215,20 +214,11 @@ def told(setup: Setup, policy: Policy, name: str, setting: Setting) -> Setting:
                           "before the run (replay or synthetic, in static batches)")
     if work.history is None and not foresees:
         return setting
-    before, coming = divided(setup)
+    before, coming = parts()
     if before:
         history = visits_of(before, experts)
         setting = replace(setting, history=history, popularity=history.counts.sum(axis=0))
     return replace(setting, future=visits_of(coming, experts)) if foresees else setting
-
-
-PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
-          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
-UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
-
-ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
-
-CLAIRVOYANT = "The policy is clairvoyant: it is told the routing of all steps to come."
 
 
 def asked_of(steps: list[Step]) -> Asked:

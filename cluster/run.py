@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.config.run import RunConfig
-from cluster.feed import ACTED, CLAIRVOYANT, PARKED, UNBOUNDED, Feed, Listed, Served, asked_of, feed_of, serve, told
+from cluster.feed import Feed, Listed, Served, Steps, asked_of, divided, serve, told
 from cluster.identity import canonical_config, versions
 from cluster.kv import division
 from cluster.observe.build import build_result
@@ -137,8 +138,13 @@ class OneRun:
         self.kv_blocks: NDArray[np.int64] | None = None
         if setup.requests is not None:
             self.setting, self.kv_blocks = division(setup, self.policy)
-        self.setting = told(setup, self.policy, target.name, self.setting)
+        self.setting = told(setup, self.policy, target.name, self.setting, lambda: self.parts)
         self.served: Served | None = None
+
+    @cached_property
+    def parts(self) -> tuple[Steps, Steps]:
+        """The steps of static batches that are set aside as history, and those to run."""
+        return divided(self.setup)
 
     def begin(self) -> None:
         """A scheduler for any plan; also from the beginning again."""
@@ -207,7 +213,7 @@ class OneRun:
         policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
                 not (policy.exact and getattr(policy, "plain", True))
-                or not in_columns(self.setting.machine) or not self.setup.model.is_one_stack):
+                or not in_columns(self.setting.machine, self.setting.model)):
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -241,7 +247,7 @@ class OneRun:
         if self.kv_blocks is not None:
             self.served = serve(self.setup, self.kv_blocks)
             return self.served
-        steps = feed_of(self.setup)
+        steps = self.parts[1]
         return Listed(steps, len(steps))
 
     def execute(self) -> Result:
@@ -298,3 +304,10 @@ class OneRun:
         if self.served is None or serving is None:
             return None
         return self.served.service(serving, kv_block_bytes(self.setup))
+
+
+PARKED = ("There is no lower bound: the batcher may park sequences at a layer, and the bound supposes whole steps.",
+          "The dense work of a parked token counts in S-MBU and S-MFU of each step in which it runs.")
+UNBOUNDED = ("There is no lower bound: it supposes steps that pass all layers of a model, and experts among them.",)
+ACTED = ("There is no lower bound: it counts bytes and flops, and this machine counts in action times.",)
+CLAIRVOYANT = "The policy is clairvoyant: it is told the routing of all steps to come."

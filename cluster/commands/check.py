@@ -33,14 +33,14 @@ def start_policies(setup: "Setup") -> dict[str, list[int]]:
     Policy -> bytes of experts on each device at the start.
     """
     from actors.scheduler import Scheduler
-    from cluster.feed import told
+    from cluster.feed import divided, told
     from emulation.engine.choose import make_engine
     from schedulers.registry import load_policy
 
     placed: dict[str, list[int]] = {}
     for policy in setup.policies:
         loaded = load_policy(policy.target, policy.parameters)
-        setting = told(setup, loaded, policy.name, setup.setting)
+        setting = told(setup, loaded, policy.name, setup.setting, partial(divided, setup))
         started = Scheduler(setting, loaded, partial(make_engine, "spec"))
         placed[policy.name] = started.ledger.used_bytes.tolist()
     return placed
@@ -56,7 +56,7 @@ def facts(setup: "Setup") -> dict[str, Any]:
         "model": {"name": setup.model.name, "layers": len(setup.model.layers),
                   "moe_layers": len(setup.model.moe_layers), "experts": setup.model.experts,
                   "top_k": setup.model.top_k, "dense_bytes": setup.model.dense_bytes,
-                  "expert_bytes": setup.model.expert_work(setup.model.d_ff).weight_bytes},
+                  "expert_bytes": setup.model.expert_bytes},
         "policies": [{"name": p.name, "class": p.target, "parameters": p.parameters} for p in setup.policies],
         "provenance": setup.provenance, "approximations": list(setup.approximations)}
 

@@ -14,6 +14,7 @@ from emulation.lowering.compiled_state import USES, State, make_scratch, make_st
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import CAUSES, Labels
+from emulation.lowering.streams import in_columns
 from emulation.lowering.tables import NONE, TableMaker
 from emulation.machine import Machine
 from emulation.model import Model, Work
@@ -35,13 +36,8 @@ class ColumnLowering:
     def __init__(self, machine: Machine, model: Model, ledger: Ledger, copies: Copies, pool_of: dict[int, int],
                  first: int, first_take: int) -> None:
         self._machine, self._model, self._ledger = machine, model, ledger
-        if machine.actions is not None:
-            raise NotPlain(f"{machine.name} counts in action times")
-        for home in machine.homes:
-            for family in ("attention", "norm", "router", *(["dense"] if any(
-                    not layer.is_moe for layer in model.layers) else [])):
-                if family not in machine.devices[home].kernels:
-                    raise NotPlain(f"{machine.devices[home].name} has no cost for {family}")
+        if not in_columns(machine, model):
+            raise NotPlain(f"{model.name} on {machine.name} is more than columns can say")
         self._maker, self._tokens = TableMaker(machine, model, ledger), 1
         self._tables = Addressed(self._maker.make(1))
         self._scratch = Addressed(make_scratch(len(machine.devices), len(machine.homes), model.experts,

@@ -4,6 +4,7 @@ it can be lowered in columns."""
 from collections.abc import Iterator
 
 from emulation.machine import Machine
+from emulation.model import Model
 
 
 def is_straight(machine: Machine) -> bool:
@@ -20,11 +21,12 @@ def is_straight(machine: Machine) -> bool:
     return True
 
 
-def in_columns(machine: Machine) -> bool:
-    """Whether the compiled lowering may write for a machine: all homes have a cost for what it writes in every layer,
-    and durations are bytes over bandwidth."""
-    needed = {"attention", "norm", "router"}
-    return machine.actions is None and all(needed <= set(machine.devices[home].kernels) for home in machine.homes)
+def in_columns(machine: Machine, model: Model) -> bool:
+    """Whether the compiled lowering may write for a machine and a model: steps pass all layers, all homes have a cost
+    for what it writes in every layer, and durations are bytes over bandwidth."""
+    needed = {"attention", "norm", "router"} | ({"dense"} if len(model.moe_layers) < len(model.layers) else set())
+    return machine.actions is None and model.is_one_stack and all(
+        needed <= set(machine.devices[home].kernels) for home in machine.homes)
 
 
 def _users(machine: Machine) -> Iterator[set[int]]:

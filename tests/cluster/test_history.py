@@ -1,5 +1,6 @@
 """A part of a workload's steps is set aside as history: it is told to policies, and not run."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_the_first_half_is_told_and_the_second_runs(workload: dict[str, Any], tm
     half = len(whole[1]) // 2
     assert [step.number for step, _ in before] == [step.number for step, _ in whole[1][:half]]
     assert [step.number for step, _ in coming] == [step.number for step, _ in whole[1][half:half + 3]]
-    setting = told(setup, load_policy("expert_parallel", {}), "expert_parallel", setup.setting)
+    setting = told(setup, load_policy("expert_parallel", {}), "expert_parallel", setup.setting, partial(divided, setup))
     assert setting.history is not None
     assert setting.popularity is not None
     assert setting.future is None
@@ -45,7 +46,7 @@ def test_the_first_half_is_told_and_the_second_runs(workload: dict[str, Any], tm
     tokens = sum(len(step) for step, _ in before)
     assert (setting.popularity.sum(axis=1) == tokens * setup.model.top_k).all()
     seer = load_policy("expert_buffering", {"eviction": "belady"})
-    future = told(setup, seer, "expert_buffering", setup.setting).future
+    future = told(setup, seer, "expert_buffering", setup.setting, partial(divided, setup)).future
     assert future is not None
     assert future.step.tolist() == [step.number for step, _ in coming]
 

@@ -11,7 +11,7 @@ import pytest
 
 from actors.scheduler import Scheduler
 from cluster.config.run import RunConfig
-from cluster.feed import feed_of
+from cluster.feed import divided
 from cluster.resolve import Setup, resolve
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
@@ -55,12 +55,12 @@ def readable(setup: Setup, kind: type[Scheduler] = Scheduler, engine: str = "com
     if kind is not Scheduler:
         collector = Collector(made.engine, 10**6)
         made.watch(collector)
-        for step, routed in feed_of(setup):
+        for step, routed in divided(setup)[1]:
             made.time(made.lower(step, shares(step), routed, guesses.guess, guesses.observe))
         made.finish()
         made.count(collector.end_ps)
         return made, collector
-    for step, routed in feed_of(setup):
+    for step, routed in divided(setup)[1]:
         made.begin(step)
         for moe in range(routed.experts.shape[1]):
             made.decide(routed.layer(moe), guesses.guess(step, moe + 1, routed))
@@ -157,7 +157,7 @@ def test_a_plan_that_is_wrong_is_left_to_the_readable_path() -> None:
 
     made = ColumnScheduler(setup.setting, Forgetful(), partial(make_engine, "compiled"))
     made.watch(Collector(made.engine))
-    step, routed = next(iter(feed_of(setup)))
+    step, routed = next(iter(divided(setup)[1]))
     with pytest.raises(NotPlain):
         made.lower(step, shares(step), routed, lambda *_: None, lambda *_: None)
 
