@@ -1,0 +1,1 @@
+"""An emulated machine behind real interfaces: the machine itself, an HTTP and a gRPC front door."""
