@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
 export HF_HUB_OFFLINE := 1
 export PYTHON
 
-.PHONY: help setup demo test lint types format families fast slow ray soak bench count clean
+.PHONY: help setup demo test lint types format families fast slow alone ray soak bench count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,7 @@ test: setup  ## all checks and all tests but the soak tests
 	@$(STAGE) families 120 -- $(MAKE) --no-print-directory families
 	@$(MAKE) --no-print-directory fast
 	@$(MAKE) --no-print-directory slow
+	@$(MAKE) --no-print-directory alone
 	@$(MAKE) --no-print-directory ray
 
 lint: setup  ## style, and who may import whom
@@ -39,10 +40,13 @@ families: setup  ## logits of every model family beside plain transformers, as a
 
 # One thread a process: the tests share the cores among themselves.
 fast: setup  ## the tests that take seconds
-	@OMP_NUM_THREADS=1 $(STAGE) fast 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal -m 'not slow and not ray and not soak'
+	@OMP_NUM_THREADS=1 $(STAGE) fast 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal -m 'not slow and not alone and not ray and not soak'
 
 slow: setup  ## the tests that take longer
-	@$(STAGE) slow 720 -- $(PYTEST) --durations 5 -m 'slow and not ray and not soak'
+	@OMP_NUM_THREADS=1 $(STAGE) slow 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'slow and not ray and not soak'
+
+alone: setup  ## the tests that measure this machine, one after another
+	@$(STAGE) alone 360 -- $(PYTEST) --durations 5 -m 'alone and not ray and not soak'
 
 ray: setup  ## the tests that start Ray
 	@$(STAGE) ray 480 -- $(PYTEST) --durations 5 -m 'ray and not soak'

@@ -136,7 +136,7 @@ def test_outside_a_checkout_a_sentence_says_what_to_do(tmp_path: Path, monkeypat
     assert "benchmarks are part of a checkout" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_execute_stands_beside_plain_transformers() -> None:
     command = [sys.executable, "-c", "from cluster.main import main; main()", "bench", "execute", "--repeats", "1",
                "--tokens", "2", "--transports", "local,processes", "--json"]

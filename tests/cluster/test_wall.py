@@ -91,7 +91,7 @@ def test_tokens_come_in_order_at_their_time_and_make_the_answer() -> None:
     assert all(token.real_s >= 300 * token.emulated_s for token in tokens)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", ["local", "processes"])
 def test_ctrl_c_while_it_is_played_ends_it_at_once_and_leaves_nothing(transport: str,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_players_hand_over_in_order_and_never_early(transport: Transport) -> Non
         assert times[i][1] >= times[i][0] + 10_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_successors_of_a_stopped_actor_move_with_it() -> None:
     transport = ProcessTransport(None)
     with players(transport) as numbers:
@@ -259,7 +259,7 @@ def test_successors_of_a_stopped_actor_move_with_it() -> None:
         assert times[i][0] >= times[i - 1][1]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_worker_processes_play_the_same_result(wanted: str) -> None:
     result = running.run(small(transport="processes", dilation=1000))
     wall = wall_of(result)
@@ -305,7 +305,7 @@ def hogged(cores: int = 1) -> Iterator[None]:
             hog.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_an_actor_stopped_for_200_ms_voids_the_run() -> None:
     wall = with_a_stopped_actor()
     assert wall.verdict == "VOID"
@@ -313,7 +313,7 @@ def test_an_actor_stopped_for_200_ms_voids_the_run() -> None:
     assert wall.causality_violations == 0
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_hogged_cores_void_the_run() -> None:
     cores = os.cpu_count() or 1
     with hogged(-(-cores // 2)):
@@ -322,7 +322,7 @@ def test_hogged_cores_void_the_run() -> None:
     assert wall.others_cores > 0.35 * cores
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_worker_that_dies_is_one_sentence() -> None:
     def kill(_: moelab.Token) -> None:
         max((p for p in psutil.Process().children(recursive=True) if p.num_threads() > 1

@@ -170,7 +170,7 @@ def test_a_wrong_bandwidth_is_told_in_a_sentence(rate: str, capsys: pytest.Captu
     assert error.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_this_machine_is_calibrated_within_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.yaml"
     assert enter(["calibrate", "--device", "cpu", "--quick", "--out", str(out), "--json"]) == 0
@@ -179,5 +179,5 @@ def test_this_machine_is_calibrated_within_two_minutes(tmp_path: Path, capsys: p
     assert report == json.loads((tmp_path / "mine.fit.json").read_text())
     machine = build_machine(load_hardware(str(out)), {}, "fp32", "mine")
     copies = machine.links[machine.link_number["copies:far>near"]]
-    assert 0.4e9 < copies.bytes_per_s < 1.1e9, "copies are paced to 1 GB/s"
+    assert 0.4e9 < copies.bytes_per_s < 1.25e9, "copies are paced to 1 GB/s; as it is, memory copies ten"
     assert QUICK.steps < 24

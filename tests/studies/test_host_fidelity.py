@@ -28,7 +28,7 @@ def test_recorded_routing_is_batched_as_it_was_decoded() -> None:
     assert (trace["forecast"][:, 1:] == trace["experts"][:, 1:]).mean() > 0.3, "the guesses are guesses of this routing"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_this_machine_is_emulated_within_fifteen_percent(tmp_path: Path) -> None:
     medians = []
     for attempt, plan in enumerate(ATTEMPTS):
@@ -45,7 +45,7 @@ def test_this_machine_is_emulated_within_fifteen_percent(tmp_path: Path) -> None
     assert medians[-1] <= 0.15
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_command_leaves_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studies.host_fidelity.Plan", lambda rounds: Plan(rounds, 12, (1,), Effort(4, 3)))
