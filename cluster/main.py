@@ -15,6 +15,7 @@ from cluster.commands import (
     calibrate,
     check,
     doctor,
+    explain,
     fidelity,
     listing,
     matrix,
@@ -42,6 +43,8 @@ app = typer.Typer(name="moelab", no_args_is_help=True, add_completion=False, ric
                   help="Emulates Mixture-of-Experts inference on machines that do not exist yet.")
 app.command("run")(run.run)
 app.command("compare")(run.compare)
+app.command("explain")(explain.explain)
+app.command("diff")(explain.diff)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)
