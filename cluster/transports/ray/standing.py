@@ -125,7 +125,7 @@ def _free() -> str:
 
 
 def _amount(cpus: float, memory_bytes: int) -> str:
-    parts = [f"{_number(cpus)} CPUs"] if cpus else []
+    parts = [f"{_number(cpus)} CPU{'s' * (cpus != 1)}"] if cpus else []
     return " and ".join([*parts, *([f"{_number(memory_bytes / 1e9)} GB"] if memory_bytes else [])])
 
 
