@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def end_all(mark: str) -> None:
-    """End the processes that were started with this text in their command line; `ray stop` would end every cluster's."""
+    """End the processes that have this text in their command line; `ray stop` would end those of every cluster."""
     found = [process for process in psutil.process_iter(["cmdline"])
              if mark in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid()]
     for process in found:
