@@ -83,8 +83,10 @@ def test_what_is_wrong_with_a_job_is_told_in_a_sentence(head: Head, entry: str, 
 
 def test_a_stopped_run_leaves_no_actor_and_no_file(head: Head, tmp_path: Path) -> None:
     name = begin(head, f"moelab run demo --out {tmp_path / 'out'} --set workload.output_tokens=900")
-    assert head.until(lambda: len(head.actors()) == 6)
-    job(head, "POST", f"{name}/stop")
+    try:
+        assert head.until(lambda: len(head.actors()) == 6, 120)
+    finally:
+        job(head, "POST", f"{name}/stop")
     assert ended(head, name)["status"] == "STOPPED"
     assert head.is_clear()
     assert not (tmp_path / "out").exists()
@@ -94,9 +96,11 @@ def test_a_stopped_sweep_leaves_whole_rows_and_no_actor(head: Head, tmp_path: Pa
     study = written(tmp_path, points=[{"seed": seed} for seed in range(2000)])
     rows = tmp_path / "out" / "rows.jsonl"
     name = begin(head, f"moelab sweep {study} --transport ray --out {tmp_path / 'out'}")
-    assert head.until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 2)
-    asked = time.monotonic()
-    job(head, "POST", f"{name}/stop")
+    try:
+        assert head.until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 2, 120)
+    finally:
+        asked = time.monotonic()
+        job(head, "POST", f"{name}/stop")
     found = ended(head, name)
     assert found["status"] == "STOPPED"
     assert time.monotonic() - asked < 60

@@ -73,7 +73,9 @@ def second_node(head: Head) -> Iterator[Path]:
     start = [*RAY, "start", f"--address={head.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
     told = head.folder / "node.log"
     with told.open("w") as log:
-        node = subprocess.Popen(start, env={**head.environment, "MOELAB_CACHE": str(cache)}, stdout=log, stderr=log,
+        # Ray's command refuses a second node where the first is told to stay on loopback.
+        node = subprocess.Popen(start, env={**head.environment, "MOELAB_CACHE": str(cache),
+                                            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}, stdout=log, stderr=log,
                                 start_new_session=True)
     came = head.until(lambda: sum(row["state"] == "ALIVE" for row in head.listed("nodes")) == 2, 120)
     assert came, told.read_text()
