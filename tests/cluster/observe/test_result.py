@@ -33,7 +33,8 @@ WALL = schema.Wall(
     worst_step_error=0.2, real_s=1.0, steps=1, ops=2, causality_violations=0, late_ops=1, late_after_s=0.002,
     lag_p50_s=0.0, lag_p99_s=0.1, read_bytes=0, bytes_per_s=0.0, players=1, turn_s=1e-5, hop_s=1e-4, standstill_s=0.01,
     others_cores=0.1)
-HOST_KEYS = ("lag", "operations", "paths", "ports", "restarts", "times", "transport", "versions", "wall", "workers")
+HOST_KEYS = ("checkpoints_unpacked", "lag", "nodes", "operations", "paths", "ports", "restarts", "times", "transport",
+             "versions", "wall", "workers")
 
 
 def changed_lanes() -> dict[str, Machine]:
@@ -162,7 +163,7 @@ def test_the_digest_leaves_out_the_host_and_nothing_else(small: Result) -> None:
     others: dict[str, Any] = {
         "operations": 9, "transport": "ray", "workers": 8, "ports": {"gcs": 6379}, "paths": {"out": "/elsewhere"},
         "times": {"wall_s": 1.5}, "versions": {"numpy": "2.4"}, "restarts": 1, "lag": {"max_s": 0.25},
-        "wall": WALL}
+        "wall": WALL, "nodes": 2, "checkpoints_unpacked": 1}
     assert tuple(sorted(others)) == HOST_KEYS
     for key, value in others.items():
         other = result_of(host={key: value})
