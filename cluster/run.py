@@ -73,7 +73,7 @@ def _transport(config: RunConfig) -> Transport:
     if config.transport == "processes":
         from cluster.transports.processes import ProcessTransport
 
-        return ProcessTransport(config.workers)
+        return ProcessTransport(config.workers, config.restarts)
     from cluster.transports.local import LocalTransport
 
     return LocalTransport()

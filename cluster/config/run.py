@@ -111,7 +111,8 @@ class WallClock(Strict):
 
 
 class RunConfig(Strict):
-    """One run. `against`: policies that `compare` sets beside `policy`."""
+    """One run. `against`: policies that `compare` sets beside `policy`. restarts: how many actors or worker processes
+    that end before their time are started again."""
 
     title: str = ""
     machine: MachineChoice
@@ -128,6 +129,7 @@ class RunConfig(Strict):
     transport: Literal["local", "processes", "ray"] = "local"
     devices_per_actor: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
+    restarts: int = Field(default=8, ge=0)
     out: str | None = None
     timeline: Timeline = Timeline()
     limits: Limits = Limits()
