@@ -21,6 +21,7 @@ from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
+from cluster.safe import Part, Safe
 from cluster.session import Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
@@ -59,8 +60,7 @@ def _perform(config: RunConfig, host: "Host", progress: Progress | None,
         from cluster.transports.ray.hosting import run_in_cluster
 
         resolve(config)  # what is wrong with it is told before a cluster starts
-        results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard,
-                                                    on_token)
+        results: dict[str, Result] = run_in_cluster(host, config, heard, on_token)
         return results
     transport = _transport(config)
     try:
@@ -97,21 +97,26 @@ class Host:
     compare: bool
     one_thread: bool = False
 
-    def run(self, config: RunConfig, transport: Transport, progress: Progress,
-            on_token: OnToken | None = None) -> dict[str, Result]:
-        """Every policy of the run in turn."""
+    def run(self, config: RunConfig, transport: Transport, progress: Progress, on_token: OnToken | None = None,
+            safe: Safe | None = None) -> dict[str, Result]:
+        """Every policy of the run in turn; one whose result is in the safe, not again."""
         setup = resolve(config)
         targets = setup.policies if self.compare else setup.policies[:1]
         results: dict[str, Result] = {}
         record: Record | None = None
         for target in targets:
             named = title(target, targets, results)
-            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
-                         on_token=on_token)
+            if safe is not None and (done := safe.get(named)) is not None:
+                results[named], record = done
+                continue
+            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread, on_token=on_token)
+            one.safe = safe and Part(named, safe)
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
                 record = record or one.session.record
+            if safe is not None:
+                safe.put(named, (results[named], record))
         return results
 
 
@@ -140,6 +145,7 @@ class OneRun:
             self.setting, self.kv_blocks = division(setup, self.policy)
         self.setting = told(setup, self.policy, target.name, self.setting, lambda: self.parts)
         self.served: Served | None = None
+        self.safe: Safe | None = None
 
     @cached_property
     def parts(self) -> tuple[Steps, Steps]:
@@ -261,7 +267,8 @@ class OneRun:
         import_torch()  # while the devices start
         from cluster.execute import answer_all
 
-        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits))
+        safe = None if self.is_wall else self.safe
+        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits, safe))
         return self._result()
 
     def _result(self) -> Result:

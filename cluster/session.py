@@ -224,7 +224,7 @@ class Session:
                 decision = self.decide(step, moe, routing, forecast, parked)
                 if self.transport is not None:
                     work, _ = messages(decision, self.moe_of, self.scheduler.ledger.start.parts, None)
-                    _merge(batch, work)
+                    merge(batch, work)
             if self.transport is not None:
                 self.transport.exchange(batch)
             self.end(feed.total if isinstance(feed, Listed) else 0)
@@ -276,7 +276,7 @@ class Session:
         scheduler.finish()
 
 
-def _merge(batch: dict[int, Work], work: dict[int, Work]) -> None:
+def merge(batch: dict[int, Work], work: dict[int, Work]) -> None:
     """Append a layer's messages to those of the step."""
     for device, item in work.items():
         batch.setdefault(device, Work()).items.extend(item.items)

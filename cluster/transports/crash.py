@@ -1,8 +1,8 @@
 """Where a process ends itself by SIGKILL: how tests and drills kill an actor in a given state of the protocol.
 
-Off unless the environment variable MOELAB_CRASH_AT is set, like `worker:1:working:3,scheduler:0:decided:7`: worker 1 ends
-the third time that it is working, the scheduler the seventh time that it has decided. A fifth field tells which life is
-meant: 0, the first, where it is absent; `*`, every one, those that are started in its place included.
+Off unless the environment variable MOELAB_CRASH_AT is set, like `worker:1:working:3,scheduler:0:decided:7`: worker 1
+ends the third time that it is working, the scheduler the seventh time that it has decided. A fifth field tells which
+life is meant: 0, the first, where it is absent; `*`, every one, those that are started in its place included.
 """
 
 import os
@@ -24,7 +24,7 @@ STATES: Mapping[str, tuple[str, ...]] = {
 """A worker's: its process runs; its devices are open, and it has not said so; a message is here; the first device of it
 has made its moves and computed; half of the reply is sent (over a pipe; as a Ray actor: it is ready); it waits for the
 next message; it was told to end. The scheduler's: its process runs; it starts the devices; it waits for them; a plan is
-decided and lowered; its messages are sent; they are answered; a checkpoint is on its way; the results are there."""
+decided and lowered; its messages are sent; they are answered; something is put into the safe; the results are there."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ class ProcessTransport:
 
     A worker that ends before it is told to is started again, with what its devices held after the last message that it
     answered, and the message that it has not answered is sent again: so no message is done twice by one process, and
-    none is lost. `restarts` of them in a run, then the run fails. At the wall clock none: what a worker played is gone.
+    none is lost. `restarts` of them, then the run fails. At the wall clock none: what a worker played is gone.
     """
 
     name = "processes"
@@ -54,7 +54,7 @@ class ProcessTransport:
         again = count == len(self._processes) and not self._is_torn
         if not again:
             self.close()
-        self._holdings, self._restarts, self._plays, self._unanswered = Holdings(specs), 0, False, {}
+        self._holdings, self._plays, self._unanswered = Holdings(specs), False, {}
         self._groups = [[spec.number for spec in specs[i::count]] for i in range(count)]
         self._worker_of = {device: number for number, group in enumerate(self._groups) for device in group}
         try:
@@ -138,18 +138,18 @@ class ProcessTransport:
 
     def _answer(self, number: int, timeout_s: float | None = None) -> Any:
         """What a worker says next, or one in its place; then its message is answered, and its moves have happened."""
-        while True:
+        answer: tuple[Any] | None = None
+        while answer is None:
             try:
                 if timeout_s is not None and not self._pipes[number].poll(timeout_s):
                     raise TransportError(f"worker process {number} did not start within {timeout_s:.0f} s")
-                answer = self._pipes[number].recv()
-                break
+                answer = (self._pipes[number].recv(),)
             except (EOFError, OSError):
                 self._again(number)
         batch = self._unanswered.pop(number, None)
-        if batch is not None and not isinstance(answer, BaseException):
+        if batch is not None and not isinstance(answer[0], BaseException):
             self._holdings.note(batch)
-        return answer
+        return answer[0]
 
     def _again(self, number: int) -> None:
         """Start a worker in the place of one that died, and send it what that one had not answered.

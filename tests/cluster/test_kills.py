@@ -28,7 +28,7 @@ from cluster.transports import processes
 from cluster.transports.crash import STATES, VARIABLE, fuse
 from cluster.transports.holdings import Holdings
 from cluster.transports.processes import ProcessTransport
-from emulation.errors import ConfigError, MoelabError, PlanError, TransportError
+from emulation.errors import ConfigError, PlanError, TransportError
 from emulation.plan import ALL_PARTS
 
 SMALL = ["workload.output_tokens=4", "workload.requests=3", "against=[]", "machine.name=template",
@@ -208,36 +208,32 @@ def test_devices_are_opened_anew_where_a_worker_died_between_two_runs() -> None:
     assert transport.pids() == []
 
 
-def test_at_the_wall_clock_a_killed_worker_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
-    config = load_run("demo", ["workload={work: synthetic, requests: 1, prompt_tokens: 4, output_tokens: 40}",
-                               "model=mixtral_8x7b", "clock=wall", "against=[]", "machine.name=template",
-                               "transport=processes", "workers=2", "forecast=none", "limits.steps=40"])
+class Killer:
+    """Kills a worker when it hears that a step was played."""
+
+    def __init__(self, transport: ProcessTransport) -> None:
+        self.transport = transport
+
+    def update(self, done: int, total: int, text: str) -> None:
+        if "at the wall clock" in text and done == 1:
+            os.kill(self.transport.pids()[0], signal.SIGKILL)
+
+
+def test_at_the_wall_clock_a_killed_worker_ends_the_run_in_a_sentence() -> None:
+    config = load_run("wall_demo", ["clock=wall", "transport=processes", "workload.output_tokens=12",
+                                    "wall.dilation=300"])
     transport = ProcessTransport(2, restarts=8)
-    killer = threading.Thread(target=_kill_a_player, args=(transport,))
-    killer.start()
     try:
-        with pytest.raises(MoelabError, match=r"ended with exit code -9, and what it played at the wall clock cannot be "
-                                              "played again: start the run again, or use clock: virtual$"):
-            running.Host(compare=False).run(config, transport, Silent())
+        with pytest.raises(TransportError, match=r"ended with exit code -9, and what it played at the wall clock cannot "
+                                                 "be played again: start the run again, or use clock: virtual$"):
+            running.Host(compare=False).run(config, transport, Killer(transport))
     finally:
-        killer.join()
         transport.close()
 
 
-def _kill_a_player(transport: ProcessTransport) -> None:
-    """Kill a worker once it plays."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        pids = transport.pids()
-        if len(pids) == 2 and any(thread for thread in psutil.Process(pids[1]).threads()[1:]):
-            time.sleep(0.3)
-            os.kill(pids[1], signal.SIGKILL)
-            return
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["opening", "decided", "exchanging", "finishing"])
+@pytest.mark.parametrize("state", ["exchanging", *(pytest.param(state, marks=pytest.mark.soak)
+                                                   for state in ("opening", "waiting", "decided", "finishing"))])
 def test_a_killed_command_leaves_no_process_and_no_file_and_runs_again(state: str, tmp_path: Path,
                                                                        wanted: dict[str, str]) -> None:
     command = [sys.executable, "-c", "from cluster.main import main; main()", "run", "demo", "--out",

@@ -78,3 +78,10 @@ def cause(error: Any) -> Exception:
     if isinstance(raised, MoelabError):
         return type(raised)(str(raised))
     return RuntimeError(f"in an actor: {error}")
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """What is raised where an actor is gone, or what it answered: its process was killed, or its node is lost."""
+    import ray
+
+    return ray.exceptions.RayActorError, ray.exceptions.ObjectLostError
