@@ -109,8 +109,8 @@ class Host:
             if safe is not None and (done := safe.get(named)) is not None:
                 results[named], record = done
                 continue
-            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread, on_token=on_token)
-            one.safe = safe and Part(named, safe)
+            one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
+                         on_token=on_token, safe=safe and Part(named, safe))
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
@@ -133,9 +133,9 @@ class OneRun:
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
                  one_thread: bool = False, on_token: OnToken | None = None,
-                 on_logits: "OnLogits | None" = None) -> None:
+                 on_logits: "OnLogits | None" = None, safe: Safe | None = None) -> None:
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
-        self.on_logits = on_logits
+        self.on_logits, self.safe = on_logits, safe
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
         self.wall: Wall | None = None
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
@@ -145,7 +145,6 @@ class OneRun:
             self.setting, self.kv_blocks = division(setup, self.policy)
         self.setting = told(setup, self.policy, target.name, self.setting, lambda: self.parts)
         self.served: Served | None = None
-        self.safe: Safe | None = None
 
     @cached_property
     def parts(self) -> tuple[Steps, Steps]:

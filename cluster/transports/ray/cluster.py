@@ -38,6 +38,11 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
+QUIET = "RAY_DEDUP_LOGS_SKIP_REGEX", "."
+"""Ray tells of each actor that was killed on the driver's standard output, log_to_driver or not: there stands what we
+print. It is read when Ray is imported."""
+
+
 @contextmanager
 def cluster() -> Iterator[dict[str, object]]:
     """A Ray cluster for the time of a run: the one that is given, or a private one on loopback."""
@@ -46,6 +51,7 @@ def cluster() -> Iterator[dict[str, object]]:
     if not attached():
         os.environ.update(LOOPBACK, **ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
         folder = tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    os.environ.setdefault(*QUIET)
     import ray
     from ray.job_config import JobConfig
 
