@@ -15,6 +15,7 @@ from cluster.commands import (
     calibrate,
     check,
     doctor,
+    ending,
     fidelity,
     listing,
     matrix,
@@ -35,7 +36,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 EXIT_CODES = ("Exit codes: 0 done; 1 doctor found a fault, points of a sweep failed, or something could not be written;"
               " 2 a config, option or name is wrong; 3 a trace, checkpoint or model file is wrong; 4 a policy's plan "
               f"was refused; 5 deadlock; 6 an actor or connection failed; {INTERNAL} a fault of moelab's; "
-              f"{INTERRUPTED} interrupted.")
+              f"{INTERRUPTED} interrupted, {ending.TERMINATED} by SIGTERM.")
 
 app = typer.Typer(name="moelab", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False, epilog=EXIT_CODES,
@@ -71,14 +72,14 @@ def enter(arguments: Sequence[str]) -> int:
         code = command.main([a for a in arguments if a != "--debug"], prog_name="moelab", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:
-            return _say("interrupted", INTERRUPTED)
+            return _interrupted()
         return code if isinstance(code, int) else 0
     except MoelabError as error:
         if debug:
             traceback.print_exc()
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", INTERRUPTED)
+        return _interrupted()
     except SystemExit as stop:
         foreign = _foreign(stop)
         if foreign is not None:
@@ -138,6 +139,10 @@ def _foreign(error: BaseException) -> str | None:
     return None
 
 
+def _interrupted() -> int:
+    return _say("ended by SIGTERM", ending.TERMINATED) if ending.was_terminated() else _say("interrupted", INTERRUPTED)
+
+
 def _say(text: str, code: int) -> int:
     print(f"moelab: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return code
@@ -147,6 +152,7 @@ def main() -> None:
     """The console script. Where the terminal knows fewer characters than we write, it gets question marks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    ending.heed_sigterm()
     sys.exit(enter(sys.argv[1:]))
 
 

@@ -1,6 +1,6 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,12 +22,13 @@ from cluster.observe.requests import Service
 from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
 from cluster.safe import Part, Safe
-from cluster.session import Progress, Record, Session, Silent, device_specs
+from cluster.session import Named, Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
 from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
 from emulation.lowering.streams import in_columns, is_straight
+from emulation.units import PS_PER_S
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -59,8 +60,9 @@ def _perform(config: RunConfig, host: "Host", progress: Progress | None,
     if config.transport == "ray":
         from cluster.transports.ray.hosting import run_in_cluster
 
-        resolve(config)  # what is wrong with it is told before a cluster starts
-        results: dict[str, Result] = run_in_cluster(host, config, heard, on_token)
+        machine = resolve(config).machine  # what is wrong with a run is told before a cluster starts
+        actors = -(-sum(device.computes for device in machine.devices) // config.devices_per_actor)
+        results: dict[str, Result] = run_in_cluster(host, config, actors, heard, on_token)
         return results
     transport = _transport(config)
     try:
@@ -77,17 +79,6 @@ def _transport(config: RunConfig) -> Transport:
     from cluster.transports.local import LocalTransport
 
     return LocalTransport()
-
-
-@dataclass(frozen=True)
-class Named:
-    """Progress of one policy among several."""
-
-    name: str
-    progress: Progress
-
-    def update(self, done: int, total: int, text: str) -> None:
-        self.progress.update(done, total, f"{self.name}: {text}")
 
 
 @dataclass(frozen=True)
@@ -118,6 +109,12 @@ class Host:
             if safe is not None:
                 safe.put(named, (results[named], record))
         return results
+
+    def counts(self, results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
+        """What a cluster's metrics count of each policy."""
+        return {name: {"emulated_seconds": result.makespan_ps / PS_PER_S, "output_tokens": result.emitted_tokens,
+                       "steps": sum(phase.steps for phase in result.phases.values())}
+                for name, result in results.items()}
 
 
 def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:

@@ -47,6 +47,17 @@ class Silent:
         """Say nothing."""
 
 
+@dataclass(frozen=True)
+class Named:
+    """Progress of one policy among several."""
+
+    name: str
+    progress: Progress
+
+    def update(self, done: int, total: int, text: str) -> None:
+        self.progress.update(done, total, f"{self.name}: {text}")
+
+
 @dataclass
 class Record:
     """The routing that a run met, step by step, and the tokens that it produced."""

@@ -101,7 +101,7 @@ class Processes:
         return f"ended with exit code {code}"
 
     def __exit__(self, *_: object) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             for worker, _task in self._at.values():
                 worker.kill()

@@ -69,7 +69,7 @@ class RowFile:
     def append(self, row: Row) -> None:
         """Write a row as one line; it is on the disk, or the file is as it was."""
         line = canonical(row) + b"\n"
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         size = os.fstat(self._file).st_size
         try:
             done = os.write(self._file, line)
@@ -100,7 +100,7 @@ def _whole_lines(path: Path) -> tuple[list[bytes], int]:
         raise InputError(f"{path} is above {LARGEST_BYTES} bytes: no file of rows is so large")
     data = path.read_bytes()
     lines = data[:data.rfind(b"\n") + 1].splitlines(keepends=True)
-    if lines and _parsed(lines[-1]) is None:
+    if lines and parsed(lines[-1]) is None:
         lines.pop()
     return lines, sum(map(len, lines))
 
@@ -108,14 +108,14 @@ def _whole_lines(path: Path) -> tuple[list[bytes], int]:
 def _latest(lines: list[bytes], path: Path) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
-        row = _parsed(line)
+        row = parsed(line)
         if row is None:
             raise InputError(f"{path} line {number} is no row of a sweep: choose another folder, or take that line out")
         rows[row["point"]] = row
     return rows
 
 
-def _parsed(line: bytes) -> Row | None:
+def parsed(line: bytes) -> Row | None:
     """The row on a line; None where it holds none."""
     try:
         row = json.loads(line)

@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import locate, trace_path
+from cluster.config.on_ray import OnRay
 from cluster.config.overrides import put_value
 from cluster.config.quantities import Strict, refuse
 from cluster.config.reading import load_workload
@@ -117,6 +118,10 @@ class Study(Strict):
                 raise type(error)(f"{where}: {error}") from None
             found.setdefault(key, Point(key, at, config))
         return list(found.values())
+
+    def on_ray(self) -> OnRay:
+        """How the study's run stands on a Ray cluster."""
+        return validate(OnRay, self._base()[0].get("ray") or {}, f"{self._where}: ray")
 
     def _base(self) -> tuple[dict[str, Any], Path, str]:
         """The run before anything is put in, the folder that its paths are relative to, and its name."""

@@ -1,8 +1,8 @@
 """`moelab run` and `moelab compare`."""
 
 import json
+import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,14 +11,20 @@ from cluster.commands.show import Bar, console
 from cluster.commands.speech import Speech
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cluster.config.run import PolicyChoice, RunConfig
     from cluster.observe.result import Result
+    from cluster.observe.store import Store
 
 Config = Annotated[str, typer.Argument(metavar="RUN", help="A run by name (`moelab list runs`) or by path.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C",
                                                     help="Put a value into the config; may be given again.")]
 Transport = Annotated[str | None, typer.Option("--transport", help="local, processes or ray.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the files go (default: runs/NAME).")]
+Out = Annotated[str | None, typer.Option("--out", metavar="DIR|URL",
+                                         help="Where the files go (default: runs/NAME); a URL such as s3://bucket/x.")]
+Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS",
+                                            help="How long to wait for room on a shared Ray cluster (default: not).")]
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
                                               help="Policies to set side by side, like lru(slots=8),on_demand "
                                                    "(default: the run's own).")]
@@ -26,7 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
-         out: Path | None = None) -> "RunConfig":
+         out: str | None = None, wait_s: float | None = None) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -34,23 +40,25 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
     if transport is not None:
         more.append(f"transport={transport}")
     if out is not None:
-        more.append(f"out={out}")
+        more.append(f"out={json.dumps(out)}")
+    if wait_s is not None:
+        more.append(f"ray.wait_s={wait_s}")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        as_json: Json = False) -> None:
+        wait: Wait = None, as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out)
+    wanted = read(config, settings, transport, out, wait)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
-            out: Out = None, as_json: Json = False) -> None:
+            out: Out = None, wait: Wait = None, as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out)
+    wanted = read(config, settings, transport, out, wait)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -89,9 +97,10 @@ def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     from cluster import run as running
     from cluster.observe.files import check_writable
+    from cluster.observe.store import folder_of
     from cluster.observe.timeline import Extent
 
-    folder = Path(config.out or Path("runs") / config.name)
+    folder = folder_of(config.out or f"runs/{config.name}")
     check_writable(folder)
     speech = None if as_json or comparing or config.clock == "virtual" or config.workload.work != "execute" else \
         Speech(config.workload.texts, config.workload.batch)
@@ -112,6 +121,8 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
             notes.append(f"timeline of {name}: {written.truncated}")
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
+    if cleared(folder):
+        notes.append(CLEARED)
     if as_json:
         told = {name: json.loads(result.to_json()) for name, result in results.items()}
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
@@ -121,10 +132,23 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         console().print(line, markup=False, highlight=False)
 
 
-def _digest_in(folder: Path) -> str | None:
+CLEARED = "they lie in the job's working folder, which Ray clears away: --out takes a shared path or a URL"
+
+
+def cleared(folder: "Path | Store") -> bool:
+    """Whether what lies in a folder goes with the Ray job that this is."""
+    from pathlib import Path
+
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and isinstance(folder, Path) and not folder.is_absolute()
+
+
+def _digest_in(folder: "Path | Store") -> str | None:
     """The digest of the result that lies in a folder, if one does."""
+    from cluster.observe.store import Store
+
     try:
-        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        found = json.loads((folder.read("result.json") or b"") if isinstance(folder, Store) else
+                           (folder / "result.json").read_text(encoding="utf-8"))
         return str(found["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

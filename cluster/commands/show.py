@@ -32,9 +32,15 @@ class Bar:
         self._wanted = sys.stderr.isatty() and not quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._said = ""
 
     def update(self, done: int, total: int, text: str) -> None:
-        """So much is done."""
+        """So much is done. total 0: nothing yet, and the text says what it waits for, which is told on any stderr."""
+        if total == 0 and not self._wanted:
+            if text != self._said:
+                print(f"moelab: {text}", file=sys.stderr, flush=True)
+                self._said = text
+            return
         if self._bar is None:
             if not self._wanted or time.monotonic() - self._began < PATIENCE_S:
                 return
@@ -42,10 +48,10 @@ class Bar:
             from rich.progress import Progress
 
             self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(text, total=total)
+            self._task = self._bar.add_task(text, total=total or None)
             self._bar.start()
         if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, description=text)
+            self._bar.update(self._task, completed=done, total=total or None, description=text)
 
     def __enter__(self) -> "Bar":
         return self

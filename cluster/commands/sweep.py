@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.commands.run import Json
+from cluster.commands.run import CLEARED, Json, Out, Wait, cleared
 from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ app = typer.Typer(name="sweep", cls=StudyFirst, no_args_is_help=True,
                   help="Carry out every point of a study, a row each: `moelab sweep STUDY`.")
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A study by name (`moelab list studies`) or by path.")]
-Rows = Annotated[Path, typer.Argument(metavar="ROWS", help="A file of rows, or the folder of a sweep.")]
+Rows = Annotated[str, typer.Argument(metavar="ROWS", help="A file of rows, or the folder or URL of a sweep.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")]
 Transport = Annotated[str, typer.Option("--transport", help="processes (this host) or ray (a cluster).")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the files go (default: runs/NAME).")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Carry out again what failed before.")]
 Keep = Annotated[bool, typer.Option("--keep-results", help="Keep each point's whole result, in results/.")]
 Top = Annotated[int, typer.Option("--top", min=1, help="How many points are shown.")]
@@ -45,15 +44,17 @@ Least = Annotated[str | None, typer.Option("--least", metavar="COLUMN", help="Th
 
 @app.command("run")
 def run(study: Study, workers: Workers = None, transport: Transport = "processes", out: Out = None,
-        retry_failed: Retry = False, keep_results: Keep = False, top: Top = 10, as_json: Json = False) -> None:
+        wait: Wait = None, retry_failed: Retry = False, keep_results: Keep = False, top: Top = 10,
+        as_json: Json = False) -> None:
     """Carry out the points that have no row yet; stopped at any moment, the same command goes on from there."""
+    from cluster.observe.store import folder_of
     from studies.sweep import Options, sweep
     from studies.sweep_study import load_study
 
     asked = load_study(study)
-    folder = out or Path("runs") / asked.name
+    folder = folder_of(out or f"runs/{asked.name}")
     with Bar() as bar:
-        swept = sweep(asked, folder, Options(workers, transport, retry_failed, keep_results), bar)
+        swept = sweep(asked, folder, Options(workers, transport, retry_failed, keep_results, wait), bar)
     if as_json:
         print(json.dumps(_facts(swept, asked.most, asked.least), indent=1, sort_keys=True))
     else:
@@ -90,10 +91,15 @@ def export(rows: Rows, out: Annotated[Path, typer.Option("--out", metavar="FILE.
     print(f"{out}: {len(found)} rows")
 
 
-def _read(rows: Path) -> "list[Row]":
+def _read(rows: str) -> "list[Row]":
+    from cluster.observe.store import Store, folder_of
+    from studies.sweep_objects import read_objects
     from studies.sweep_rows import ROWS_FILE, read_rows
 
-    return read_rows(rows / ROWS_FILE if rows.is_dir() else rows)
+    at = folder_of(rows)
+    if isinstance(at, Store):
+        return read_objects(at)
+    return read_rows(at / ROWS_FILE if at.is_dir() else at)
 
 
 def _show(rows: "list[Row]", most: str | None, least: str | None, top: int) -> None:
@@ -111,6 +117,8 @@ def _told(swept: "Swept") -> list[str]:
         lines.append(f"{swept.stray} rows of points that are not in this study stay in the file")
     if swept.torn_bytes:
         lines.append(f"a last row that was not written to its end was dropped ({swept.torn_bytes} bytes)")
+    if cleared(swept.folder):
+        lines.append(CLEARED)
     return [*lines, f"files: {swept.folder}/"]
 
 

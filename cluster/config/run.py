@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from cluster.config.on_ray import OnRay
 from cluster.config.quantities import Strict, Value, refuse
 from cluster.config.workload import Workload
 
@@ -130,6 +131,7 @@ class RunConfig(Strict):
     devices_per_actor: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
     restarts: int = Field(default=8, ge=0)
+    ray: OnRay = OnRay()
     out: str | None = None
     timeline: Timeline = Timeline()
     limits: Limits = Limits()
@@ -154,6 +156,9 @@ class RunConfig(Strict):
                          "recorded forecast (forecast: recorded)")
         if self.forecast.name == "recorded" and self.workload.work != "replay":
             raise refuse(f"forecast: recorded is read from a trace, and work is {self.workload.work}")
+        if self.clock == "wall" and self.ray.placement != "pack":
+            raise refuse(f"ray.placement: {self.ray.placement} may put actors on several hosts, and clock: wall plays "
+                         "on one: its players tell each other over sockets of one host")
         return self
 
     @property

@@ -7,14 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from cluster.observe.store import Store
 from emulation.errors import MoelabError
 
 
-def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object]]) -> None:
+def write_whole(folder: Path | Store, writers: Mapping[str, Callable[[IO[bytes]], object]]) -> None:
     """Write files into a folder (made where absent): all of them, or, where one fails, none, told in one sentence.
 
-    Each is written beside its place, flushed to the disk and moved there when all are complete.
+    Each is written beside its place, flushed to the disk and moved there when all are complete; in a store, the last
+    one is there only where the others are.
     """
+    if isinstance(folder, Store):
+        folder.write_whole(writers)
+        return
     parts = {name: folder / f".{name}.{os.getpid()}.part" for name in writers}
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     at = folder
@@ -43,7 +48,7 @@ def write_whole(folder: Path, writers: Mapping[str, Callable[[IO[bytes]], object
             _remove(list(parts.values()), made)
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+def write_texts(folder: Path | Store, texts: Mapping[str, str]) -> None:
     """The same of texts, in UTF-8."""
     write_whole(folder, {name: partial(_put, text.encode("utf-8")) for name, text in texts.items()})
 
@@ -61,8 +66,11 @@ def _remove(parts: list[Path], folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path | Store) -> None:
     """Tell before the work whether files can be written into a folder; leaves nothing."""
+    if isinstance(folder, Store):
+        folder.check_writable()
+        return
     probe = ".probe"
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     write_whole(folder, {probe: lambda file: file.write(b"moelab")})

@@ -11,6 +11,7 @@ from cluster.observe import schema
 from cluster.observe.digest import canonical, sha256
 from cluster.observe.files import write_whole
 from cluster.observe.flight import Flight
+from cluster.observe.store import Store, folder_of
 from cluster.observe.tidy import rows
 from cluster.observe.timeline import TIMELINE_FILE, Extent, Written, write_timeline
 from emulation.errors import InputError, MoelabError
@@ -107,7 +108,13 @@ class Result(schema.Part):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The result in a file, or in the folder of a run."""
+        """The result in a file, or in the folder of a run, which may be a URL."""
+        folder = folder_of(path)
+        if isinstance(folder, Store):
+            data = folder.read(RESULT_FILE)
+            if data is None:
+                raise InputError(f"there is no {RESULT_FILE} in {folder}")
+            return cls.from_json(data.decode("utf-8", "replace"), str(folder / RESULT_FILE))
         file = Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path)
         try:
             text = file.read_text(encoding="utf-8")
@@ -117,7 +124,7 @@ class Result(schema.Part):
             raise InputError(f"the result {file} is no text in UTF-8") from None
         return cls.from_json(text, str(file))
 
-    def write(self, folder: str | Path, extent: Extent | None = None) -> Written | None:
+    def write(self, folder: str | Path | Store, extent: Extent | None = None) -> Written | None:
         """Write result.json, and the timeline of a run that this process timed; whole, or not at all.
 
         Returns what of the run the timeline holds; None where there is none to write (a result that was read).
@@ -127,7 +134,7 @@ class Result(schema.Part):
         if (flight := self._flight) is not None:
             writers[TIMELINE_FILE] = lambda file: written.append(write_timeline(flight, file, extent))
         writers[RESULT_FILE] = lambda file: file.write(self.to_json().encode("utf-8"))
-        write_whole(Path(folder), writers)
+        write_whole(folder_of(folder), writers)
         return written[0] if written else None
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -260,12 +260,15 @@ class Wall(Part):
 class Host(Part):
     """What depends on the host and not on the run: all that the digest leaves out.
 
-    operations: how many the engine timed. wall: of a run at the wall clock.
+    operations: how many the engine timed. wall: of a run at the wall clock. nodes: of a Ray cluster, those that device
+    actors were on; checkpoints_unpacked: on how many of them one arrived that was not there before.
     """
 
     operations: int = 0
     transport: str = "local"
     workers: int = 0
+    nodes: int = 0
+    checkpoints_unpacked: int = 0
     ports: dict[str, int] = {}
     paths: dict[str, str] = {}
     times: dict[str, JsonValue] = {}

@@ -4,9 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from cluster.config.run import RunConfig
 from cluster.transports.board import Board, News
 from cluster.transports.crash import VARIABLE, Fuse, fuse
-from cluster.transports.ray.cluster import cause, cluster, lost, options
+from cluster.transports.ray.cluster import cause, cluster, gone, lost, spent
+from cluster.transports.ray.standing import Heard, Standing, new_label, standing
 from cluster.transports.ray.transport import RayTransport
 from emulation.errors import TransportError
 
@@ -18,38 +20,52 @@ class Host(Protocol):
 
     def run(self, config: Any, transport: Any, progress: Any, on_token: Any, safe: Any) -> Any: ...
 
+    def counts(self, answer: Any) -> Mapping[str, Mapping[str, float]]:
+        """Of what `run` returned, by policy: the figures that Ray's metrics count."""
+
 
 class SchedulerActor:
     """The central scheduler as an actor: hosts one run, and answers how far it is meanwhile.
 
-    crash: MOELAB_CRASH_AT, as the driver has it. kept: what a scheduler before this one handed on. restarts: how many
-    actors of this run were started again.
+    crash: MOELAB_CRASH_AT, as the driver has it. kept: what a scheduler before this one put into the safe. restarts:
+    how many actors of this run were started again.
     """
 
     def __init__(self, crash: str, burn: Fuse, kept: Mapping[str, Any], restarts: int) -> None:
         burn.at("starting")
         os.environ[VARIABLE] = crash
-        self._board, self._fuse, self._transport = Board(kept, burn), burn, RayTransport(1, 0, 0)
-        self._restarts = restarts
+        self._board, self._fuse, self._restarts = Board(kept, burn), burn, restarts
+        self._transport: RayTransport | None = None
 
-    def run(self, host: Host, config: Any) -> Any:
-        self._transport = RayTransport(config.devices_per_actor, config.restarts, self._restarts, self._fuse)
+    def run(self, host: Host, config: RunConfig, place: Standing) -> Any:
+        from cluster.transports.ray import figures
+
+        transport = self._transport = RayTransport(
+            config.devices_per_actor, place, ships=config.ray.checkpoint == "shipped", most_restarts=config.restarts,
+            restarts=self._restarts, burn=self._fuse)
         try:
-            answer = host.run(config, self._transport, self._board, self._board.add, self._board)
+            answer = host.run(config, transport, self._board, self._board.add, self._board)
             self._fuse.at("finishing")
-            return answer
         finally:
-            self._transport.close()
+            transport.close()
+        figures.count(config.name, host.counts(answer))
+        return answer
 
     def read(self) -> tuple[News, int]:
         """What is new, and how many actors were started again."""
-        return self._board.read(), max(self._restarts, self._transport.restarts)
+        return self._board.read(), self._restarts if self._transport is None else self._transport.restarts
+
+    def flush(self) -> None:
+        """Return when what was counted has reached Ray's agent."""
+        from cluster.transports.ray import figures
+
+        figures.flush()
 
 
 class Follower:
     """The driver's side of a run: passes on what is new and nothing twice, whichever scheduler tells it."""
 
-    def __init__(self, progress: Any, on_token: Any) -> None:
+    def __init__(self, progress: Heard, on_token: Any) -> None:
         self._progress, self._on_token = progress, on_token
         self._furthest: dict[str, int] = {}
         self.kept: dict[str, Any] = {}
@@ -78,31 +94,39 @@ class Follower:
             self._on_token(token)
 
 
-def run_in_cluster(host: Host, config: Any, progress: Any, on_token: Any = None) -> Any:
+def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, on_token: Any = None) -> Any:
     """Host a run in a scheduler actor, and pass on its progress and tokens; returns what it returns.
 
-    Where that actor dies, another one is started in its place, up to config.restarts: it takes results and batches that
-    the driver has from there, and does the rest again, which gives the same. Not at the wall clock.
+    actors: how many its devices need. Where the scheduler is lost, another one is started in its place, up to
+    config.restarts: it takes results and batches that the driver has from there, and does the rest again, which gives
+    the same. Not at the wall clock.
     """
-    with cluster():
+    label, follower, life = new_label(config.name), Follower(progress, on_token), 0
+    with cluster(config.ray.namespace or f"moelab-{label}") as found, standing(
+            label, config.ray, actors + 1, bool(found["private"]), progress) as place:
         import ray
 
-        remote, follower, life = ray.remote(SchedulerActor), Follower(progress, on_token), 0
+        remote = ray.remote(SchedulerActor)
         while True:
-            scheduler: Any = remote.options(**options(), max_concurrency=2).remote(
+            asked = place.options(f"scheduler#{life + 1}" if life else "scheduler", 0)
+            scheduler: Any = remote.options(**asked, max_concurrency=2).remote(
                 os.environ.get(VARIABLE, ""), fuse("scheduler", 0, life), follower.kept, follower.restarts)
             try:
-                return follower.follow(scheduler, scheduler.run.remote(host, config))
+                results = follower.follow(scheduler, scheduler.run.remote(host, config, place.of_life(life)))
+                if config.ray.flush_metrics and not found["private"]:
+                    ray.get(scheduler.flush.remote())
+                return results
             except ray.exceptions.RayTaskError as error:
                 raise cause(error) from None
-            except lost() as error:
-                story = f"the scheduler actor died: {str(error).splitlines()[0]}"
+            except gone() as error:
+                story = lost("the scheduler actor", error)
                 if config.clock == "wall":
                     raise TransportError(f"{story}, and what was played at the wall clock cannot be played again: "
                                          "start the run again, or use clock: virtual") from None
                 if follower.restarts >= config.restarts:
-                    before = f" after {follower.restarts} restarts, the most that `restarts` allows"
-                    raise TransportError(story + (before if follower.restarts else "")) from None
+                    raise type(story)(f"{story}{spent(follower.restarts)}") from None
+            except ray.exceptions.RuntimeEnvSetupError as error:
+                raise TransportError(f"the Ray cluster cannot set up the run's environment: {error}") from None
             finally:
                 ray.kill(scheduler)
             life += 1
