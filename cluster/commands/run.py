@@ -40,7 +40,7 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
     if transport is not None:
         more.append(f"transport={transport}")
     if out is not None:
-        more.append(f"out={json.dumps(out)}")
+        more.append(f"out={out}")
     if wait_s is not None:
         more.append(f"ray.wait_s={wait_s}")
     return load_run(config, more)

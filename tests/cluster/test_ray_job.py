@@ -1,71 +1,106 @@
-"""A run as a Ray job on a head that is already there: `ray job submit --working-dir .`."""
+"""Jobs on a head that is already there: `ray job submit --working-dir .`, what they leave, how they are stopped."""
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import RAY, Head
 from tests.conftest import ROOT
+from tests.studies.small import written
 
 pytestmark = pytest.mark.ray
 
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+TINY = ("--set", "against=[]", "--set", "workload.output_tokens=3", "--set", "workload.requests=1")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def job(head: Head, method: str, path: str = "", body: dict[str, Any] | None = None) -> Any:
+    """What the job server answers."""
+    request = urllib.request.Request(f"{head.dashboard}/api/jobs/{path}", method=method,
+                                     data=None if body is None else json.dumps(body).encode(),
+                                     headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A head on loopback with a job server; what a client needs in its environment."""
-    folder = tempfile.mkdtemp(prefix="moelab-job-", dir=os.environ.get("RAY_TMPDIR"))
-    dashboard = free_port()
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
-                   "RAY_AUTH_MODE": "disabled", "HOME": folder,
-                   "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
-             f"--temp-dir={folder}", "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={dashboard}"]
-    subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
-    yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    subprocess.run([*RAY, "stop", "--force"], env=environment, check=False, capture_output=True, timeout=60)
-    shutil.rmtree(folder, ignore_errors=True)
+def begin(head: Head, entry: str) -> str:
+    """Submit without a working folder: the checkout is what is installed. Returns the job's name."""
+    return str(job(head, "POST", body={"entrypoint": f"cd {ROOT} && {entry}"})["submission_id"])
 
 
-def submit(head: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in head.items() if key != "RAY_ADDRESS"}
-    return subprocess.run([*RAY, "job", "submit", "--address", head["RAY_API_SERVER_ADDRESS"], "--working-dir", ".",
-                           "--", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
-                          check=False)
+def ended(head: Head, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def over() -> bool:
+        found.update(job(head, "GET", name))
+        return found["status"] in ("SUCCEEDED", "FAILED", "STOPPED")
+
+    assert head.until(over, 120), found
+    return {**found, "logs": job(head, "GET", f"{name}/logs")["logs"]}
 
 
-def test_a_submitted_run_leaves_its_result_and_its_digest(head: dict[str, str], tmp_path: Path) -> None:
+def test_a_submitted_run_leaves_its_result_its_digest_and_its_metrics(head: Head, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = submit(head, "python", "-m", "cluster.main", "run", "demo", "--out", str(out), "--set", "against=[]",
-                  "--set", "workload.output_tokens=3", "--set", "workload.requests=1")
+    submit = [*RAY, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "moelab", "run",
+              "configs/run/demo.yaml", "--transport", "ray", "--out", f"file://{out}", *TINY]
+    done = subprocess.run(submit, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=240,
+                          check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((out / "result.json").read_text())
-    assert result["host"]["transport"] == "ray"
+    assert (result["host"]["transport"], result["host"]["workers"], result["host"]["nodes"]) == ("ray", 5, 1)
     alone = subprocess.run([sys.executable, "-m", "cluster.main", "run", "demo", "--transport", "local", "--json",
-                            "--out", str(tmp_path / "alone"), "--set", "against=[]", "--set",
-                            "workload.output_tokens=3", "--set", "workload.requests=1"], cwd=ROOT, capture_output=True,
-                           text=True, check=True)
+                            "--out", str(tmp_path / "alone"), *TINY], cwd=ROOT, capture_output=True, text=True,
+                           check=True)
     assert json.loads(alone.stdout)["digest"] == result["digest"]
+    with urllib.request.urlopen(head.metrics, timeout=30) as page:
+        lines = [line for line in page.read().decode().splitlines() if line.startswith("ray_moelab_")]
+    counted = {line.split("{")[0]: float(line.split()[-1]) for line in lines if 'run="demo"' in line}
+    assert counted["ray_moelab_output_tokens_total"] == result["emitted_tokens"]
+    assert counted["ray_moelab_emulated_seconds_total"] == pytest.approx(result["makespan_ps"] / 1e12)
+    assert counted["ray_moelab_steps_total"] == sum(phase["steps"] for phase in result["phases"].values())
+    assert head.is_clear()
 
 
-def test_what_is_wrong_with_a_submitted_run_is_told_in_a_sentence(head: dict[str, str]) -> None:
-    done = submit(head, "python", "-m", "cluster.main", "run", "demo", "--set", "policy=expert_paralel")
-    told = done.stdout + done.stderr
-    assert done.returncode != 0
-    assert "did you mean 'expert_parallel'" in told
-    assert "Traceback" not in told
+@pytest.mark.parametrize(("entry", "code", "sentence"), [
+    ("moelab run demo --set policy=expert_paralel", 2, "did you mean 'expert_parallel'"),
+    ("moelab compare nowhere.yaml", 2, "nowhere.yaml"),
+    ("moelab sweep ndp_units --transport ray --out s4://bucket/x", 2, "'s4' is no kind of store"),
+])
+def test_what_is_wrong_with_a_job_is_told_in_a_sentence(head: Head, entry: str, code: int, sentence: str) -> None:
+    found = ended(head, begin(head, entry))
+    assert (found["status"], found["driver_exit_code"]) == ("FAILED", code), found
+    said = [line for line in found["logs"].splitlines() if line.startswith("moelab: ")]
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert sentence in found["message"]  # what the submitter's status shows
+    assert "Traceback" not in found["logs"]
+
+
+def test_a_stopped_run_leaves_no_actor_and_no_file(head: Head, tmp_path: Path) -> None:
+    name = begin(head, f"moelab run demo --out {tmp_path / 'out'} --set workload.output_tokens=900")
+    assert head.until(lambda: len(head.actors()) == 6)
+    job(head, "POST", f"{name}/stop")
+    assert ended(head, name)["status"] == "STOPPED"
+    assert head.is_clear()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_sweep_leaves_whole_rows_and_no_actor(head: Head, tmp_path: Path) -> None:
+    study = written(tmp_path, points=[{"seed": seed} for seed in range(2000)])
+    rows = tmp_path / "out" / "rows.jsonl"
+    name = begin(head, f"moelab sweep {study} --transport ray --out {tmp_path / 'out'}")
+    assert head.until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 2)
+    asked = time.monotonic()
+    job(head, "POST", f"{name}/stop")
+    found = ended(head, name)
+    assert found["status"] == "STOPPED"
+    assert time.monotonic() - asked < 60
+    kept = [json.loads(line) for line in rows.read_bytes().splitlines()]
+    assert 2 < len(kept) < 2000
+    assert {row["status"] for row in kept} == {"ok"}
+    assert head.is_clear()

@@ -103,7 +103,8 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
     """
     label, follower, life = new_label(config.name), Follower(progress, on_token), 0
     with cluster(config.ray.namespace or f"moelab-{label}") as found, standing(
-            label, config.ray, actors + 1, bool(found["private"]), progress) as place:
+            label, config.ray, actors + 1, bool(found["private"]), progress,
+            one_node=config.clock == "wall") as place:
         import ray
 
         remote = ray.remote(SchedulerActor)

@@ -16,7 +16,7 @@ GRANT_S = 10.0
 """How long a cluster may take to hand out what it has: what an earlier run held comes back a moment after its end."""
 LOOK_S = 1.0
 LEAST_CPUS = 0.001
-"""What an actor reserves that is to stand alone on its node and asks for nothing else."""
+"""What an actor reserves whose node matters and that asks for nothing else."""
 
 
 class Heard(Protocol):
@@ -69,22 +69,27 @@ def devices_name(specs: Sequence[DeviceSpec]) -> str:
 
 
 @contextmanager
-def standing(label: str, asked: OnRay, actors: int, private: bool, heard: Heard) -> Iterator[Standing]:
-    """Room for so many actors, held for the time of a run; TransportError where there is none in time."""
+def standing(label: str, asked: OnRay, actors: int, private: bool, heard: Heard, *,
+             one_node: bool = False) -> Iterator[Standing]:
+    """Room for so many actors, held for the time of a run; TransportError where there is none in time.
+
+    one_node: they talk to each other in ways that one host alone has.
+    """
     import ray
     from ray.util import placement_group, remove_placement_group
 
     cpus, memory = asked.cpus(private), asked.memory_bytes(private)
-    if asked.placement == "strict_spread":
-        cpus = max(cpus, LEAST_CPUS)
+    placement = "strict_pack" if one_node else asked.placement
+    if placement == "strict_spread" or (one_node and not private):
+        cpus = max(cpus, LEAST_CPUS)  # a group of nothing is none
     plain = Standing(label, cpus, memory, asked.placement == "spread", None, options())
     if not cpus and not memory:
         yield plain
         return
     bundle = {key: value for key, value in (("CPU", cpus), ("memory", memory)) if value}
-    group = placement_group([bundle] * actors, strategy=asked.placement.upper(), name=label)
+    group = placement_group([bundle] * actors, strategy=placement.upper(), name=label)
     try:
-        wanted = f"{actors} actors of {_amount(cpus, memory)} each{WHERE[asked.placement]}"
+        wanted = f"{actors} actors of {_amount(cpus, memory)} each{WHERE[placement]}"
         until = Patience(asked.wait_s, wanted, heard)
         while not group.wait(timeout_seconds=LOOK_S):
             until.look()
@@ -94,7 +99,7 @@ def standing(label: str, asked: OnRay, actors: int, private: bool, heard: Heard)
             remove_placement_group(group)
 
 
-WHERE = {"pack": "", "spread": ", spread over its nodes", "strict_spread": ", each on a node of its own"}
+WHERE = {"pack": "", "strict_pack": ", all on one node", "spread": ", spread over its nodes", "strict_spread": ", each on a node of its own"}
 
 
 class Patience:
@@ -129,7 +134,7 @@ def _free() -> str:
 
 
 def _amount(cpus: float, memory_bytes: int) -> str:
-    parts = [f"{_number(cpus)} CPUs"] if cpus else []
+    parts = [f"{_number(cpus)} CPU{'s' * (cpus != 1)}"] if cpus else []
     return " and ".join([*parts, *([f"{_number(memory_bytes / 1e9)} GB"] if memory_bytes else [])])
 
 
