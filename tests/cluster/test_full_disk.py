@@ -41,7 +41,8 @@ class OnASmallDisk:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("left", "file"), [("4k", "timeline.perfetto-trace"), ("0", ".probe")])
+@pytest.mark.parametrize(("left", "file"), [("4k", "timeline.perfetto-trace"),
+                                             pytest.param("0", ".probe", marks=pytest.mark.soak)])
 def test_a_result_that_does_not_fit_leaves_the_earlier_one(left: str, file: str, on_a_small_disk: OnASmallDisk) -> None:
     (on_a_small_disk.folder / "run.yaml").write_text(yaml.safe_dump(RUN))
     done = on_a_small_disk(f"""

@@ -93,7 +93,7 @@ def check_every_state(seed: int, wanted: dict[str, str]) -> int:
 
 @pytest.mark.slow
 def test_killed_in_every_state_the_run_gives_the_same_bytes(wanted: dict[str, str]) -> None:
-    assert sum(check_every_state(seed, wanted) for seed in (1, 2)) == 28  # each state four times
+    assert check_every_state(1, wanted) == 14  # each state twice; the soak goes on with other seeds
 
 
 def killed_at_random(seed: int, policy: str, kills: int) -> tuple[Result, int]:

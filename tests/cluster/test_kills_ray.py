@@ -93,16 +93,18 @@ def two_nodes() -> Iterator[tuple[Head, list[psutil.Process]]]:
     folder, port = Path(tempfile.mkdtemp(prefix="moelab-two-", dir=os.environ.get("RAY_TMPDIR"))), free_port()
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_ADDRESS")}
     environment = {**kept, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
-                   "HOME": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_health_check_initial_delay_ms": "1000",
-                   "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000",
-                   "RAY_health_check_failure_threshold": "3"}
-    common = ["--node-ip-address=127.0.0.1", "--num-cpus=2"]
-    subprocess.run([*RAY, "start", "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false",
-                    *common], env=environment, check=True, capture_output=True, timeout=120)
-    first = _raylets(folder)
+                   "HOME": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "1000",
+                   "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "3"}
+
+    def start(*more: str) -> None:
+        done = subprocess.run([*RAY, "start", "--node-ip-address=127.0.0.1", "--num-cpus=2", *more], env=environment,
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     try:
-        subprocess.run([*RAY, "start", f"--address=127.0.0.1:{port}", *common], env=environment, check=True,
-                       capture_output=True, timeout=120)
+        start("--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
+        first = _raylets(folder)
+        start(f"--address=127.0.0.1:{port}")
         second = [raylet for raylet in _raylets(folder) if raylet not in first]
         yield Head(environment, f"127.0.0.1:{port}", "", "", folder), second
     finally:
