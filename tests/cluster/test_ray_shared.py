@@ -71,14 +71,16 @@ def second_node(head: Head) -> Iterator[Path]:
     """Another raylet that joins the head, with a cache of its own for what is sent to it."""
     cache = head.folder / "node-cache"
     start = [*RAY, "start", f"--address={head.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
-    node = subprocess.Popen(start, env={**head.environment, "MOELAB_CACHE": str(cache)}, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL, start_new_session=True)
-    alive = lambda: sum(row["state"] == "ALIVE" for row in head.listed("nodes"))  # noqa: E731
-    assert head.until(lambda: alive() == 2)
+    told = head.folder / "node.log"
+    with told.open("w") as log:
+        node = subprocess.Popen(start, env={**head.environment, "MOELAB_CACHE": str(cache)}, stdout=log, stderr=log,
+                                start_new_session=True)
+    came = head.until(lambda: sum(row["state"] == "ALIVE" for row in head.listed("nodes")) == 2, 120)
+    assert came, told.read_text()
     yield cache
     processes = psutil.Process(node.pid).children(recursive=True)
     node.terminate()
-    node.wait(30)
+    node.wait(60)
     for process in psutil.wait_procs(processes, timeout=10)[1]:
         process.kill()
 

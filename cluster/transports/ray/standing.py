@@ -99,7 +99,8 @@ def standing(label: str, asked: OnRay, actors: int, private: bool, heard: Heard,
             remove_placement_group(group)
 
 
-WHERE = {"pack": "", "strict_pack": ", all on one node", "spread": ", spread over its nodes", "strict_spread": ", each on a node of its own"}
+WHERE = {"pack": "", "strict_pack": ", all on one node", "spread": ", spread over its nodes",
+         "strict_spread": ", each on a node of its own"}
 
 
 class Patience:
