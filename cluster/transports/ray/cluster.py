@@ -110,9 +110,13 @@ def cause(error: Any) -> Exception:
     return RuntimeError(f"in an actor: {error}")
 
 
+class DiedError(TransportError):
+    """An actor that was there is gone: another one in its place may fare better."""
+
+
 def lost(who: str, error: Exception) -> Exception:
     """What is said of an actor that has died or never came to be."""
-    return _absent(str(error)) or _ours(str(error)) or TransportError(f"{who} died: {_first_line(error)}")
+    return _absent(str(error)) or _ours(str(error)) or DiedError(f"{who} died: {_first_line(error)}")
 
 
 def gone() -> tuple[type[Exception], ...]:

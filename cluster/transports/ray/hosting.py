@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from cluster.config.run import RunConfig
 from cluster.transports.board import Board, News
 from cluster.transports.crash import VARIABLE, Fuse, fuse
-from cluster.transports.ray.cluster import cause, cluster, gone, lost, spent
+from cluster.transports.ray.cluster import DiedError, cause, cluster, gone, lost, spent
 from cluster.transports.ray.standing import Heard, Standing, new_label, standing
 from cluster.transports.ray.transport import RayTransport
 from emulation.errors import TransportError
@@ -121,11 +121,13 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
                 raise cause(error) from None
             except gone() as error:
                 story = lost("the scheduler actor", error)
+                if not isinstance(story, DiedError):
+                    raise story from None
                 if config.clock == "wall":
                     raise TransportError(f"{story}, and what was played at the wall clock cannot be played again: "
                                          "start the run again, or use clock: virtual") from None
                 if follower.restarts >= config.restarts:
-                    raise type(story)(f"{story}{spent(follower.restarts)}") from None
+                    raise TransportError(f"{story}{spent(follower.restarts)}") from None
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise TransportError(f"the Ray cluster cannot set up the run's environment: {error}") from None
             finally:

@@ -12,7 +12,7 @@ from actors.player import Player
 from actors.programme import Order
 from cluster.transports.crash import Fuse, fuse
 from cluster.transports.holdings import Holdings
-from cluster.transports.ray.cluster import cause, gone, lost, options, spent
+from cluster.transports.ray.cluster import DiedError, cause, gone, lost, options, spent
 from cluster.transports.ray.shipping import Parcel, pack, unpack
 from cluster.transports.ray.standing import Standing, devices_name
 from cluster.transports.serving import open_devices
@@ -185,11 +185,13 @@ class RayTransport:
         """Another actor in the place of one that was lost; raises how that one ended where there may be no other."""
         import ray
 
+        if not isinstance(story, DiedError):
+            raise story
         if self._plays:
             raise TransportError(f"{story}, and what it played at the wall clock cannot be played again: start the run "
                                  "again, or use clock: virtual")
         if self.restarts >= self._most_restarts:
-            raise type(story)(f"{story}{spent(self.restarts)}")
+            raise TransportError(f"{story}{spent(self.restarts)}")
         self.restarts += 1
         self._lives[number] += 1
         ray.kill(self._actors[number])  # one that cannot be reached may be alive
