@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.messages import Work
 from cluster.resolve import Setup
-from cluster.session import Session, messages, narrow
+from cluster.safe import Answered, Safe
+from cluster.session import Session, merge, messages, narrow
 from cluster.wall.stream import Made, Spelling
 from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, StepRouting
@@ -52,6 +54,7 @@ class Executor:
         self._homes = np.array(session.scheduler.setting.machine.homes, np.int64)
         self._total = 0
         self._made: list[Made] = []
+        self._answered: Answered | None = None
 
     def answer(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], *, eos: Sequence[int] = (),
                sampling: Sampling | None = None,
@@ -73,6 +76,8 @@ class Executor:
                               self._homes[sequence % len(self._homes)], last & (not encoder), encoder=encoder,
                               source=source)
             self.session.begin(self._step)
+            if self._answered is not None:
+                self._answered.steps.append((self._step, []))
 
         def on_token(sequence: int, token: int) -> None:
             sequence += first_sequence
@@ -91,7 +96,42 @@ class Executor:
         made = [list(tokens) for tokens in answer.tokens]
         record.prompts += [list(prompt) for prompt in prompts]
         record.answers += made
+        if self._answered is not None:
+            self._answered.tokens, self._answered = made, None
         return made
+
+    def tell_again(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], kept: Answered) -> list[list[int]]:
+        """Time a batch that was answered before, by its record; the devices' shards move as they did."""
+        session, record = self.session, self.session.record
+        assert session.transport is not None
+        scheduler, batch = session.scheduler, dict[int, Work]()
+        self._total = len(record.steps) + max(limits) + self.hook.family.stacks
+        for step, layers in kept.steps:
+            self._step = step
+            session.begin(step)
+            batch.clear()
+            for moe, (routing, guess) in zip(scheduler.setting.model.moe_stack(step.encoder), layers, strict=True):
+                decision = session.decide(step, moe, routing, guess)
+                self._note(routing, guess)
+                merge(batch, messages(decision, session.moe_of, scheduler.ledger.start.parts, None)[0])
+            session.transport.exchange(batch)
+            self._close()
+        record.prompts += [list(prompt) for prompt in prompts]
+        record.answers += kept.tokens
+        return kept.tokens
+
+    def keep(self) -> Answered:
+        """Note what the next batch meets, so that it can be told again."""
+        self._answered = Answered()
+        return self._answered
+
+    def _note(self, routing: Routing, guess: Routing | None) -> None:
+        """The routing of a layer, for the record."""
+        top_k = routing.experts.shape[1]
+        self._layers.append((narrow(routing.experts, top_k), routing.weights.astype(np.float32),
+                             None if guess is None else narrow(guess.experts, top_k)))
+        if self._answered is not None:
+            self._answered.steps[-1][1].append((routing, guess))
 
     def _close(self) -> None:
         """End the step that was under way, if there was one, and note its routing."""
@@ -119,9 +159,7 @@ class Executor:
         routing = Routing(experts.to(torch.int64).numpy(), weights.to(torch.float64).numpy())
         guess = self._guess(layer, moe, hidden)
         decision = self.session.decide(self._step, moe, routing, guess)
-        top_k = routing.experts.shape[1]
-        self._layers.append((narrow(routing.experts, top_k), weights.to(torch.float32).numpy().copy(),
-                             None if guess is None else narrow(guess.experts, top_k)))
+        self._note(routing, guess)
         rows = hidden.to(torch.float32).contiguous().numpy()
         shares = self._compute(decision, rows)
         for share in shares:
@@ -185,8 +223,11 @@ def _scaled(decision: Decision, early: list[Share]) -> list[Share]:
     return shares
 
 
-def answer_all(setup: Setup, session: Session, on_logits: OnLogits | None = None) -> None:
-    """Every prompt of the workload, batch by batch, to the run's limit of steps; pins the arithmetic first."""
+def answer_all(setup: Setup, session: Session, on_logits: OnLogits | None = None,
+               safe: Safe | None = None) -> None:
+    """Every prompt of the workload, batch by batch, to the run's limit of steps; pins the arithmetic first.
+
+    A batch that is in the safe is not answered again; any other but the last is put there."""
     from transformers import AutoTokenizer
 
     pin()
@@ -206,8 +247,14 @@ def answer_all(setup: Setup, session: Session, on_logits: OnLogits | None = None
         if most < 1:
             break
         forced = None if answers is None else [answer[:most] for answer in answers[at:at + work.batch]]
-        made = executor.answer(batch, [most] * len(batch), eos=ends(model), sampling=sampling_of(setup, at),
-                               forced=forced)
+        key, limits = f"batch {at}", [most] * len(batch)
+        if safe is not None and (kept := safe.get(key)) is not None:
+            made = executor.tell_again(batch, limits, kept)
+        else:
+            noted = executor.keep() if safe is not None else None
+            made = executor.answer(batch, limits, eos=ends(model), sampling=sampling_of(setup, at), forced=forced)
+            if safe is not None and at + work.batch < len(prompts):
+                safe.put(key, noted)
         session.record.texts += [tokenizer.decode(tokens) for tokens in made]
     session.scheduler.finish()
 

@@ -21,7 +21,8 @@ from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes, resolve
-from cluster.session import Progress, Record, Session, Silent, device_specs
+from cluster.safe import Part, Safe
+from cluster.session import Named, Progress, Record, Session, Silent, device_specs
 from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
 from emulation.bound_program import load_solver
@@ -74,21 +75,10 @@ def _transport(config: RunConfig) -> Transport:
     if config.transport == "processes":
         from cluster.transports.processes import ProcessTransport
 
-        return ProcessTransport(config.workers)
+        return ProcessTransport(config.workers, config.restarts)
     from cluster.transports.local import LocalTransport
 
     return LocalTransport()
-
-
-@dataclass(frozen=True)
-class Named:
-    """Progress of one policy among several."""
-
-    name: str
-    progress: Progress
-
-    def update(self, done: int, total: int, text: str) -> None:
-        self.progress.update(done, total, f"{self.name}: {text}")
 
 
 @dataclass(frozen=True)
@@ -98,21 +88,26 @@ class Host:
     compare: bool
     one_thread: bool = False
 
-    def run(self, config: RunConfig, transport: Transport, progress: Progress,
-            on_token: OnToken | None = None) -> dict[str, Result]:
-        """Every policy of the run in turn."""
+    def run(self, config: RunConfig, transport: Transport, progress: Progress, on_token: OnToken | None = None,
+            safe: Safe | None = None) -> dict[str, Result]:
+        """Every policy of the run in turn; one whose result is in the safe, not again."""
         setup = resolve(config)
         targets = setup.policies if self.compare else setup.policies[:1]
         results: dict[str, Result] = {}
         record: Record | None = None
         for target in targets:
             named = title(target, targets, results)
+            if safe is not None and (done := safe.get(named)) is not None:
+                results[named], record = done
+                continue
             one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
-                         on_token=on_token)
+                         on_token=on_token, safe=safe and Part(named, safe))
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy
                 record = record or one.session.record
+            if safe is not None:
+                safe.put(named, (results[named], record))
         return results
 
     def counts(self, results: Mapping[str, Result]) -> dict[str, dict[str, float]]:
@@ -135,9 +130,9 @@ class OneRun:
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
                  one_thread: bool = False, on_token: OnToken | None = None,
-                 on_logits: "OnLogits | None" = None) -> None:
+                 on_logits: "OnLogits | None" = None, safe: Safe | None = None) -> None:
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
-        self.on_logits = on_logits
+        self.on_logits, self.safe = on_logits, safe
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
         self.wall: Wall | None = None
         self.policy, self.progress = load_policy(target.target, target.parameters), progress
@@ -268,7 +263,8 @@ class OneRun:
         import_torch()  # while the devices start
         from cluster.execute import answer_all
 
-        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits))
+        safe = None if self.is_wall else self.safe
+        self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits, safe))
         return self._result()
 
     def _result(self) -> Result:

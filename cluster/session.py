@@ -47,6 +47,17 @@ class Silent:
         """Say nothing."""
 
 
+@dataclass(frozen=True)
+class Named:
+    """Progress of one policy among several."""
+
+    name: str
+    progress: Progress
+
+    def update(self, done: int, total: int, text: str) -> None:
+        self.progress.update(done, total, f"{self.name}: {text}")
+
+
 @dataclass
 class Record:
     """The routing that a run met, step by step, and the tokens that it produced."""
@@ -224,7 +235,7 @@ class Session:
                 decision = self.decide(step, moe, routing, forecast, parked)
                 if self.transport is not None:
                     work, _ = messages(decision, self.moe_of, self.scheduler.ledger.start.parts, None)
-                    _merge(batch, work)
+                    merge(batch, work)
             if self.transport is not None:
                 self.transport.exchange(batch)
             self.end(feed.total if isinstance(feed, Listed) else 0)
@@ -276,7 +287,7 @@ class Session:
         scheduler.finish()
 
 
-def _merge(batch: dict[int, Work], work: dict[int, Work]) -> None:
+def merge(batch: dict[int, Work], work: dict[int, Work]) -> None:
     """Append a layer's messages to those of the step."""
     for device, item in work.items():
         batch.setdefault(device, Work()).items.extend(item.items)

@@ -26,7 +26,7 @@ from emulation.errors import ConfigError, MoelabError, unknown
 from moe import shapes
 
 SETTLED: dict[str, Any] = {"transport": "local", "clock": "virtual", "against": [], "workers": None,
-                           "devices_per_actor": 1, "out": None, "timeline": {}}
+                           "devices_per_actor": 1, "restarts": 8, "out": None, "timeline": {}}
 """What a sweep decides itself: each point is one policy's run in one process."""
 
 PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",

@@ -112,7 +112,8 @@ class WallClock(Strict):
 
 
 class RunConfig(Strict):
-    """One run. `against`: policies that `compare` sets beside `policy`."""
+    """One run. `against`: policies that `compare` sets beside `policy`. restarts: how many actors or worker processes
+    that end before their time are started again."""
 
     title: str = ""
     machine: MachineChoice
@@ -129,6 +130,7 @@ class RunConfig(Strict):
     transport: Literal["local", "processes", "ray"] = "local"
     devices_per_actor: int = Field(default=1, ge=1)
     workers: int | None = Field(default=None, ge=1)
+    restarts: int = Field(default=8, ge=0)
     ray: OnRay = OnRay()
     out: str | None = None
     timeline: Timeline = Timeline()

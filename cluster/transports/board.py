@@ -1,14 +1,30 @@
-"""Where a run in an actor writes how far it is, and the tokens that it produced, for the driver to read."""
+"""Where a run in an actor writes how far it is, the tokens that it produced and what is to outlive it, for the driver
+to read."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cluster.transports.crash import Fuse
 from cluster.wall.stream import Token
 
 
-class Board:
-    """Written by the run's threads, read by the driver's calls."""
+class News(NamedTuple):
+    """last: how far the run is. tokens, kept: those since the last call; kept: what was put into the safe, by name."""
 
-    def __init__(self) -> None:
+    last: tuple[int, int, str] | None
+    tokens: list[Token]
+    kept: dict[str, Any]
+
+
+class Board:
+    """Written by the run's threads, read by the driver's calls. kept: what a scheduler before this one put there."""
+
+    def __init__(self, kept: Mapping[str, Any] | None = None, burn: Fuse | None = None) -> None:
+        self._fuse = burn or Fuse()
         self._last: tuple[int, int, str] | None = None
         self._tokens: list[Token] = []
+        self._before = dict(kept or {})
+        self._new: list[tuple[str, Any]] = []
 
     def update(self, done: int, total: int, text: str) -> None:
         self._last = (done, total, text)
@@ -16,8 +32,22 @@ class Board:
     def add(self, token: Token) -> None:
         self._tokens.append(token)
 
-    def read(self) -> tuple[tuple[int, int, str] | None, list[Token]]:
-        """How far the run is, and the tokens since the last call."""
-        tokens = self._tokens[:]  # always the one list: what is added meanwhile stays in it
-        del self._tokens[:len(tokens)]
-        return self._last, tokens
+    def get(self, key: str) -> Any:
+        return self._before.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        self._new.append((key, value))
+        self._fuse.at("keeping")
+
+    def read(self) -> News:
+        """What is new. What was told before what it rests on was kept would be told again by another scheduler: so how
+        far the run is, is read first."""
+        last = self._last
+        return News(last, _taken(self._tokens), dict(_taken(self._new)))
+
+
+def _taken(items: list[Any]) -> list[Any]:
+    """What is in a list, which it then holds no more; always the one list: what is added meanwhile stays in it."""
+    found = items[:]
+    del items[:len(found)]
+    return found

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from cluster.config.reading import load_run
 from cluster.observe.result import Result
-from cluster.run import Named
-from cluster.session import Progress, Silent
+from cluster.session import Named, Progress, Silent
 from emulation.errors import MoelabError
 from studies.reproduce.measure import Case
 from studies.sweep import carry_out_all

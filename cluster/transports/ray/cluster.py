@@ -45,6 +45,11 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
+QUIET = "RAY_DEDUP_LOGS_SKIP_REGEX", "."
+"""Ray tells of each actor that was killed on the driver's standard output, log_to_driver or not: there stands what we
+print. It is read when Ray is imported."""
+
+
 @contextmanager
 def cluster(namespace: str | None = None) -> Iterator[dict[str, object]]:
     """A Ray cluster for the time of a run: the one that is given, or a private one on loopback."""
@@ -53,6 +58,7 @@ def cluster(namespace: str | None = None) -> Iterator[dict[str, object]]:
     if not attached():
         os.environ.update(LOOPBACK, **ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
         folder = tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    os.environ.setdefault(*QUIET)
     import ray
 
     try:
@@ -104,9 +110,25 @@ def cause(error: Any) -> Exception:
     return RuntimeError(f"in an actor: {error}")
 
 
+class DiedError(TransportError):
+    """An actor that was there is gone: another one in its place may fare better."""
+
+
 def lost(who: str, error: Exception) -> Exception:
     """What is said of an actor that has died or never came to be."""
-    return _absent(str(error)) or _ours(str(error)) or TransportError(f"{who} died: {_first_line(error)}")
+    return _absent(str(error)) or _ours(str(error)) or DiedError(f"{who} died: {_first_line(error)}")
+
+
+def gone() -> tuple[type[Exception], ...]:
+    """What is raised where an actor is gone, or what it answered: its process was killed, or its node is lost."""
+    import ray
+
+    return ray.exceptions.RayActorError, ray.exceptions.ObjectLostError
+
+
+def spent(restarts: int) -> str:
+    """What is said behind how an actor or a worker process ended, where no other may take its place."""
+    return f" after {restarts} restarts, the most that `restarts` allows" if restarts else ""
 
 
 def _ours(text: str) -> MoelabError | None:

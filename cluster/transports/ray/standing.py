@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from actors.messages import DeviceSpec
@@ -51,6 +51,10 @@ class Standing:
         elif self.spread:
             found["scheduling_strategy"] = "SPREAD"
         return found
+
+    def of_life(self, life: int) -> "Standing":
+        """The same for the devices of another scheduler: names of the last one's may not be free yet."""
+        return replace(self, label=f"{self.label}#{life + 1}") if life and self.label else self
 
 
 def new_label(run: str) -> str:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.device import DeviceActor
 from actors.messages import DeviceSpec, Reply, Work
 from actors.player import Player
 from actors.programme import Order
-from cluster.transports.ray.cluster import cause, lost, options
+from cluster.transports.crash import Fuse, fuse
+from cluster.transports.holdings import Holdings
+from cluster.transports.ray.cluster import DiedError, cause, gone, lost, options, spent
 from cluster.transports.ray.shipping import Parcel, pack, unpack
 from cluster.transports.ray.standing import Standing, devices_name
 from cluster.transports.serving import open_devices
@@ -27,13 +30,20 @@ class Ready(NamedTuple):
 
 
 class DeviceGroup:
-    """What a device actor runs: one emulated device or several. parcel: the checkpoint, where it is sent."""
+    """What a device actor runs: one emulated device or several."""
 
-    def __init__(self, specs: Sequence[DeviceSpec], parcel: Parcel | None = None) -> None:
+    def __init__(self, burn: Fuse) -> None:
+        self._fuse = burn
+        self._fuse.at("starting")
         self._unpacked = False
-        self._open(specs, parcel)
+        self._devices: dict[int, DeviceActor] = {}
+        self._player = Player(self._devices)
 
-    def _open(self, specs: Sequence[DeviceSpec], parcel: Parcel | None) -> None:
+    def open(self, specs: Sequence[DeviceSpec], parcel: Parcel | None = None) -> Ready:
+        """Devices from new; the process that serves them, and where it is. parcel: the checkpoint, where it is sent."""
+        import ray
+
+        self._player.close()
         if parcel is not None:
             folder, unpacked = unpack(parcel)
             self._unpacked |= unpacked
@@ -44,64 +54,77 @@ class DeviceGroup:
                                  "path that all nodes share, or let it be sent with ray.checkpoint=shipped")
         self._devices = open_devices(specs)
         self._player = Player(self._devices)
-
-    def ready(self) -> Ready:
-        """The process that serves these devices, and where it is."""
-        import ray
-
+        self._fuse.at("opened")
         return Ready(os.getpid(), ray.get_runtime_context().get_node_id(), self._unpacked)
-
-    def reopen(self, specs: Sequence[DeviceSpec], parcel: Parcel | None = None) -> Ready:
-        """The same devices from new, with other shards."""
-        self._player.close()
-        self._open(specs, parcel)
-        return self.ready()
 
     def obey(self, order: Order) -> object:
         return self._player.obey(order)
 
     def work(self, batch: dict[int, Work]) -> dict[int, Reply]:
-        return {number: self._devices[number].work(item) for number, item in batch.items()}
+        self._fuse.at("received")
+        replies = {}
+        for number, item in batch.items():
+            replies[number] = self._devices[number].work(item)
+            self._fuse.at("working")
+        self._fuse.at("answering")
+        return replies
 
 
 class RayTransport:
-    """Devices as Ray actors, `devices_per_actor` in each; lives in the scheduler actor."""
+    """Devices as Ray actors, `devices_per_actor` in each; lives in the scheduler actor.
+
+    An actor that is lost, with its node or alone, is started again as a worker process is (`processes.py`).
+    """
 
     name = "ray"
 
-    def __init__(self, devices_per_actor: int = 1, place: Standing | None = None, *, ships: bool = False) -> None:
+    def __init__(self, devices_per_actor: int = 1, place: Standing | None = None, *, ships: bool = False,
+                 most_restarts: int = 0, restarts: int = 0, burn: Fuse | None = None) -> None:
         """place: how its actors stand in the cluster, by default without a reservation. ships: the checkpoint is sent.
+        restarts: how many actors of this run were started again before this scheduler was there.
         """
-        self._per_actor, self._ships = devices_per_actor, ships
+        self._per_actor, self._ships, self._most_restarts = devices_per_actor, ships, most_restarts
         self._place = place or Standing(more=options())
-        self._opened = 0
+        self.restarts, self._fuse = restarts, burn or Fuse()
         self._parcels: dict[str, Parcel] = {}
-        self._ready: list[Ready] = []
+        self._ready: dict[int, Ready] = {}
+        self._groups: list[list[DeviceSpec]] = []
         self._actors: list[Any] = []
+        self._lives: list[int] = []
         self._actor_of: dict[int, int] = {}
-        self._starting: list[Any] = []
+        self._opened: list[Any] = []
+        self._plays, self._started = False, 0
 
     def open(self, specs: Sequence[DeviceSpec]) -> None:
-        import ray
-
+        self._fuse.at("opening")
         groups = [list(specs[at:at + self._per_actor]) for at in range(0, len(specs), self._per_actor)]
-        parcel = self._parcel(specs)
-        if len(groups) == len(self._actors):
-            self._starting = [a.reopen.remote(group, parcel) for a, group in zip(self._actors, groups, strict=True)]
-        else:
+        again = len(groups) == len(self._actors)
+        if not again:
             self.close()
-            self._opened += 1
-            remote = ray.remote(DeviceGroup)
-            self._actors = [remote.options(**self._place.options(self._name(group), i)).remote(group, parcel)
-                            for i, group in enumerate(groups, 1)]
-            self._starting = [actor.ready.remote() for actor in self._actors]
+        self._holdings, self._groups, self._plays, self._ready = Holdings(specs), groups, False, {}
+        self._parcel = self._packed(specs)
+        if not again:
+            self._lives = [0] * len(groups)
+            self._actors = [self._new(number) for number in range(len(groups))]
+        self._opened = [self._open(number) for number in range(len(groups))]
         self._actor_of = {spec.number: i for i, group in enumerate(groups) for spec in group}
 
-    def _name(self, group: Sequence[DeviceSpec]) -> str:
-        """What an actor is called; names of actors that were just ended may not be free yet."""
-        return devices_name(group) + (f"#{self._opened}" if self._opened > 1 else "")
+    def _new(self, number: int) -> Any:
+        """An actor; names of actors that were just ended may not be free yet."""
+        import ray
 
-    def _parcel(self, specs: Sequence[DeviceSpec]) -> Parcel | None:
+        self._started += 1
+        name = devices_name(self._groups[number])
+        if self._started > len(self._groups):
+            name += f"#{self._started}"
+        asked = self._place.options(name, number + 1)
+        return ray.remote(DeviceGroup).options(**asked).remote(fuse("worker", number, self._lives[number]))
+
+    def _open(self, number: int) -> Any:
+        specs = [self._holdings.spec(spec.number) for spec in self._groups[number]]
+        return self._actors[number].open.remote(specs, self._parcel)
+
+    def _packed(self, specs: Sequence[DeviceSpec]) -> Parcel | None:
         folder = next((spec.folder for spec in specs if spec.folder is not None), None)
         if folder is None or not self._ships:
             return None
@@ -110,37 +133,69 @@ class RayTransport:
         return self._parcels[folder]
 
     def wait(self) -> None:
-        self._ready = self._get(self._starting, START_TIMEOUT_S)
+        self._fuse.at("waiting")
+        for number, reference in enumerate(self._opened):
+            self._answer(number, reference)
 
     def exchange(self, work: Mapping[int, Work]) -> dict[int, Reply]:
+        self._fuse.at("decided")
         batches: dict[int, dict[int, Work]] = {}
         for device, item in work.items():
             batches.setdefault(self._actor_of[device], {})[device] = item
-        answers = self._get([self._actors[number].work.remote(batch) for number, batch in batches.items()])
+        asked = {number: self._actors[number].work.remote(batch) for number, batch in batches.items()}
+        self._fuse.at("exchanging")
         replies: dict[int, Reply] = {}
-        for answer in answers:
-            replies.update(answer)
+        for number, reference in asked.items():
+            replies.update(self._answer(number, reference, batches[number]))
+            self._holdings.note(batches[number])
+        self._fuse.at("exchanged")
         return replies
 
     def players(self) -> dict[int, int]:
         return dict(self._actor_of)
 
     def perform(self, orders: Mapping[int, Order]) -> dict[int, object]:
-        answers = self._get([self._actors[number].obey.remote(order) for number, order in orders.items()])
-        return dict(zip(orders, answers, strict=True))
+        self._plays = True
+        asked = {number: self._actors[number].obey.remote(order) for number, order in orders.items()}
+        return {number: self._answer(number, reference, {}) for number, reference in asked.items()}
 
-    def _get(self, references: list[Any], timeout_s: float | None = None) -> list[Any]:
+    def _answer(self, number: int, reference: Any, message: dict[int, Work] | None = None) -> Any:
+        """What an actor answers to a message, or to being opened (None); or one in its place."""
         import ray
 
-        try:
-            answers: list[Any] = ray.get(references, timeout=timeout_s)
-        except ray.exceptions.RayTaskError as error:
-            raise cause(error) from None
-        except ray.exceptions.GetTimeoutError:
-            raise TransportError(f"{len(references)} device actors did not start within {timeout_s} s") from None
-        except ray.exceptions.RayActorError as error:
-            raise lost("a device actor", error) from None
-        return answers
+        while True:
+            try:
+                answer = ray.get(reference, timeout=START_TIMEOUT_S if message is None else None)
+            except ray.exceptions.RayTaskError as error:
+                raise cause(error) from None
+            except ray.exceptions.GetTimeoutError:
+                raise TransportError(f"device actor {number} did not start within {START_TIMEOUT_S:.0f} s") from None
+            except gone() as error:
+                self._again(number, lost(f"device actor {number}", error))
+                reference = self._open(number)
+                if message is not None:
+                    self._answer(number, reference)
+                    reference = self._actors[number].work.remote(message)
+            else:
+                if message is None:
+                    self._ready[number] = answer
+                return answer
+
+    def _again(self, number: int, story: Exception) -> None:
+        """Another actor in the place of one that was lost; raises how that one ended where there may be no other."""
+        import ray
+
+        if not isinstance(story, DiedError):
+            raise story
+        if self._plays:
+            raise TransportError(f"{story}, and what it played at the wall clock cannot be played again: start the run "
+                                 "again, or use clock: virtual")
+        if self.restarts >= self._most_restarts:
+            raise TransportError(f"{story}{spent(self.restarts)}")
+        self.restarts += 1
+        self._lives[number] += 1
+        ray.kill(self._actors[number])  # one that cannot be reached may be alive
+        self._actors[number] = self._new(number)
 
     def close(self) -> None:
         import ray
@@ -150,6 +205,6 @@ class RayTransport:
         self._actors = []
 
     def describe(self) -> dict[str, object]:
-        return {"transport": self.name, "workers": len(self._actors),
-                "nodes": len({ready.node for ready in self._ready}),
-                "checkpoints_unpacked": sum(ready.unpacked for ready in self._ready)}
+        return {"transport": self.name, "workers": len(self._actors), "restarts": self.restarts,
+                "nodes": len({ready.node for ready in self._ready.values()}),
+                "checkpoints_unpacked": sum(ready.unpacked for ready in self._ready.values())}

@@ -1,0 +1,148 @@
+"""Ray actors that are killed, the scheduler among them, and a node that is lost: the same bytes.
+
+Each seed is printed. `pytest -m soak tests/cluster/test_kills_ray.py` kills in every state three times.
+"""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster import run as running
+from cluster.config.reading import load_run
+from cluster.transports.crash import STATES, VARIABLE
+from tests.cluster.conftest import RAY, Head, free_port
+
+pytestmark = pytest.mark.ray
+
+SMALL = ["workload.output_tokens=4", "workload.requests=3", "workload.batch=1", "policy=lru", "against=[]",
+         "devices_per_actor=3", "ray.cpus_per_actor=0.3"]
+
+
+def told_by(head: Head, out: Path, settings: list[str], points: list[str]) -> tuple[str, int]:
+    """The digest of a run on a cluster in which processes end themselves, and how many were started again."""
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    process = head.moelab("run", "demo", "--json", "--out", str(out), *arguments, **{VARIABLE: ",".join(points)})
+    stdout, stderr = process.communicate(timeout=280)
+    assert process.returncode == 0, stderr
+    result = json.loads(stdout)  # and nothing of Ray's beside it
+    return result["digest"], result["host"]["restarts"]
+
+
+@pytest.fixture(scope="module")
+def wanted() -> str:
+    return running.run(load_run("demo", [*SMALL, "transport=local"])).digest
+
+
+def test_killed_devices_and_schedulers_change_nothing(head: Head, wanted: str, tmp_path: Path) -> None:
+    points = ["worker:0:working:2", "worker:1:received:3", "scheduler:0:decided:40", "worker:1:opened:1:1",
+              "scheduler:1:finishing:1"]
+    digest, restarts = told_by(head, tmp_path, SMALL, points)
+    assert digest == wanted
+    assert restarts == 5
+    assert head.is_clear()
+
+
+def test_without_restarts_a_killed_actor_is_one_sentence(head: Head, tmp_path: Path) -> None:
+    settings = [word for setting in [*SMALL, "restarts=0"] for word in ("--set", setting)]
+    process = head.moelab("run", "demo", "--out", str(tmp_path / "o"), *settings, **{VARIABLE: "scheduler:0:opening:1"})
+    stdout, stderr = process.communicate(timeout=200)
+    assert (process.returncode, stdout) == (6, "")
+    assert stderr.strip().splitlines()[-1].startswith("moelab: the scheduler actor died: ")
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_every_state_three_times(head: Head, wanted: str, tmp_path: Path) -> None:
+    seed = int(time.time())
+    print(f"seed {seed}")
+    rng, kills = random.Random(seed), 0
+    for _ in range(3):
+        lives = [f"scheduler:0:{state}:{rng.randint(1, 30) if state in ('decided', 'exchanging', 'exchanged') else 1}"
+                 for state in STATES["scheduler"]]
+        lives = [f"{point}:{life}" for life, point in enumerate(rng.sample(lives, len(lives)))]
+        states = [state for state in STATES["worker"] if state not in ("answered", "closing")]  # of pipes only
+        workers = [f"worker:{rng.randint(0, 1)}:{state}:{1 if state in ('starting', 'opened') else rng.randint(1, 2)}"
+                   for state in states]
+        for points in (lives[:4], lives[4:], workers[:2], workers[2:]):
+            points = [point.rpartition(":")[0] + f":{i}" if point.startswith("scheduler") else point
+                      for i, point in enumerate(points)]
+            print(",".join(points))
+            digest, restarts = told_by(head, tmp_path, SMALL, points)
+            assert digest == wanted
+            assert restarts >= 1
+            kills += restarts
+    print(f"{kills} kills")
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[tuple[Head, list[psutil.Process]]]:
+    """A head of its own that sees within seconds that a node is lost, and the raylet of a second node."""
+    folder, port = Path(tempfile.mkdtemp(prefix="moelab-two-", dir=os.environ.get("RAY_TMPDIR"))), free_port()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_ADDRESS")}
+    environment = {**kept, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
+                   "HOME": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "1000",
+                   "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "3"}
+
+    def start(*more: str) -> None:
+        done = subprocess.run([*RAY, "start", "--node-ip-address=127.0.0.1", "--num-cpus=2", *more], env=environment,
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    try:
+        start("--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
+        first = _raylets(folder)
+        start(f"--address=127.0.0.1:{port}")
+        second = [raylet for raylet in _raylets(folder) if raylet not in first]
+        yield Head(environment, f"127.0.0.1:{port}", "", "", folder), second
+    finally:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(str(folder) in word for word in process.cmdline()):
+                    process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _raylets(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "raylet" and any(str(folder) in word for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_the_devices_of_a_lost_node_go_on_elsewhere(two_nodes: tuple[Head, list[psutil.Process]],
+                                                    tmp_path: Path) -> None:
+    head, (raylet,) = two_nodes
+    settings = ["workload.output_tokens=60", "workload.requests=2", "policy=lru", "against=[]", "ray.placement=spread",
+                "ray.cpus_per_actor=0.3"]
+    wanted = running.run(load_run("demo", [*settings, "transport=local"])).digest
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    process = head.moelab("run", "demo", "--json", "--out", str(tmp_path / "o"), *arguments)
+    deadline, devices = time.monotonic() + 120, 0
+    while not devices and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+        with contextlib.suppress(psutil.Error):
+            devices = sum("DeviceGroup" in child.name() for child in raylet.children())
+    time.sleep(2.0)
+    os.kill(raylet.pid, signal.SIGKILL)
+    assert process.poll() is None  # the run was under way
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    result = json.loads(stdout)
+    assert result["digest"] == wanted
+    assert result["host"]["restarts"] >= 1
+    assert result["host"]["nodes"] == 1
