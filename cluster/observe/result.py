@@ -13,7 +13,8 @@ from cluster.observe.files import write_whole
 from cluster.observe.flight import Flight
 from cluster.observe.tidy import rows
 from cluster.observe.timeline import TIMELINE_FILE, Extent, Written, write_timeline
-from emulation.errors import InputError, MoelabError
+from emulation.errors import InputError
+from emulation.extras import require
 
 if TYPE_CHECKING:
     import pandas
@@ -132,11 +133,9 @@ class Result(schema.Part):
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A tidy frame, one figure a row: part, name, figure, unit, value."""
-        try:
-            import pandas
-        except ImportError:
-            raise MoelabError("to_pandas needs pandas: install moelab with its [tables] extra, or read result.json "
-                              "as it is") from None
+        require("to_pandas", "tables")
+        import pandas
+
         return pandas.DataFrame(rows(self), columns=["part", "name", "figure", "unit", "value"])
 
     def table(self) -> "Group":

@@ -25,6 +25,7 @@ from actors.programme import Order
 from cluster.transports.board import Board
 from cluster.transports.serving import open_devices
 from emulation.errors import MoelabError, TransportError
+from emulation.extras import require
 from moe.determinism import ENVIRONMENT
 
 LOOPBACK = {
@@ -59,6 +60,7 @@ def _token() -> str:
 @contextmanager
 def cluster() -> Iterator[dict[str, object]]:
     """A Ray cluster for the time of a run: the one that is given, or a private one on loopback."""
+    require("transport: ray", "ray")
     before = dict(os.environ)
     folder = None
     if not attached():
