@@ -100,7 +100,8 @@ def opened(name: str) -> Iterator[Any]:
     with ExitStack() as stack:
         transport: Any
         if name == "ray":
-            from cluster.transports.ray import RayTransport, cluster
+            from cluster.transports.ray.cluster import cluster
+            from cluster.transports.ray.transport import RayTransport
 
             stack.enter_context(cluster())
             transport = RayTransport()

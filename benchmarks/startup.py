@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.harness import MOELAB, ROOT, Folder, Spread, figure, host
 
-FLOOR = "from cluster.transports.ray import floor; floor({actors})"
+FLOOR = "from cluster.transports.ray.floor import floor; floor({actors})"
 FIRST = """
 import os, sys, time
 from actors.scheduler import Scheduler

@@ -59,7 +59,7 @@ def _perform(config: RunConfig, host: "Host", progress: Progress | None,
     if config.workload.work == "execute":
         require("work: execute", "models")
     if config.transport == "ray":
-        from cluster.transports.ray import run_in_cluster
+        from cluster.transports.ray.hosting import run_in_cluster
 
         resolve(config)  # what is wrong with it is told before a cluster starts
         results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard,

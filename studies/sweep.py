@@ -71,7 +71,7 @@ def sweep(study: Study, folder: Path, options: Options | None = None, progress: 
 @contextmanager
 def _crew(options: Options) -> Iterator[Crew]:
     if options.transport == "ray":
-        from cluster.transports.ray import Pool
+        from cluster.transports.ray.pool import Pool
 
         with Pool(carry_out, options.workers) as pool:
             yield pool
