@@ -1,7 +1,6 @@
 """Tables for a terminal, and the tidy frame."""
 
 import sys
-from typing import Any
 
 import pytest
 from rich.console import Console
