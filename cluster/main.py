@@ -27,7 +27,8 @@ from cluster.commands import (
     sweep,
     trace,
 )
-from emulation.errors import InputError, MoelabError, PlanError
+from emulation.errors import ConfigError, InputError, MoelabError, PlanError
+from emulation.extras import extra_of
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -102,6 +103,11 @@ def enter(arguments: Sequence[str]) -> int:
             if debug:
                 traceback.print_exc()
             return _say(f"{error.filename} cannot be used: {error.strerror}", InputError.exit_code)
+        if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")):
+            if debug:
+                traceback.print_exc()
+            return _say(f"this needs {str(error.name).partition('.')[0]}: pip install 'moelab[{extra}]'",
+                        ConfigError.exit_code)
         traceback.print_exc()
         foreign = _foreign(error)
         if foreign is not None:

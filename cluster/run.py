@@ -27,6 +27,7 @@ from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
 from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
+from emulation.extras import require
 from emulation.lowering.streams import in_columns, is_straight
 from emulation.units import PS_PER_S
 from schedulers.registry import load_policy
@@ -57,6 +58,8 @@ def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Re
 def _perform(config: RunConfig, host: "Host", progress: Progress | None,
              on_token: OnToken | None = None) -> dict[str, Result]:
     heard = progress or Silent()
+    if config.workload.work == "execute":
+        require("work: execute", "models")
     if config.transport == "ray":
         from cluster.transports.ray.hosting import run_in_cluster
 

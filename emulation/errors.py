@@ -59,3 +59,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+
+
+def brief(value: object, most: int = 60) -> str:
+    """A value as it is shown in a sentence: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, a nest of thousands of lists
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= most else text[:most - 3] + "..."

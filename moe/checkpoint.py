@@ -1,12 +1,12 @@
 """A checkpoint in the hub's layout, mapped: reads one slice of one expert without touching the rest."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from emulation.errors import InputError
+from emulation.reading import read_json
 from moe.experts import Activation, ExpertSlice, over
 from moe.families import Family, family
 from moe.mapped import MappedFile
@@ -128,10 +128,10 @@ class Checkpoint:
         """Key -> file name, from the index or the single file; the expert keys are noted on the way."""
         index = self.folder / INDEX
         if index.is_file():
-            try:
-                home = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{index} is no safetensors index: it has no 'weight_map'") from None
+            data = read_json(index, "index")
+            home = data.get("weight_map") if isinstance(data, dict) else None
+            if not isinstance(home, dict) or not all(isinstance(file, str) for file in home.values()):
+                raise InputError(f"{index} is no safetensors index: it has no 'weight_map' of tensors to files")
         elif (self.folder / SINGLE).is_file():
             home = dict.fromkeys(self._file(SINGLE).entries, SINGLE)
         else:

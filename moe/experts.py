@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from emulation.errors import InputError, unknown
+from emulation.errors import InputError, brief, unknown
 
+LARGEST_NUMBER = 1e6
 DROPPED = 65535  # in a recorded routing: this slot was not served
 
 _FUNCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -24,6 +25,13 @@ _FUNCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_pytorch_tanh": lambda gate: functional.gelu(gate, approximate="tanh"),
     "relu": functional.relu,
 }
+
+
+def _number(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_NUMBER:
+        raise InputError(f"{key!r} in the config.json is {brief(value)}, not a number")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Activation:
             raise InputError(unknown(key, name, _FUNCTIONS))
         if not clamped:
             return cls(name)
-        return cls(name, float(config.get("swiglu_limit", 7.0)), float(config.get("swiglu_alpha", 1.702)))
+        return cls(name, _number(config, "swiglu_limit", 7.0), _number(config, "swiglu_alpha", 1.702))
 
     def __call__(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Of gate and up [n, w].

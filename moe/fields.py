@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emulation.errors import InputError
+from emulation.errors import InputError, brief
 
 LARGEST_COUNT = 10**7
 """More than any field of a config.json counts: layers, widths, experts, words."""
@@ -31,14 +31,14 @@ class Fields:
         if value is None:
             raise InputError(f"the config.json of {self.model} lacks {name!r}, which its family needs")
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_COUNT:
-            raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a count")
+            raise InputError(f"{name!r} in the config.json of {self.model} is {brief(value)}, not a count")
         return value
 
     def items(self, name: str) -> list[Any]:
         """A list, empty where there is none."""
         value = self.config.get(name)
         if not isinstance(value, list | None):
-            raise InputError(f"{name!r} in the config.json of {self.model} is {value!r}, not a list")
+            raise InputError(f"{name!r} in the config.json of {self.model} is {brief(value)}, not a list")
         return value or []
 
     def flag(self, name: str, default: bool) -> bool:

@@ -1,6 +1,5 @@
 """Safetensors files mapped read-only: a tensor is a view of the page cache that all processes of a host share."""
 
-import json
 import mmap
 import struct
 import warnings
@@ -8,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import torch
 
-from emulation.errors import InputError
+from emulation.errors import InputError, brief
+from emulation.reading import parse_json
 
 # Names in a safetensors header (format 0.4); fp8 and packed 4-bit are not multiplied here and so not listed.
 DTYPES: Mapping[str, torch.dtype] = {
@@ -55,18 +55,16 @@ def read_header(path: Path) -> dict[str, Entry]:
             raw = file.read(length)
     except FileNotFoundError:
         raise InputError(f"the checkpoint file {path} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise InputError(f"the checkpoint file {str(path)!r} cannot be read: "
+                         f"{getattr(error, 'strerror', None) or error}") from None
     if len(raw) < length:
         raise InputError(f"{path} is truncated: its header needs {length} bytes and {len(raw)} are there")
-    try:
-        header: dict[str, Any] = json.loads(raw)
-        base = LENGTH_BYTES + length
-        entries = {
-            name: Entry(item["dtype"], tuple(item["shape"]), *(base + int(at) for at in item["data_offsets"]))
-            for name, item in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no safetensors file: its header does not parse ({error})") from None
+    base = LENGTH_BYTES + length
+    header = parse_json(raw, f"the header of {path}")
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is no safetensors file: its header is {brief(header)} and not a mapping")
+    entries = {name: _entry(path, name, item, base) for name, item in header.items() if name != "__metadata__"}
     needed = max((entry.end for entry in entries.values()), default=base)
     if needed > size:
         raise InputError(f"{path} is truncated: its tensors end at byte {needed} and the file at byte {size}")
@@ -78,6 +76,20 @@ def read_header(path: Path) -> dict[str, Entry]:
                     f"tensor {name!r} of {path} holds {entry.end - entry.begin} bytes where its shape needs {nbytes}"
                 )
     return entries
+
+
+def _entry(path: Path, name: str, item: object, base: int) -> Entry:
+    """One tensor as the header tells it: a type's name, a shape of whole numbers, two offsets from `base`."""
+    told = item if isinstance(item, dict) else {}
+    dtype, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
+    if not isinstance(dtype, str) or not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
+        raise InputError(f"{path} is no safetensors file: its header does not parse (tensor {brief(name)} is "
+                         f"{brief(item)})")
+    return Entry(dtype, tuple(shape), base + offsets[0], base + offsets[1])
+
+
+def _are_counts(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 class MappedFile:

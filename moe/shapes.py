@@ -1,18 +1,19 @@
 """Element counts of a model, read from its Hugging Face config.json; no torch, and no bytes: they are precision's."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emulation.errors import InputError, unknown
+from emulation.reading import read_json
 from moe.families import Family, family
 from moe.fields import Fields
 from moe.stacks import STACKED, stacked
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
 GATED_MATRICES = 3
+LARGEST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -256,12 +257,9 @@ def from_config(config: Mapping[str, Any], model: str = "the model") -> ModelSha
 def read_config(path: Path) -> dict[str, Any]:
     """The parsed config.json at this path or in this folder."""
     file = path / "config.json" if path.is_dir() else path
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no model config at {file}: a Hugging Face config.json is needed") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not JSON ({error})") from None
+    if not file.exists():
+        raise InputError(f"there is no model config at {file}: a Hugging Face config.json is needed")
+    config = read_json(file, "model config", LARGEST_BYTES)
     if not isinstance(config, dict):
         raise InputError(f"{file} holds a {type(config).__name__}, not the object a config.json is")
     return config

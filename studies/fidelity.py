@@ -1,6 +1,5 @@
 """How far the emulation is from a machine that was measured: the same policies, on the same routing, side by side."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from cluster.config.load import load_hardware, load_precision, sentence
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.errors import InputError
+from emulation.reading import read_json
 from emulation.machine import Machine
 from emulation.model import Model
 from emulation.units import seconds
@@ -127,12 +127,7 @@ class Row:
 
 def read_reference(path: Path) -> Reference:
     """Reads and checks a reference file; what is wrong is told with its place."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no reference at {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON file that can be read: {error}") from None
+    data = read_json(path, "reference")
     head, rows = _checked(Head, data, str(path)), _checked(Rows, data, str(path)).rows
     cases = tuple(_checked(Case, row, f"{path}: rows[{i}]") for i, row in enumerate(rows))
     measured = tuple(_checked(Measured, row, f"{path}: rows[{i}]") for i, row in enumerate(rows))

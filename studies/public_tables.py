@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.errors import ConfigError
+from emulation.extras import require
 from studies.fitting import Floats, Table
 from studies.moe_kernel import RULES, Calls, Kernel, Work, first_start, fit_kernel, work_of
 
@@ -116,11 +117,9 @@ def find_tables(site_packages: Path | None = None) -> Path:
 
 def read_tables(data: Path, gpus: Iterable[str] = tuple(GPUS)) -> Iterator[tuple[str, str, str, Columns]]:
     """(GPU, framework, version, columns) of every table of MoE kernels."""
-    try:
-        from pyarrow import parquet
-    except ImportError as missing:
-        raise ConfigError(f"the public tables are Parquet files ({missing}): install moelab[public-tables]"
-                          ) from missing
+    require("fidelity --tables", "parquet")
+    from pyarrow import parquet
+
     for gpu in gpus:
         for file in sorted((data / GPUS[gpu] / "moe").glob("*/*/moe_perf.parquet")):
             table = parquet.read_table(file, columns=list(COLUMNS))

@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.observe.digest import canonical
 from emulation.errors import InputError, MoelabError
+from emulation.extras import require
 
 Row = dict[str, Any]
 
@@ -129,12 +130,10 @@ def write_parquet(rows: list[Row], path: Path) -> None:
     """The rows as a Parquet file, a column each; a column of mixed kinds becomes text."""
     from cluster.observe.files import write_whole
 
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MoelabError("Parquet needs pyarrow: install moelab with its [parquet] extra, or read the rows as they "
-                          "are, one JSON object a line") from None
+    require("a Parquet file", "parquet")
+    import pyarrow
+    import pyarrow.parquet
+
     table = pyarrow.table({name: _column(rows, name) for name in column_names(rows)})
     write_whole(path.parent, {path.name: lambda file: pyarrow.parquet.write_table(table, file)})
 

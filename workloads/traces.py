@@ -4,6 +4,7 @@ import dataclasses
 import os
 import stat
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -83,9 +84,11 @@ def columns_of(path: Path) -> dict[str, Array]:
     except FileNotFoundError:
         raise InputError(f"there is no trace file {path}") from None
     except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError, MemoryError,
-            SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        # What numpy says of other files is how to load them unsafely.
-        reason = "" if "pickle" in str(error) or "not a zip" in str(error) else f": {first_line(error)}"
+            SyntaxError, OverflowError, RecursionError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
+        # What numpy says of other files is how to load them unsafely, and of broken headers how it parses them.
+        hidden = isinstance(error, tokenize.TokenError) or any(
+            words in str(error) for words in ("pickle", "not a zip", "object at 0x"))
+        reason = "" if hidden else f": {first_line(error)}"
         raise InputError(f"{path} is no trace file (an .npz of plain arrays){reason}") from None
 
 

@@ -69,7 +69,10 @@ def execute(repeats: Repeats = 5,
             tokens: Annotated[int, typer.Option(min=2, help="Tokens that each prompt is answered with.")] = 64,
             transports: Listed = None, as_json: Json = False) -> None:
     """`execute` beside plain transformers on the embedded model, and beside its transports' own calls."""
+    from emulation.extras import require
+
     measure = module("execute")
+    require("bench execute", "models")
     told("execute", measure.bench_execute(repeats, tokens, _listed(transports, measure.TRANSPORTS, "transport")),
          as_json)
 

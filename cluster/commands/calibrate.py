@@ -24,6 +24,9 @@ def calibrate(out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", he
     """Measure this machine in running engines, fit, and write a hardware file with its residuals beside it."""
     from cluster.config.load import load_hardware
     from cluster.observe.files import write_texts
+    from emulation.extras import require
+
+    require("calibrate", "models", "torch")
     from studies.calibration.calibrate import FULL, QUICK, chosen_device, hardware, measure
     from studies.calibration.hardware import as_yaml
 

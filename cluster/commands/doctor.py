@@ -14,8 +14,14 @@ from typing import Annotated, NamedTuple
 import typer
 
 from cluster.commands.run import Json
+from emulation.extras import EXTRAS, installed
 
-NEEDED = ("numpy", "scipy", "pydantic", "torch", "transformers", "tokenizers", "safetensors")
+WITHOUT = {"models": "work: execute, price, calibrate and trace record", "ray": "transport: ray and work on a cluster",
+           "service": "serve"}
+"""What does not work where the packages of an extra are missing."""
+DISTRIBUTIONS = {"yaml": "pyyaml", "grpc": "grpcio", "grpc_health": "grpcio-health-checking",
+                 "grpc_reflection": "grpcio-reflection", "grpc_status": "grpcio-status", "google.protobuf": "protobuf"}
+"""What is installed under another name than it is imported by."""
 LEAST_FREE_BYTES = 2 << 30
 
 
@@ -43,10 +49,9 @@ def doctor(out: Annotated[Path, typer.Option(help="Where runs are to write.")] =
 def examine(out: Path) -> Iterator[tuple[str, Answer]]:
     """Every question with its answer."""
     yield "python", python(sys.version_info[:3])
-    for package in NEEDED:
-        yield package, package_there(package, needed=True)
-    yield "ray", package_there("ray", needed=False)
-    yield "numba", package_there("numba", needed=False)
+    for extra in ("core", *WITHOUT):
+        for package in EXTRAS[extra]:
+            yield package, package_there(package, extra)
     questions: dict[str, Callable[[], Answer]] = {
         "torch threads": torch_threads, "loopback": loopback, "numba cache": numba_cache, "free memory": free_memory,
         "embedded model": embedded_model}
@@ -60,22 +65,23 @@ def python(version: tuple[int, int, int]) -> Answer:
     return Answer("OK", found) if version >= (3, 11, 0) else Answer("FAIL", found, "use Python 3.11 or newer")
 
 
-def package_there(name: str, needed: bool) -> Answer:
-    """Whether a package imports, and its version."""
+def package_there(name: str, extra: str = "core") -> Answer:
+    """Whether a package of an extra imports, and its version; one that is installed and does not import is a fault."""
     try:
         importlib.import_module(name)
-    except ImportError as error:
-        without = {"ray": "transport ray will not work", "numba": "the compiled engine will not work"}
-        return Answer("FAIL" if needed else "WARN", f"cannot be imported ({error})",
-                      f"pip install {name}" + (f", or {without[name]}" if not needed else ""))
-    return Answer("OK", importlib.metadata.version(name))
+    except Exception as error:  # noqa: BLE001 (whatever a broken package raises is the answer)
+        remedy = f"pip install 'moelab[{extra}]'"
+        if extra == "core" or installed(name):
+            return Answer("FAIL", f"cannot be imported ({type(error).__name__}: {error})", remedy)
+        return Answer("WARN", "not installed", f"{remedy} for {WITHOUT[extra]}")
+    return Answer("OK", importlib.metadata.version(DISTRIBUTIONS.get(name, name)))
 
 
 def torch_threads() -> Answer:
     try:
         import torch
     except ImportError:
-        return Answer("FAIL", "torch is missing", "pip install torch")
+        return Answer("WARN", "torch is not installed", "pip install 'moelab[models]' for what needs it")
     threads, arithmetic = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     return Answer("OK", f"{threads} on {os.cpu_count()} cores, {arithmetic} (a run sets one thread a process)")
 

@@ -31,6 +31,7 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
              as_json: Json = False) -> None:
     """Emulate each case of a reference on its host's hardware file, and show the error against what was measured."""
     from emulation.errors import ConfigError
+    from emulation.extras import require
     from studies.fidelity import compare_all, read_reference, summary
 
     if (reference is not None) + host + tables != 1:
@@ -42,6 +43,7 @@ def fidelity(reference: Annotated[Path | None, typer.Argument(
     report: dict[str, Any] = {}
     with Bar() as bar:
         if host:
+            require("fidelity --host", "models", "torch")
             from studies.calibration.calibrate import chosen_device
             from studies.host_fidelity import Plan, measure_host
 

@@ -23,10 +23,12 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker pr
 def price(config: Config, policies: Policies = None, domains: Domains = None, settings: Settings = None,
           workers: Workers = None, as_json: Json = False) -> None:
     """Run policies for real on held-out text that is forced, and compare their logits with plain transformers'."""
+    from emulation.extras import require
     from studies.price import means
     from studies.price import price as priced
 
     wanted = read(config, settings)
+    require("price", "models")
     if policies is not None:
         wanted = with_policies(wanted, policies)
     chosen = None if domains is None else [name.strip() for name in domains.split(",") if name.strip()]

@@ -26,8 +26,10 @@ def record(config: Config, out: To, settings: Settings = None) -> None:
     """Answer an `execute` run's prompts as the run does, with the plain model, and write the routing taken."""
     from cluster.resolve import resolve
     from emulation.errors import ConfigError
+    from emulation.extras import require
     from workloads.traces import joined, write_trace
 
+    require("trace record", "models")
     setup = resolve(read(config, settings))
     work = setup.config.workload
     if work.work != "execute" or setup.checkpoint is None or work.output_tokens is None:

@@ -14,9 +14,11 @@ from cluster.config.names import CONFIGS, locate
 from cluster.config.precision import Precision
 from cluster.config.quantities import Strict
 from cluster.kept import kept
-from emulation.errors import ConfigError, unknown
+from emulation.errors import ConfigError, brief, unknown
 
 LARGEST_BYTES = 1 << 20
+MOST_DIGITS = 1000
+"""Of a number; Python itself refuses to write out more than 4300."""
 
 Part = TypeVar("Part", bound=Strict)
 
@@ -44,6 +46,11 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} digits", node.start_mark)
+        return int(super().construct_yaml_int(node))
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -51,12 +58,14 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.yaml_constructors = {
     tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items()
     if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES + 1).decode("utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"there is no config file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -67,8 +76,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """The mapping that a YAML text holds; `where` names it in errors."""
-    if len(text) > LARGEST_BYTES:
-        raise ConfigError(f"{where} is {len(text)} characters long: no config is above {LARGEST_BYTES}")
+    if len(text.encode("utf-8", "surrogatepass")) > LARGEST_BYTES:
+        raise ConfigError(f"{where} is above {LARGEST_BYTES} bytes: no config is so long")
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -103,7 +112,7 @@ def sentence(error: ValidationError, where: str) -> str:
 
 def _reason(detail: ErrorDetails) -> str:
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
-    shown = repr(given) if len(repr(given)) <= 60 else repr(given)[:57] + "..."
+    shown = brief(given)
     if kind == "refused":
         return str(context["text"])
     if kind == "missing":

@@ -14,13 +14,16 @@ from cluster.observe.flight import Flight
 from cluster.observe.store import Store, folder_of
 from cluster.observe.tidy import rows
 from cluster.observe.timeline import TIMELINE_FILE, Extent, Written, write_timeline
-from emulation.errors import InputError, MoelabError
+from emulation.errors import InputError
+from emulation.extras import require
+from emulation.reading import parse_json, read_bytes
 
 if TYPE_CHECKING:
     import pandas
     from rich.console import Group
 
 RESULT_FILE = "result.json"
+LARGEST_BYTES = 1 << 30
 
 
 class Result(schema.Part):
@@ -84,10 +87,10 @@ class Result(schema.Part):
         return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str = "the result") -> Self:
+    def from_json(cls, text: str | bytes, where: str = "the result") -> Self:
         """A result from its text; refuses another schema, a missing or unknown part, and a wrong digest."""
+        data = parse_json(text, where)
         try:
-            data = json.loads(text)
             if not isinstance(data, dict) or "schema_version" not in data:
                 raise InputError(f"{where} is no result of a run: it has no schema_version")
             if data["schema_version"] != schema.SCHEMA_VERSION:
@@ -95,8 +98,6 @@ class Result(schema.Part):
                                  f"{schema.SCHEMA_VERSION}: run it again")
             digest = data.pop("digest", None)
             result = cls.model_validate_json(json.dumps(data))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where} is no JSON: {error}") from None
         except ValidationError as error:
             first = error.errors()[0]
             path = ".".join(str(part) for part in first["loc"])
@@ -116,13 +117,7 @@ class Result(schema.Part):
                 raise InputError(f"there is no {RESULT_FILE} in {folder}")
             return cls.from_json(data.decode("utf-8", "replace"), str(folder / RESULT_FILE))
         file = Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot read the result {file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"the result {file} is no text in UTF-8") from None
-        return cls.from_json(text, str(file))
+        return cls.from_json(read_bytes(file, "result", LARGEST_BYTES), str(file))
 
     def write(self, folder: str | Path | Store, extent: Extent | None = None) -> Written | None:
         """Write result.json, and the timeline of a run that this process timed; whole, or not at all.
@@ -139,11 +134,9 @@ class Result(schema.Part):
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A tidy frame, one figure a row: part, name, figure, unit, value."""
-        try:
-            import pandas
-        except ImportError:
-            raise MoelabError("to_pandas needs pandas: install moelab with its [tables] extra, or read result.json "
-                              "as it is") from None
+        require("to_pandas", "tables")
+        import pandas
+
         return pandas.DataFrame(rows(self), columns=["part", "name", "figure", "unit", "value"])
 
     def table(self) -> "Group":

@@ -1,6 +1,7 @@
 """What the fork server of worker processes imports once, so that each worker starts in milliseconds.
 
-The arithmetic is pinned before torch is imported: MKL reads its mode at the first product.
+The arithmetic is pinned before torch is imported: MKL reads its mode at the first product. Without torch devices only
+note what they hold.
 """
 
 import os
@@ -9,7 +10,8 @@ from moe.determinism import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
-import torch  # noqa: F401
-
 import actors.device  # noqa: F401
-import moe.checkpoint  # noqa: F401
+from emulation.extras import installed
+
+if installed("torch"):
+    import moe.checkpoint  # noqa: F401

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from emulation.engine.contract import Describe, Engine
 from emulation.errors import ConfigError, unknown
+from emulation.extras import installed
 from emulation.ops import Lane, Pool
 
 ENGINES = ("compiled", "spec")
@@ -28,11 +29,11 @@ def make_engine(name: str, lanes: Sequence[Lane], pools: Sequence[Pool] = (),
 
 def check_numba() -> None:
     """Refuse, in a sentence, to go on without numba's compiler."""
-    try:
-        import numba
-    except ImportError as missing:
-        raise ConfigError(f"engine 'compiled' needs numba ({missing}): install moelab[compiled], "
-                          "or choose engine 'spec', which gives the same spans slowly") from missing
+    if not installed("numba"):
+        raise ConfigError("engine: compiled needs numba: pip install 'moelab[core]', or choose engine: spec, which "
+                          "gives the same spans slowly")
+    import numba
+
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise ConfigError("engine 'compiled' needs numba's compiler, which NUMBA_DISABLE_JIT turns off: unset it, or "
                           "choose engine 'spec', which gives the same spans slowly")

@@ -155,7 +155,7 @@ def test_engines_are_chosen_by_name_and_the_compiled_one_is_usual() -> None:
 
 def test_a_missing_numba_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(ConfigError, match=r"needs numba .* install moelab\[compiled\], or choose engine 'spec'"):
+    with pytest.raises(ConfigError, match=r"needs numba: pip install 'moelab\[core\]', or choose engine: spec"):
         make_engine("compiled", [])
     make_engine("spec", [])
 

@@ -177,7 +177,7 @@ def test_a_layer_that_does_not_exist_is_refused() -> None:
 
 def test_a_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="is no JSON"):
         load_shape(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps([1]))
     with pytest.raises(InputError, match="holds a list"):

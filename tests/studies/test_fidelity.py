@@ -132,9 +132,9 @@ def test_a_wrong_reference_is_told_in_a_sentence(reference: Path, change: Any, s
     ([], 2, "name a REFERENCE.json, or give --host"),
     (["--host", "--tables"], 2, "one thing"),
     (["--tables", "--packages", "/nowhere"], 2, "/nowhere holds no"),
-    (["nothing.json"], 3, "there is no reference at nothing.json"),
+    (["nothing.json"], 3, "there is no reference nothing.json"),
     (["README.md", "--host"], 2, "one thing"),
-    (["README.md"], 3, "is no JSON file"),
+    (["README.md"], 3, "is no JSON that is read here"),
 ])
 def test_a_wrong_command_is_told_in_a_sentence(arguments: list[str], code: int, says: str,
                                                capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emulation.errors import InputError
+from emulation.errors import InputError, brief
+from emulation.reading import read_json
 from workloads.routing.chances import ONE
 from workloads.routing.kinds import LONGEST_MEMORY, Fitted, FittedLayer
 
@@ -25,26 +26,20 @@ def fitted_text(of: Fitted, told: Mapping[str, Any]) -> str:
 
 def read_fitted(path: Path) -> Fitted:
     """A fitted generator from its file, checked."""
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(f"{path} is {path.stat().st_size} bytes long: {LARGEST_BYTES} is the most that is read")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no fitted generator {path}; `moelab trace fit` writes one") from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise InputError(f"{path} is no fitted generator: {reason}") from None
+    if not path.exists():
+        raise InputError(f"there is no fitted generator {path}; `moelab trace fit` writes one")
+    data = read_json(path, "fitted generator", LARGEST_BYTES)
     if not isinstance(data, dict) or data.get("fitted_version") != FITTED_VERSION:
         given = data.get("fitted_version") if isinstance(data, dict) else None
-        raise InputError(f"{path} has fitted_version {given}; this moelab reads {FITTED_VERSION}")
+        raise InputError(f"{path} has fitted_version {brief(given)}; this moelab reads {FITTED_VERSION}")
     layers = data.get("layers")
     if not isinstance(layers, list) or not 1 <= len(layers) <= MOST:
         raise InputError(f"{path}: layers is no list of at least one layer")
     fitted = tuple(_layer(f"{path}: layer {i}", layer) for i, layer in enumerate(layers))
     if not isinstance(data.get("by_phase"), bool):
-        raise InputError(f"{path}: by_phase is {data.get('by_phase')!r}; it must be true or false")
+        raise InputError(f"{path}: by_phase is {brief(data.get('by_phase'))}; it must be true or false")
     if type(data.get("experts")) is not int or not 1 <= data["experts"] <= len(fitted[0].ranks):
-        raise InputError(f"{path}: experts is {data.get('experts')!r}; it must be a whole number from 1 to "
+        raise InputError(f"{path}: experts is {brief(data.get('experts'))}; it must be a whole number from 1 to "
                          f"{len(fitted[0].ranks)}")
     return Fitted(by_phase=data["by_phase"], experts=data["experts"], share=_number(path, data, "share", 0, 1),
                   layers=fitted)
@@ -64,5 +59,5 @@ def _layer(where: str, data: object) -> FittedLayer:
 def _number(where: object, data: Mapping[str, Any], name: str, least: float, most: float) -> float:
     value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise InputError(f"{where}: {name} is {value!r}; it must be a number from {least} to {most}")
+        raise InputError(f"{where}: {name} is {brief(value)}; it must be a number from {least} to {most}")
     return float(value)

@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 from emulation.errors import ConfigError, InputError, MoelabError, PlanError, TransportError
+from emulation.extras import require
 from moe.determinism import ENVIRONMENT
 
 LOOPBACK = {
@@ -53,6 +54,7 @@ print. It is read when Ray is imported."""
 @contextmanager
 def cluster(namespace: str | None = None) -> Iterator[dict[str, object]]:
     """A Ray cluster for the time of a run: the one that is given, or a private one on loopback."""
+    require("transport: ray", "ray")
     before = dict(os.environ)
     folder = None
     if not attached():
