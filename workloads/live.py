@@ -34,7 +34,7 @@ class LiveServing(Serving):
         self.max_open = max_open
         self._state[:] = DONE
         self._name = np.zeros(rows, np.int64)
-        self._used = self.added = 0
+        self._used = self.added = self.preempted = 0
 
     @property
     def open(self) -> int:
@@ -100,6 +100,10 @@ class LiveServing(Serving):
             raise PlanError(f"the batcher runs nothing in step {self.steps}, while {self.running} requests run and "
                             f"{self.waiting} wait")
         return self._carry_out(batch)
+
+    def _preempt(self, number: Ints) -> None:
+        self.preempted += len(number)
+        super()._preempt(number)
 
     def _step(self, number: Ints, tokens: Ints, first: Ints) -> Step:
         step = super()._step(number, tokens, first)
