@@ -11,6 +11,7 @@ from cluster.serve.contract import Ask
 from cluster.serve.tally import Meter
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
+from emulation.errors import ConfigError
 from emulation.trace import StepRouting
 from emulation.validate import Decision
 from emulation.view import Routing, Step
@@ -98,6 +99,10 @@ class Driver:
         self.scheduler.begin(step, not_before_ps)
         made = self.tokens.make(step)
         return Done(self.scheduler.end(), made)
+
+    def inject(self, fault: Mapping[str, object]) -> str:
+        """Let a fault happen; a sentence that tells it."""
+        raise ConfigError(f"this machine knows no faults, and {fault.get('fault')!r} is to happen")
 
     def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
         """Decide a layer of the step, and learn from its true routing."""

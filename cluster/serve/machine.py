@@ -1,4 +1,4 @@
-"""The emulated machine behind the front doors: one thread takes requests in, makes steps of them and hands tokens out."""
+"""The emulated machine behind the front doors: one thread takes requests in, makes steps of them, hands tokens out."""
 
 import asyncio
 import threading
@@ -6,22 +6,22 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 from cluster.config.run import RunConfig
 from cluster.resolve import Setup
 from cluster.serve.answers import Handed, LiveAnswer, Request, hand_out
-from cluster.serve.contract import Ask, AskError, BusyError, End, Status, StoppedError
-from cluster.serve.driver import Done, Driver
+from cluster.serve.book import Book, Bounds
+from cluster.serve.contract import Ask, AskError, BusyError, Status, StoppedError
+from cluster.serve.driver import Driver
 from cluster.serve.pace import Pace, rehearse
 from cluster.serve.setting import context_of, live_setup
 from cluster.serve.spelling import Own, Plain, Speech
-from cluster.serve.tally import Tally
 from cluster.transports.contract import Transport
 from emulation.errors import MoelabError
-from emulation.view import PREFILL, Step
 
 OFF = "the machine is being switched off"
-SLOWEST_JOIN_S, DRAIN_LOOKS_S = 60.0, 0.02
+SLOWEST_JOIN_S, LOOKS_S, MOST_FAULTS = 60.0, 0.05, 64
 
 
 class Emulated:
@@ -35,22 +35,22 @@ class Emulated:
         self.real_tokens = config.workload.work == "execute"
         self.context_tokens = context_of(self.setup) if self.real_tokens else (
             limits.max_prompt_tokens + limits.max_output_tokens)
+        self._bounds = Bounds(self.model, limits, self.context_tokens,
+                              self.setup.shape.vocab if self.real_tokens else None)
         self._limits, self._max_open = limits, limits.max_waiting + serving.max_batch
         self._speech: Speech = Plain(self.setup.shape.vocab)
-        self._most_positions = 0
         self._pace = Pace(None)
         self._driver: Driver | None = None
         self._transport: Transport | None = None
         self._changed = threading.Condition()
         self._inbox: deque[Request] = deque()
         self._gone: deque[int] = deque()
-        self._all: dict[int, Request] = {}
-        self._named: dict[int, Request] = {}
-        self._tally, self._next, self._unstarted = Tally(), 0, 0
+        self._book, self._next = Book(), 0
         self._state, self._closing = "starting", False
         self._why = OFF
-        self._error: Exception | None = None
-        self._ready = threading.Event()
+        self._faults: deque[tuple[Mapping[str, object], Future[str]]] = deque()
+        self.error: Exception | None = None
+        self._ready, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._live, name="emulated machine", daemon=True)
 
     # in the loop of a front door
@@ -59,9 +59,9 @@ class Emulated:
         """Switch it on; returns when it is ready, and raises what it cannot start for."""
         self._thread.start()
         await asyncio.to_thread(self._ready.wait)
-        if self._error is not None:
+        if self.error is not None:
             await self.close()
-            raise self._error
+            raise self.error
 
     def encode(self, text: str) -> list[int]:
         return self._speech.encode(text)
@@ -71,48 +71,25 @@ class Emulated:
 
     async def submit(self, ask: Ask) -> LiveAnswer:
         came_s = time.perf_counter()
-        self._check(ask)
+        self._bounds.check(ask)
         with self._changed:
             if self._state != "ready":
                 raise StoppedError(self._why if self._state in ("failed", "stopping") else "the machine is starting")
-            if self._unstarted >= self._limits.max_waiting or len(self._all) >= self._max_open:
-                self._tally.requests["refused"] += 1
-                raise BusyError(f"{self._unstarted} requests wait already, and at most {self._limits.max_waiting} may: "
+            if self._book.unstarted >= self._limits.max_waiting or len(self._book.open) >= self._max_open:
+                self._book.tally.requests["refused"] += 1
+                raise BusyError(f"{self._book.unstarted} requests wait already, and at most {self._limits.max_waiting} may: "
                                 "ask again later")
             answer = LiveAnswer(self._next, asyncio.get_running_loop(), self._leave)
             request = Request(ask, answer, self._speech, came_s)
             self._next += 1
-            self._unstarted += 1
-            self._tally.requests["asked"] += 1
-            self._all[answer.number] = request
+            self._book.ask(request)
             self._inbox.append(request)
             self._changed.notify_all()
         return answer
 
-    def _check(self, ask: Ask) -> None:
-        prompt, most, limits = len(ask.prompt), ask.max_tokens, self._limits
-        if not prompt:
-            raise AskError("the prompt is empty: a model needs at least one token to begin with")
-        if prompt > limits.max_prompt_tokens:
-            raise AskError(f"the prompt has {prompt} tokens, and at most {limits.max_prompt_tokens} are taken")
-        if not 1 <= most <= limits.max_output_tokens:
-            raise AskError(f"{most} tokens are asked for: 1 to {limits.max_output_tokens} can be")
-        if self.context_tokens is not None and prompt + most > self.context_tokens:
-            raise AskError(f"{prompt} tokens in and {most} out are more than the context of {self.model} holds, "
-                           f"{self.context_tokens}")
-        if self._most_positions and prompt + most - 1 > self._most_positions:
-            raise AskError(f"{prompt} tokens in and {most} out are more than the KV cache of the machine holds, "
-                           f"{self._most_positions}")
-        if not 0 <= ask.temperature < float("inf"):
-            raise AskError(f"the temperature is {ask.temperature}: it is a number from 0 on")
-        if ask.seed < 0:
-            raise AskError(f"the seed is {ask.seed}: it is a whole number from 0 on")
-        if self.real_tokens and not all(0 <= token < self.setup.shape.vocab for token in ask.prompt):
-            raise AskError(f"the prompt holds a token that {self.model} does not have: it has {self.setup.shape.vocab}")
-
     def _leave(self, number: int) -> None:
         with self._changed:
-            if number in self._all:
+            if number in self._book.open:
                 self._gone.append(number)
                 self._changed.notify_all()
 
@@ -122,9 +99,9 @@ class Emulated:
             serving = None if driver is None else driver.serving
             return Status(
                 state=self._state, clock="virtual" if dilation is None else "wall", dilation=dilation,
-                emulated_ps=0 if driver is None else driver.now_ps, running=len(self._all) - self._unstarted,
-                waiting=self._unstarted, steps=0 if serving is None else serving.steps,
-                prompt_tokens=self._tally.tokens["prompt"], output_tokens=self._tally.tokens["output"],
+                emulated_ps=0 if driver is None else driver.now_ps, running=len(self._book.open) - self._book.unstarted,
+                waiting=self._book.unstarted, steps=0 if serving is None else serving.steps,
+                prompt_tokens=self._book.tally.tokens["prompt"], output_tokens=self._book.tally.tokens["output"],
                 kv_blocks=0 if serving is None else int(serving.cache.capacity.sum()),
                 kv_blocks_used=0 if serving is None else serving.used_blocks)
 
@@ -132,7 +109,7 @@ class Emulated:
         """What it has counted: requests, tokens, times in seconds, and of the machine what a result tells."""
         status = self.status()
         with self._changed:
-            driver, found = self._driver, dict(self._tally.told())
+            driver, found = self._driver, dict(self._book.tally.told())
             if driver is not None:
                 cache = driver.serving.cache
                 found |= driver.meter.told()
@@ -143,7 +120,15 @@ class Emulated:
                     "emulated_s": status.emulated_ps / 1e12}
 
     async def inject(self, fault: Mapping[str, object]) -> str:
-        raise AskError("this machine has no faults to inject")
+        told: Future[str] = Future()
+        with self._changed:
+            if self._state != "ready":
+                raise StoppedError(self._why)
+            if len(self._faults) >= MOST_FAULTS:
+                raise BusyError(f"{MOST_FAULTS} faults wait for the next step already")
+            self._faults.append((fault, told))
+            self._changed.notify_all()
+        return await asyncio.wrap_future(told)
 
     async def drain(self, limit_s: float) -> bool:
         """Take nobody in any more, and let answers under way end; False if some were left when the time was over."""
@@ -151,9 +136,22 @@ class Emulated:
             if self._state == "ready":
                 self._state = "stopping"
         until_s = time.perf_counter() + limit_s
-        while self._all and time.perf_counter() < until_s:
-            await asyncio.sleep(DRAIN_LOOKS_S)
-        return not self._all
+        while self._book.open and time.perf_counter() < until_s:
+            await asyncio.sleep(LOOKS_S)
+        return not self._book.open
+
+    async def ended(self) -> None:
+        """Returns when it has failed, or is switched off."""
+        while not self._over.is_set():
+            await asyncio.sleep(LOOKS_S)
+
+    def told(self) -> str:
+        """In words for who starts it: which clock, and what times mean."""
+        text = "tokens of the real model" if self.real_tokens else "filler tokens, since the model has no weights"
+        if self._pace.dilation is None:
+            return f"{text}; clock: virtual, so times that clients measure mean nothing and emulated ones are told"
+        return (f"{text}; clock: wall, {self._pace.dilation:g} real seconds for an emulated one, so what clients measure, "
+                "over that, are the machine's times")
 
     async def close(self) -> None:
         with self._changed:
@@ -178,15 +176,16 @@ class Emulated:
         except Exception as error:  # noqa: BLE001 (every open request is told, and so is the status)
             if not isinstance(error, MoelabError):
                 traceback.print_exc()
-            self._error = error
+            self.error = error
             told = str(error) if isinstance(error, MoelabError) else f"{type(error).__name__}, a fault of moelab's"
             with self._changed:
                 self._state, self._why = "failed", f"the machine has failed: {told}"
         finally:
             self._end_all()
-            self._ready.set()
             if self._transport is not None:
                 self._transport.close()
+            self._ready.set()
+            self._over.set()
 
     def _switch_on(self) -> None:
         config, limits = self.setup.config, self._limits
@@ -213,7 +212,7 @@ class Emulated:
                                                                       limits.max_output_tokens)
         made = driver()
         with self._changed:
-            self._driver, self._most_positions = made, made.serving.most_tokens()
+            self._driver, self._bounds.positions = made, made.serving.most_tokens()
             self._pace = Pace(dilation)
 
     def _wait_for_work(self) -> bool:
@@ -221,7 +220,7 @@ class Emulated:
         driver = self._driver
         assert driver is not None
         with self._changed:
-            while not (self._closing or self._inbox or self._gone or driver.serving.open):
+            while not (self._closing or self._inbox or self._gone or self._faults or driver.serving.open):
                 self._changed.wait()
             return not self._closing
 
@@ -230,6 +229,7 @@ class Emulated:
         driver = self._driver
         assert driver is not None
         with self._changed:
+            self._let_happen(driver)
             self._take_in(driver)
             handed = self._let_go(driver)
             found = driver.next()
@@ -239,7 +239,7 @@ class Emulated:
         step, not_before_ps = found
         done = driver.perform(step, not_before_ps)
         with self._changed:
-            handed = self._note(driver, step, done)
+            handed = self._book.note(driver, step, done)
         self._until(done.times.end_ps)
         hand_out(handed)
 
@@ -251,58 +251,24 @@ class Emulated:
             if self._pace.dilation is not None:
                 came_ps = self._pace.emulated_ps(request.came_s)
                 now_ps = min(came_ps, now_ps) if driver.serving.open else max(came_ps, now_ps)
-            request.arrival_ps = now_ps
-            request.name = driver.add(now_ps, request.ask)
-            self._named[request.name] = request
-            self._tally.tokens["prompt"] += len(request.ask.prompt)
+            self._book.take_in(driver, request, now_ps)
+
+    def _let_happen(self, driver: Driver) -> None:
+        """Faults that were asked for."""
+        while self._faults:
+            fault, told = self._faults.popleft()
+            try:
+                told.set_result(driver.inject(fault))
+            except MoelabError as error:
+                told.set_exception(AskError(str(error)))
 
     def _let_go(self, driver: Driver) -> Handed:
         handed: Handed = []
         while self._gone:
-            request = self._all.get(self._gone.popleft())
+            request = self._book.open.get(self._gone.popleft())
             if request is not None:
-                handed.append((request.answer, self._end(driver, request, request.end("cancelled", driver.now_ps))))
-        return handed
-
-    def _end(self, driver: Driver, request: Request, end: End) -> End:
-        """A request is over: what it held is free, and it is counted."""
-        del self._all[request.number]
-        del self._named[request.name]
-        driver.drop(request.name)
-        tally = self._tally
-        tally.requests[end.reason] += 1
-        if request.scheduled_ps < 0:
-            self._unstarted -= 1
-        if end.reason != "cancelled":
-            tally.add("end_to_end", end.end_ps - end.arrival_ps)
-            if end.output_tokens > 1:
-                tally.add("tpot", (end.end_ps - end.first_token_ps) / (end.output_tokens - 1))
-        return end
-
-    def _note(self, driver: Driver, step: Step, done: Done) -> Handed:
-        """What a step has made, for whom."""
-        tally, times = self._tally, done.times
-        prefill = int((step.phase == PREFILL).sum())
-        tally.tokens["prefill"] += prefill
-        tally.tokens["decode"] += len(step) - prefill
-        tally.tokens["output"] += len(done.made)
-        tally.add("step", times.end_ps - times.begin_ps)
-        for name in dict.fromkeys(step.sequence.tolist()):
-            request = self._named[name]
-            if request.scheduled_ps < 0:
-                request.scheduled_ps = times.begin_ps
-                self._unstarted -= 1
-                tally.add("queueing", times.begin_ps - request.arrival_ps)
-        handed: Handed = []
-        for name, token in done.made.items():
-            request = self._named[name]
-            before_ps = request.last_ps
-            told, reason = request.take(token, times.end_ps)
-            tally.add(*(("ttft", times.end_ps - request.arrival_ps) if told.index == 0 else
-                        ("itl", times.end_ps - before_ps)))
-            handed.append((request.answer, told))
-            if reason is not None:
-                handed.append((request.answer, self._end(driver, request, request.end(reason, times.end_ps))))
+                handed.append((request.answer, self._book.end(driver, request, request.end("cancelled",
+                                                                                               driver.now_ps))))
         return handed
 
     def _until(self, emulated_ps: int) -> None:
@@ -313,14 +279,15 @@ class Emulated:
         with self._changed:
             while not self._closing and (left_s := due_s - time.perf_counter()) > 0:
                 self._changed.wait(left_s)
-            self._tally.late.add(max(0.0, time.perf_counter() - due_s))
+            self._book.tally.late.add(max(0.0, time.perf_counter() - due_s))
 
     def _end_all(self) -> None:
         """Nobody is answered any more."""
         with self._changed:
-            handed: Handed = [(request.answer, StoppedError(self._why)) for request in self._all.values()]
-            self._all.clear()
+            handed: Handed = [(request.answer, StoppedError(self._why)) for request in self._book.open.values()]
+            self._book.clear()
+            for _, told in self._faults:
+                told.set_exception(StoppedError(self._why))
+            self._faults.clear()
             self._inbox.clear()
-            self._named.clear()
-            self._unstarted = 0
         hand_out(handed)

@@ -8,8 +8,8 @@ from cluster.serve.contract import AskError
 
 PIECE_BYTES = 4
 """Bytes of UTF-8 that a plain token stands for: about what tokens of English text have."""
-WORDS = ("the machine that answers here has no weights and says so with words that mean nothing while what they cost is "
-         "timed as if they were meant").split()
+WORDS = ("the machine that answers here has no weights and says so with words that mean nothing while what they cost "
+         "is timed as if they were meant").split()
 KEPT_TOKENS = 32
 """Tokens of an answer that are decoded again and again: its text grows at its end only."""
 
