@@ -23,6 +23,7 @@ from cluster.commands import (
     reproduce,
     run,
     schema,
+    serve,
     sweep,
     trace,
 )
@@ -52,6 +53,7 @@ app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
+app.command("serve")(serve.serve)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
 app.add_typer(remote.app, name="remote")

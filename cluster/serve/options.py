@@ -73,5 +73,3 @@ def read_token(file: Path | None, environment: str | None) -> str | None:
     if len(found) < SHORTEST_TOKEN or not found.isascii() or not found.isprintable() or " " in found:
         raise ConfigError(f"{where} should hold one word of {SHORTEST_TOKEN} or more printable ASCII characters")
     return found
-
-
