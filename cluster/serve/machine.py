@@ -153,8 +153,8 @@ class Emulated:
         text = "tokens of the real model" if self.real_tokens else "filler tokens, since the model has no weights"
         if self._pace.dilation is None:
             return f"{text}; clock: virtual, so times that clients measure mean nothing and emulated ones are told"
-        return (f"{text}; clock: wall, {self._pace.dilation:g} real seconds for an emulated one, so clients measure the "
-                "machine's time times that")
+        return (f"{text}; clock: wall, {self._pace.dilation:g} real seconds for an emulated one, so clients measure "
+                "the machine's time times that")
 
     async def close(self) -> None:
         with self._changed:
