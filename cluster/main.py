@@ -22,6 +22,7 @@ from cluster.commands import (
     reproduce,
     run,
     schema,
+    serve,
     sweep,
     trace,
 )
@@ -51,6 +52,7 @@ app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
+app.command("serve")(serve.serve)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
 app.add_typer(bench.app, name="bench")
