@@ -19,6 +19,7 @@ from cluster.commands import (
     listing,
     matrix,
     price,
+    remote,
     reproduce,
     run,
     schema,
@@ -55,6 +56,7 @@ app.command("price")(price.price)
 app.command("serve")(serve.serve)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
+app.add_typer(remote.app, name="remote")
 app.add_typer(bench.app, name="bench")
 
 

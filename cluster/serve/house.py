@@ -63,7 +63,7 @@ async def _open(machine: Emulated, options: ServeOptions) -> list[tuple[str, Doo
 
             doors.append(("http", await serve_http(machine, options)))
         if options.grpc_port is not None:
-            from cluster.serve.grpc_server import serve_grpc
+            from cluster.serve.rpc.server import serve_grpc
 
             doors.append(("grpc", await serve_grpc(machine, options)))
     except BaseException:
