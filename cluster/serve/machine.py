@@ -7,6 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from typing import Literal
 
 from cluster.config.run import RunConfig
 from cluster.resolve import Setup
@@ -20,6 +21,7 @@ from cluster.serve.spelling import Own, Plain, Speech
 from cluster.transports.contract import Transport
 from emulation.errors import MoelabError
 
+State = Literal["starting", "ready", "stopping", "failed"]
 OFF = "the machine is being switched off"
 SLOWEST_JOIN_S, LOOKS_S, MOST_FAULTS = 60.0, 0.05, 64
 
@@ -46,7 +48,8 @@ class Emulated:
         self._inbox: deque[Request] = deque()
         self._gone: deque[int] = deque()
         self._book, self._next = Book(), 0
-        self._state, self._closing = "starting", False
+        self._state: State = "starting"
+        self._closing = False
         self._why = OFF
         self._faults: deque[tuple[Mapping[str, object], Future[str]]] = deque()
         self.error: Exception | None = None
@@ -77,8 +80,8 @@ class Emulated:
                 raise StoppedError(self._why if self._state in ("failed", "stopping") else "the machine is starting")
             if self._book.unstarted >= self._limits.max_waiting or len(self._book.open) >= self._max_open:
                 self._book.tally.requests["refused"] += 1
-                raise BusyError(f"{self._book.unstarted} requests wait already, and at most {self._limits.max_waiting} may: "
-                                "ask again later")
+                raise BusyError(f"{self._book.unstarted} requests wait already, and at most {self._limits.max_waiting} "
+                                "may: ask again later")
             answer = LiveAnswer(self._next, asyncio.get_running_loop(), self._leave)
             request = Request(ask, answer, self._speech, came_s)
             self._next += 1
@@ -150,8 +153,8 @@ class Emulated:
         text = "tokens of the real model" if self.real_tokens else "filler tokens, since the model has no weights"
         if self._pace.dilation is None:
             return f"{text}; clock: virtual, so times that clients measure mean nothing and emulated ones are told"
-        return (f"{text}; clock: wall, {self._pace.dilation:g} real seconds for an emulated one, so what clients measure, "
-                "over that, are the machine's times")
+        return (f"{text}; clock: wall, {self._pace.dilation:g} real seconds for an emulated one, so clients measure "
+                "the machine's time times that")
 
     async def close(self) -> None:
         with self._changed:
@@ -245,12 +248,13 @@ class Emulated:
 
     def _take_in(self, driver: Driver) -> None:
         """Requests that came: on the emulated machine, at the instant at which they really did, where it is paced."""
+        idle = not driver.serving.open
         while self._inbox:
             request = self._inbox.popleft()
             now_ps = driver.now_ps
             if self._pace.dilation is not None:
                 came_ps = self._pace.emulated_ps(request.came_s)
-                now_ps = min(came_ps, now_ps) if driver.serving.open else max(came_ps, now_ps)
+                now_ps = max(came_ps, now_ps) if idle else min(came_ps, now_ps)
             self._book.take_in(driver, request, now_ps)
 
     def _let_happen(self, driver: Driver) -> None:
