@@ -180,7 +180,8 @@ def test_any_bytes_get_an_answer_or_a_sentence(door: GrpcDoor, method: str, data
 
 
 FIELDS = st.builds(
-    pb.GenerateRequest, text=st.text(max_size=50), max_tokens=st.one_of(st.integers(0, 5), st.integers(2**12, 2**32 - 1)),
+    pb.GenerateRequest, text=st.text(max_size=50),
+    max_tokens=st.one_of(st.integers(0, 5), st.integers(2**12, 2**32 - 1)),
     temperature=st.floats(), seed=st.integers(0, 2**64 - 1), stop=st.lists(st.text(max_size=300), max_size=3),
     token_ids=st.one_of(st.none(), st.builds(pb.TokenIds, ids=st.lists(st.integers(0, 2**32 - 1), max_size=9))),
     chat=st.one_of(st.none(), st.builds(pb.Chat, messages=st.lists(st.builds(
