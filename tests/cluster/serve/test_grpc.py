@@ -283,7 +283,7 @@ def test_a_run_ends_at_its_limit_of_time(home: House) -> None:
     assert (code, "0.5 s" in sentence) == (Code.DEADLINE_EXCEEDED, True)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_ends_at_its_limit_of_memory(home: House) -> None:
     large = pb.RunRequest(text=TINY, settings=["workload.output_tokens=3000000"])
     with stub(home.open(memory_bytes=700 << 20)) as calls:
