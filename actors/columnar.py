@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes, seal_step, sealed
+from actors.answers import seal_step, sealed
+from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
 from emulation.engine.play import Program, play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain

@@ -48,14 +48,24 @@ class Counts:
 
     def __init__(self, setting: Setting, ledger: Ledger) -> None:
         self._setting, self._ledger = setting, ledger
-        devices, homes = len(setting.machine.devices), setting.machine.homes
-        copied = [home for home in homes if home in ledger.start.copies and ledger.start.copies[home].any()]
-        self.at_home = bool(copied) or bool(np.isin(ledger.start.rest, homes).any())
+        devices = len(setting.machine.devices)
+        self.at_home = self._is_at_home(ledger)
         self.phases = {name: Tally(runs=np.zeros(devices, np.int64)) for name in ("prefill", "decode")}
         self.load = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.int64)
         self.prefetch_issued = 0
         self.first_uses: list[tuple[int, int]] = []
         self._prefetched: dict[tuple[int, int, int, int], Prefetched] = {}
+
+    def go_on(self, ledger: Ledger) -> None:
+        """Experts were placed anew: what was fetched ahead and not used is wasted."""
+        self._ledger, self._prefetched = ledger, {}
+        self.at_home |= self._is_at_home(ledger)
+
+    def _is_at_home(self, ledger: Ledger) -> bool:
+        """Whether a home holds an expert at a start."""
+        homes = self._setting.machine.homes
+        copied = [home for home in homes if home in ledger.start.copies and ledger.start.copies[home].any()]
+        return bool(copied) or bool(np.isin(ledger.start.rest, homes).any())
 
     def _tally(self, view: View) -> Tally:
         return self.phases["prefill" if (view.step.phase == PREFILL).any() else "decode"]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actors.messages import DeviceSpec, Floats, Move, Reply, Run, Work
+from actors.messages import DeviceSpec, Floats, Move, Placed, Reply, Run, Work
 from emulation.errors import PlanError
 from emulation.plan import ALL_PARTS
 from emulation.shards import slice_bounds
@@ -21,15 +21,21 @@ class DeviceActor:
 
     def __init__(self, spec: DeviceSpec) -> None:
         self.spec = spec
-        self._held = {(int(m), int(e), int(p)) for m, e, p in spec.held.tolist()}
         self._checkpoint: moe.checkpoint.Checkpoint | None = None
-        self._bounds: tuple[tuple[int, int], ...] = ()
-        self._slices: dict[tuple[int, int, int], moe.experts.ExpertSlice] = {}
         if spec.folder is not None:
             from moe.checkpoint import Checkpoint
 
             self._checkpoint = Checkpoint(spec.folder)
-            self._bounds = slice_bounds(self._checkpoint.shape.expert_ff, spec.parts)
+        self._place(Placed(spec.parts, spec.held))
+
+    def _place(self, placed: Placed) -> None:
+        """Hold these shards and no others."""
+        self._parts = placed.parts
+        self._held = {(int(m), int(e), int(p)) for m, e, p in placed.held.tolist()}
+        self._slices: dict[tuple[int, int, int], moe.experts.ExpertSlice] = {}
+        self._bounds: tuple[tuple[int, int], ...] = ()
+        if self._checkpoint is not None:
+            self._bounds = slice_bounds(self._checkpoint.shape.expert_ff, placed.parts)
 
     def work(self, work: Work) -> Reply:
         """Do the runs and note the moves in the plan's order; refuses to run what is not here."""
@@ -39,7 +45,10 @@ class DeviceActor:
                 change = self._held.add if item.comes else self._held.discard
                 change((item.moe, item.expert, item.part))
                 continue
-            for part in range(self.spec.parts) if item.part == ALL_PARTS else (item.part,):
+            if isinstance(item, Placed):
+                self._place(item)
+                continue
+            for part in range(self._parts) if item.part == ALL_PARTS else (item.part,):
                 if (item.moe, item.expert, part) not in self._held:
                     raise PlanError(f"device {self.spec.name!r} is sent expert {item.expert} part {part} of MoE layer "
                                     f"{item.moe}, which it does not hold")

@@ -43,6 +43,14 @@ class Move(NamedTuple):
     comes: bool
 
 
+class Placed(NamedTuple):
+    """Experts were placed anew: an expert has so many parts now, and these (moe, expert, part) rows [n, 3] are all that
+    the device holds. A device that died holds none."""
+
+    parts: int
+    held: Ints
+
+
 @dataclass(frozen=True)
 class Work:
     """A device's work for one layer, or for one step where nothing is computed: runs and moves in the plan's order.
@@ -51,7 +59,7 @@ class Work:
     """
 
     x: Floats | None = None
-    items: list[Run | Move] = field(default_factory=list)
+    items: list[Run | Move | Placed] = field(default_factory=list)
 
 
 class Reply(NamedTuple):

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.answers import as_pair, seal_step, sealed
 from actors.counts import Counts
+from actors.faults import Faults
 from emulation.engine.contract import Describe, Engine
 from emulation.engine.play import Program
 from emulation.errors import PlanError
@@ -16,6 +18,7 @@ from emulation.lowering.copies import Copies, memory_pools
 from emulation.lowering.dense import Dense, Hidden, shares
 from emulation.lowering.emit import NO, Emitter, Labels, describe
 from emulation.lowering.experts import Experts, Load
+from emulation.lowering.gating import Gate
 from emulation.lowering.rings_columns import RingColumns
 from emulation.ops import Edge, Lane, Ops, Pool
 from emulation.plan import Plan, Row
@@ -47,30 +50,6 @@ class Sink(Protocol):
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 
-def _pair(answer: Any, method: str, what: str) -> tuple[Any, Any]:
-    """What a policy's method returned; refuses what is no pair, such as a plan whose state was forgotten."""
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise PlanError(f"the policy's {method}() returned {type(answer).__name__}: it returns two things, {what} and "
-                        "the policy's next state")
-    return answer
-
-
-def seal_step(step: Step) -> None:
-    """What a policy sees of a step is not its to change."""
-    for column in (step.sequence, step.position, step.phase, step.home, step.ends, step.source):
-        if column is not None:
-            constant(column)
-
-
-def sealed(routing: Routing) -> Routing:
-    """A routing that a policy may see: it is not its to change."""
-    constant(routing.experts)
-    constant(routing.weights)
-    if routing.probabilities is not None:
-        constant(routing.probabilities)
-    return routing
-
-
 @dataclass(frozen=True)
 class StepTimes:
     """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
@@ -99,15 +78,15 @@ class Scheduler:
     """
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
-        self.setting, self.policy = setting, policy
+        self.setting, self.now, self.policy = setting, setting, policy
         machine, model = setting.machine, setting.model
         constant(setting.budget_bytes)
         for told in (setting.popularity, *(setting.history or ()), *(setting.future or ())):
             if told is not None:
                 constant(told)
-        start, self.state = _pair(policy.start(setting), "start", "a Start")
-        self.ledger = Ledger(machine, model, start, setting.budget_bytes)
-        pools, pool_of = memory_pools(self.ledger, len(machine.pools))
+        start, self.state = as_pair(policy.start(setting), "start", "a Start")
+        ledger = Ledger(machine, model, start, setting.budget_bytes)
+        pools, self.pool_of = memory_pools(ledger, len(machine.pools))
         self.sink: Sink | None = None
         self.loads: list[Load] | None = None
         self.labels: list[Labels] = []
@@ -116,17 +95,42 @@ class Scheduler:
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
         self.emit = Emitter(machine, model)
-        self.pool_of = pool_of
-        self.copies = copies = Copies(self.emit, self.ledger, pool_of)
-        self._dense = Dense(self.emit, model)
-        self._experts = Experts(self.emit, model, self.ledger, copies)
-        self._rings = RingColumns(self.emit, model, self.ledger)
-        self.counts = Counts(setting, self.ledger)
+        self._dense, self._gate = Dense(self.emit, model), Gate(self.emit, model)
+        self._lay_out(ledger)
+        self.counts = Counts(setting, ledger)
+        self.faults = Faults(self)
         self.steps: list[StepTimes] = []
         self._early: dict[int, list[tuple[int, Assignment]]] = {}
         self._layers = model.moe_layers
-        copies.place_first()
+        self.copies.place_first()
         self._hidden: Hidden = {}
+
+    def _lay_out(self, ledger: Ledger) -> None:
+        """Experts lie where this ledger says."""
+        self.ledger, model = ledger, self.setting.model
+        self.copies = Copies(self.emit, ledger, self.pool_of)
+        self._experts = Experts(self.emit, model, ledger, self.copies, self._gate)
+        self._rings = RingColumns(self.emit, model, ledger)
+
+    def adapt(self, setting: Setting) -> None:
+        """The machine is faster or slower from the next operation on; a policy that keeps estimates makes them anew."""
+        self.now, self.emit.machine = setting, setting.machine
+        self._rings = RingColumns(self.emit, setting.model, self.ledger)
+        again: Callable[[Setting, Any], Any] | None = getattr(self.policy, "adapt", None)
+        if again is not None:
+            self.state = again(setting, self.state)
+
+    def go_on(self, setting: Setting, ledger: Ledger, state: Any) -> None:
+        """Between two steps: the policy has started again, on a machine that lost something."""
+        self.now, self.state = setting, state
+        self._lay_out(ledger)
+        self.counts.go_on(ledger)
+
+    def stand_at(self, op: int) -> None:
+        """Submit what was lowered, and run to the end of an operation: what follows is decided there."""
+        self._submit()
+        self.engine.run([op])
+        self._decision = op
 
     def _describe(self, op: int) -> str:
         if op < self._first_label:
@@ -136,7 +140,7 @@ class Scheduler:
     @property
     def gated_bytes(self) -> Ints:
         """The most activations that gatings held on each device, [devices]."""
-        return self._experts.gate.peak_bytes
+        return self._gate.peak_bytes
 
     def begin(self, step: Step, not_before_ps: int = 0) -> None:
         """Start a step: everything up to the first router. It begins when the last ended, or at an arrival."""
@@ -151,6 +155,8 @@ class Scheduler:
         self._step, self._share = step, shares(step, self._present)
         self._moe, self._stack = model.moe_stack(step.encoder).start, model.stack(step.encoder)
         self._begin_ps = self.engine.now_ps
+        if self.faults.happened:
+            self.faults.at_step()
         self._parked: list[Edge] = []
         self._hidden = {home: [] for home in self._share}
         self._to_router(self._stack.start)
@@ -167,10 +173,13 @@ class Scheduler:
             if seen is not None:
                 sealed(seen)
         early = ran_early(layer, self._early.pop(layer, []), parts)
-        view = View(self.setting, self._step, layer, self._moe, routing, forecast, self.ledger, early,
-                    lambda: self.engine.now_ps, self.engine.backlog_ps, pool_free=self.engine.free)
+        if self.faults.happened:
+            self.faults.at_layer()
+        view = View(self.now, self._step, layer, self._moe, routing, forecast, self.ledger, early,
+                    lambda: self.engine.now_ps, self.engine.backlog_ps, pool_free=self.engine.free,
+                    faults=self.faults.acting)
         self.counts.found(view)
-        answer, self.state = _pair(self.policy.plan(view, self.state), "plan", "a Plan")
+        answer, self.state = as_pair(self.policy.plan(view, self.state), "plan", "a Plan")
         plan = as_plan(layer, answer)
         decision = validate(view, plan, parts, self.policy.exact, whole=not plan.wakes)
         for run in decision.assignments:
@@ -246,7 +255,7 @@ class Scheduler:
             ended = self.engine.run(list(woken))
             self._decision = ended[0]
             now = replace(view, ended=tuple(woken.pop(op) for op in ended))
-            answer, self.state = _pair(wake(now, self.state), "wake", "a Plan")
+            answer, self.state = as_pair(wake(now, self.state), "wake", "a Plan")
             fragment = as_plan(view.layer, answer)
             check_fragment(view, fragment)
             decision = validate(view, replace(fragment, served=plan.served), parts, self.policy.exact, whole=False)
@@ -272,9 +281,7 @@ class Scheduler:
         self._run_to(self.emit.join([Edge(end), *self._parked]) if self._parked else end)
 
     def _run_to(self, decision: int) -> None:
-        self._submit()
-        self.engine.run([decision])
-        self._decision = decision
+        self.stand_at(decision)
         self._hidden = {home: [Edge(decision)] for home in self._hidden}
 
     def end(self) -> StepTimes:

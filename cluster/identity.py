@@ -7,14 +7,15 @@ from typing import Any
 
 from cluster.resolve import PolicyTarget, Setup
 
-HOST_KEYS = {"transport", "workers", "devices_per_actor", "restarts", "ray", "out", "timeline", "engine", "against",
-             "clock", "wall"}
+HOST_KEYS = {"transport", "workers", "devices_per_actor", "restarts", "ray", "serve", "out", "timeline", "engine",
+             "against", "clock", "wall"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
 
 
 def canonical_config(setup: Setup, target: PolicyTarget) -> dict[str, Any]:
     """What a run is, as it stands in its result: everything that may change it, and nothing that may not."""
-    config = setup.config.model_dump(mode="json", exclude=HOST_KEYS)
+    unused = set() if setup.faults else {"faults", "storage"}  # what a run is named by stays
+    config = setup.config.model_dump(mode="json", exclude=HOST_KEYS | unused)
     return {**config, "policy": {"name": target.name, "parameters": target.parameters},
             "machine_options": dict(sorted(setup.options.items()))}
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.build import build_machine, build_model, fallbacks, resolve_options
+from cluster.config.faults import faults_of
 from cluster.config.hardware import Hardware
 from cluster.config.load import load_hardware, load_precision
 from cluster.config.names import trace_path
@@ -20,6 +21,7 @@ from cluster.config.run import EMBEDDED, ModelChoice, PolicyChoice, RunConfig
 from cluster.kept import file_sha256, kept
 from cluster.requests import existing, requests_of
 from emulation.errors import ConfigError, InputError
+from emulation.faults import Fault
 from emulation.machine import Machine
 from emulation.model import NOTHING, Model
 from emulation.trace import Trace
@@ -68,6 +70,7 @@ class Setup:
     routing: Trace | None
     requests: Requests | None = None
     generator: Kind | None = None
+    faults: tuple[Fault, ...] = ()
 
     @property
     def kv_capacity_bytes(self) -> int | None:
@@ -118,8 +121,8 @@ def _trace(path: Path) -> Trace:
     return trace
 
 
-def resolve(config: RunConfig) -> Setup:
-    """Everything that the run names, found, built and checked for size."""
+def resolve(config: RunConfig, *, live: bool = False) -> Setup:
+    """Everything that the run names, found, built and checked for size. live: its requests come from clients."""
     base = config.folder
     where = f"machine {config.machine.name}"
     hardware = with_constants(load_hardware(config.machine.name, base), config.machine.constants, where)
@@ -131,7 +134,9 @@ def resolve(config: RunConfig) -> Setup:
         raise ConfigError(f"{shape.model} has an encoder, and continuous batching knows one stack: use static batches")
     machine = build_machine(hardware, options, precision.compute, Path(config.machine.name).stem)
     model = build_model(shape, precision)
+    faults = faults_of(config.faults, machine)
     rows = provenance("hardware", hardware) + provenance("precision", precision)
+    rows += provenance("storage", config.storage) if faults else []
     drawn, trace = config.workload.generator, trace_path(config.workload.trace, base) if config.workload.trace else None
     setup = Setup(config, hardware, options, precision, shape, machine, model,
                   tuple(_target(choice, base) for choice in (config.policy, *config.against)), rows,
@@ -140,7 +145,8 @@ def resolve(config: RunConfig) -> Setup:
                   checkpoint, trace,
                   existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
                   fitting(model, _trace(existing(trace, "trace"))) if trace else None,
-                  requests_of(config, base), None if drawn is None else fits(model, drawn.kind(base)))
+                  requests_of(config, base, live=live), None if drawn is None else fits(model, drawn.kind(base)),
+                  faults)
     check_capacity(setup)
     return setup
 

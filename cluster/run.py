@@ -1,7 +1,7 @@
 """Runs and comparisons: from a run's config to results, on whichever transport it names."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.config.run import RunConfig
+from cluster.faults import effects, left_out, marks, moved, tell
 from cluster.feed import Feed, Listed, Served, Steps, asked_of, divided, serve, told
 from cluster.identity import canonical_config, versions
 from cluster.kv import division
@@ -67,14 +68,15 @@ def _perform(config: RunConfig, host: "Host", progress: Progress | None,
         actors = -(-sum(device.computes for device in machine.devices) // config.devices_per_actor)
         results: dict[str, Result] = run_in_cluster(host, config, actors, heard, on_token)
         return results
-    transport = _transport(config)
+    transport = transport_of(config)
     try:
         return host.run(config, transport, heard, on_token)
     finally:
         transport.close()
 
 
-def _transport(config: RunConfig) -> Transport:
+def transport_of(config: RunConfig) -> Transport:
+    """The transport that a run names, in this process or several: Ray has its own way in."""
     if config.transport == "processes":
         from cluster.transports.processes import ProcessTransport
 
@@ -160,6 +162,7 @@ class OneRun:
         setup, config, model = self.setup, self.setup.config, self.setup.model
         self.scheduler = kind(self.setting, self.policy,
                               lambda lanes, pools, describe: make_engine(engine, lanes, pools, describe))
+        tell(self.scheduler, setup)
         self.collector: Collector | None = None
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
@@ -217,7 +220,7 @@ class OneRun:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                not (policy.exact and getattr(policy, "plain", True))
+                self.setup.faults or not (policy.exact and getattr(policy, "plain", True))
                 or not in_columns(self.setting.machine, self.setting.model)):
             return False
         check_numba()
@@ -277,6 +280,8 @@ class OneRun:
         timed, flight = self.collector, None
         if timed is not None and timed.kept.ops:
             flight = kept_flight(timed.kept, self.setting.machine, self.scheduler.engine.pools, timed.keeps_all)
+        if flight is not None and self.setup.faults:
+            flight = replace(flight, marks=marks(self.scheduler))
         constants = [{key: row.get(key) for key in ("path", "value", "kind", "source", "range")}
                      for row in setup.provenance]
         return build_result(scheduler=self.scheduler, journal=self.journal, config=canonical_config(setup, self.target),
@@ -285,12 +290,13 @@ class OneRun:
                             approximations=self._approximations(), bound=self._bound(), text=text or None,
                             service=self._service(), timed=timed, flight=flight,
                             rates=rates_of(setup.hardware, setup.options, setup.machine),
+                            faults=effects(self.scheduler),
                             host={**self.transport.describe(), "versions": versions(),
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
         """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed."""
-        if self._parks or self.setup.machine.actions is not None:
+        if self._parks or self.setup.machine.actions is not None or moved(self.scheduler):
             return None
         found = self.session.bound()
         return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}
@@ -303,7 +309,8 @@ class OneRun:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
         foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
         unbounded = (*(() if self.session.bounded else UNBOUNDED), *(ACTED if self.setup.machine.actions else ()))
-        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()), *unbounded)
+        return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()), *unbounded,
+                *left_out(self.scheduler))
 
     def _service(self) -> Service | None:
         serving = self.setup.config.workload.serving

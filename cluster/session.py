@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.messages import DeviceSpec, Move, Run, Work
+from actors.messages import DeviceSpec, Move, Placed, Run, Work
 from actors.scheduler import Scheduler
 from cluster.behind import Ahead, Behind
 from cluster.feed import Feed, Listed
@@ -82,14 +82,16 @@ class Record:
 
 def device_specs(ledger: Ledger, folder: str | None) -> list[DeviceSpec]:
     """What each computing device is told at the start: which shards it holds."""
-    specs = []
-    for number, device in enumerate(ledger.machine.devices):
-        if device.computes:
-            held = ledger.start.rest == number
-            if number in ledger.start.copies:
-                held = held | ledger.start.copies[number][:, :, None]
-            specs.append(DeviceSpec(number, device.name, ledger.start.parts, np.argwhere(held), folder))
-    return specs
+    return [DeviceSpec(number, device.name, ledger.start.parts, held_at_start(ledger, number), folder)
+            for number, device in enumerate(ledger.machine.devices) if device.computes]
+
+
+def held_at_start(ledger: Ledger, device: int) -> Ints:
+    """The (moe, expert, part) rows [n, 3] that a device starts with."""
+    held = ledger.start.rest == device
+    if device in ledger.start.copies:
+        held = held | ledger.start.copies[device][:, :, None]
+    return np.argwhere(held)
 
 
 def messages(decision: Decision, moe_of: dict[int, int], parts: int,
@@ -162,10 +164,20 @@ class Session:
         """Start a step, not before its requests are there, and note it."""
         self.scheduler.begin(step, not_before_ps)
         self.journal.begin(step)
+        if self.scheduler.faults.relaid:
+            self._place_anew()
         if self.bounded:
             self.served_work.add_step(step, not_before_ps)
             if not self.scheduler.policy.exact:
                 self.true_work.add_step(step, not_before_ps)
+
+    def _place_anew(self) -> None:
+        """Tell every device what it holds from now on."""
+        ledger, self.scheduler.faults.relaid = self.scheduler.ledger, False
+        if self.transport is not None:
+            devices = [i for i, device in enumerate(self.scheduler.setting.machine.devices) if device.computes]
+            self.transport.exchange({i: Work(None, [Placed(ledger.start.parts, held_at_start(ledger, i))])
+                                     for i in devices})
 
     def open(self) -> None:
         """The devices are there: at the wall clock their players meet."""

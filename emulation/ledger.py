@@ -81,6 +81,11 @@ class Ledger:
         """When each copy on a device was issued, ABSENT where there is none, [moe_layers, experts, parts]."""
         return self._copies(device)
 
+    def parts_on(self, device: int) -> Mask:
+        """Which parts of which experts a device holds, [moe_layers, experts, parts]."""
+        held: Mask = (self.start.rest == device) | (self._copies(device) != ABSENT)
+        return held
+
     def keep_copies(self, device: int, since: Ints) -> None:
         """Let another keep that array, and write it."""
         self._since[device] = since

@@ -14,6 +14,7 @@ from emulation.model import Model
 from emulation.plan import Row
 
 if TYPE_CHECKING:
+    from emulation.faults import Fault
     from emulation.ledger import Ledger
 
 Ints = NDArray[np.int64]
@@ -189,6 +190,7 @@ class View:
 
     forecast: guessed routing of the next MoE layer for this step's tokens. early: what of this layer already ran, fed
     an earlier layer's hidden state. ended: rows of this layer's plan that the policy marked and that ended now.
+    faults: those that act now; the setting's machine, and so all costs, are as they leave it.
     """
 
     setting: Setting
@@ -203,6 +205,7 @@ class View:
     backlog_ps: Callable[[int], int]
     ended: tuple[Row, ...] = ()
     pool_free: Callable[[int], int] = _no_engine
+    faults: "tuple[Fault, ...]" = ()
 
     @property
     def now_ps(self) -> int:
@@ -218,6 +221,10 @@ class View:
     def costs(self) -> Costs:
         """What a run, a load or a message would take on an idle machine."""
         return Costs(self.setting.machine, self.setting.model, self.ledger.start.parts)
+
+    def dead(self, device: int) -> bool:
+        """Whether a device has died."""
+        return any(fault.kills(device) for fault in self.faults)
 
     def free_bytes(self, device: int) -> int:
         """Room for experts that is left on a device."""

@@ -40,6 +40,13 @@ class Policy(Protocol):
         """What runs where in this layer, what is fetched and what is evicted."""
 
 
+class Adapting(Policy, Protocol):
+    """A policy that keeps estimates of times in its state, and makes them anew when links or devices change."""
+
+    def adapt(self, setting: Setting, state: State) -> State:
+        """The state, with estimates for the machine as it is from now on; experts lie where they lay."""
+
+
 class Waking(Policy, Protocol):
     """A policy that marks rows with `wake` and goes on when they have ended: destinations chosen by what is free."""
 

@@ -44,12 +44,18 @@ class Policy:
         home = only_home(setting, "fiddler")
         rest = rest_beside(setting, "fiddler", computing=True)
         fixed = global_list(setting, home, self.popular, self.slots)
-        costs, where = Costs(setting.machine, setting.model, 1), rest[0, :, 0].tolist()
-        run_ps = {d: int(self.run_ms * PS_PER_MS) or costs.run_ps(d, 1) for d in dict.fromkeys(where)}
-        load_ps = {d: int(self.load_ms * PS_PER_MS) or costs.load_ps(d, home) for d in dict.fromkeys(where)}
-        return Start(rest, {home: fixed}), {
-            "fixed": fixed, "where": np.array(where), "run_ps": np.array([run_ps[d] for d in where]),
-            "load_ps": np.array([load_ps[d] for d in where])}
+        where = rest[0, :, 0]
+        return Start(rest, {home: fixed}), {"fixed": fixed, "where": where, **self._weighed(setting, where)}
+
+    def _weighed(self, setting: Setting, where: Ints) -> dict[str, Ints]:
+        """c_run and c_load of each expert, [experts]."""
+        home, costs, places = setting.machine.homes[0], Costs(setting.machine, setting.model, 1), where.tolist()
+        run_ps = {d: int(self.run_ms * PS_PER_MS) or costs.run_ps(d, 1) for d in dict.fromkeys(places)}
+        load_ps = {d: int(self.load_ms * PS_PER_MS) or costs.load_ps(d, home) for d in dict.fromkeys(places)}
+        return {"run_ps": np.array([run_ps[d] for d in places]), "load_ps": np.array([load_ps[d] for d in places])}
+
+    def adapt(self, setting: Setting, state: State) -> State:
+        return {**state, **self._weighed(setting, state["where"])}
 
     def staged(self, setting: Setting) -> dict[int, int]:
         return {setting.machine.homes[0]: self.slots * setting.model.expert_bytes}

@@ -53,6 +53,10 @@ class Policy:
             "counts": np.zeros((layers, experts), np.int64), "decoded": np.zeros(layers, np.bool_),
             **beside.tables(self.exchange)}
 
+    def adapt(self, setting: Setting, state: State) -> State:
+        beside = beside_home(setting, "gpu_ndp", cut=self.parallel == "tensor")
+        return {**state, **beside.tables(self.exchange)}
+
     def staged(self, setting: Setting) -> dict[int, int]:
         return {setting.machine.homes[0]: (self.slots + int(self._caps(setting).sum())) * setting.model.expert_bytes}
 

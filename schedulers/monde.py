@@ -36,6 +36,9 @@ class Policy:
         return Start(spread(setting, owner, beside.units)), {
             "units": np.array(beside.units), "owner": owner, **beside.tables("unicast")}
 
+    def adapt(self, setting: Setting, state: State) -> State:
+        return {**state, **beside_home(setting, "monde", cut=False).tables("unicast")}
+
     def staged(self, setting: Setting) -> dict[int, int]:
         return {setting.machine.homes[0]: self.slots * setting.model.expert_bytes}
 

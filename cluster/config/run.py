@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from cluster.config.faults import STORAGE, FaultChoice
 from cluster.config.on_ray import OnRay
-from cluster.config.quantities import Strict, Value, refuse
+from cluster.config.quantities import Bandwidth, Strict, Value, refuse
+from cluster.config.serve import Serve
 from cluster.config.workload import Workload
 
 EMBEDDED = "embedded"
@@ -112,8 +114,9 @@ class WallClock(Strict):
 
 
 class RunConfig(Strict):
-    """One run. `against`: policies that `compare` sets beside `policy`. restarts: how many actors or worker processes
-    that end before their time are started again."""
+    """One run. `against`: policies that `compare` sets beside `policy`. `faults`: what breaks meanwhile
+    (docs/faults.md); `storage`: from where experts are read that no device holds any more. `restarts`: how many actors
+    or worker processes that end before their time are started again."""
 
     title: str = ""
     machine: MachineChoice
@@ -135,6 +138,9 @@ class RunConfig(Strict):
     out: str | None = None
     timeline: Timeline = Timeline()
     limits: Limits = Limits()
+    faults: tuple[FaultChoice, ...] = Field(default=(), strict=False)
+    storage: Bandwidth = STORAGE
+    serve: Serve = Serve()
 
     _name: str = PrivateAttr(default="run")
     _folder: Path = PrivateAttr(default=Path())
@@ -154,6 +160,8 @@ class RunConfig(Strict):
         if self.workload.work != "execute" and self.forecast.name == "next_gate":
             raise refuse("forecast: next_gate evaluates real gates, so it needs work: execute; a trace may carry a "
                          "recorded forecast (forecast: recorded)")
+        if self.faults and self.clock == "wall":
+            raise refuse("faults belong to clock: virtual: players at the wall clock are handed a machine that stays")
         if self.forecast.name == "recorded" and self.workload.work != "replay":
             raise refuse(f"forecast: recorded is read from a trace, and work is {self.workload.work}")
         if self.clock == "wall" and self.ray.placement != "pack":

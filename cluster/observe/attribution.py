@@ -19,7 +19,7 @@ from emulation.lowering.emit import CAUSES, KINDS
 Ints = NDArray[np.int64]
 
 COPY = {"none": "copy", "demand": "demand load", "prefetch": "prefetch", "dispatch": "dispatch", "return": "return",
-        "stream": "stream"}
+        "stream": "stream", "recovery": "recovery"}
 """Cause of a copy -> what it is called here."""
 
 _COPY_KIND = KINDS.index("copy")

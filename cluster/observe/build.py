@@ -22,14 +22,14 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
                  approximations: Sequence[str] = (), bound: Mapping[str, Any] | None = None,
                  text: Sequence[Mapping[str, Any]] | None = None, host: Mapping[str, Any] | None = None,
                  service: Service | None = None, timed: Timed | None = None, flight: Flight | None = None,
-                 rates: energy.Rates | None = None) -> Result:
+                 rates: energy.Rates | None = None, faults: tuple[schema.FaultEffect, ...] | None = None) -> Result:
     """The result of a finished run.
 
     config: canonical and resolved, JSON values only. provenance: rows with path, value, kind, source and range.
     hashes: of inputs (trace, checkpoint). bound: lb_ps, binds and whatever else it found. text: rows with sequence,
     token_ids, text. host: keys of `schema.Host`. service: of requests that were batched continuously. timed, flight:
     what a collector gathered, and the operations that it kept; otherwise the scheduler has all of them. rates: what the
-    machine draws, as far as it is known.
+    machine draws, as far as it is known. faults: what became of them.
     """
     setting = scheduler.setting
     if timed is None:
@@ -60,7 +60,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         bound=_bound(bound, makespan_ps), energy=energy.shown(joules, emitted),
         no_energy_data=energy.without_data(rates, setting.machine),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
-        host=schema.Host(**(host or {})))
+        faults=faults, host=schema.Host(**(host or {})))
     result._flight = flight
     return result
 

@@ -24,7 +24,7 @@ Tiny = NDArray[Any]
 
 ROOT, WAIT, PLAN, FREED, ROOM, ORDER = a.ROOT, a.WAIT, a.PLAN, a.FREED, a.ROOM, a.ORDER
 BEHIND, MEMORY, LANE, ARRIVAL, NO_WORK, UNEXPLAINED = (
-    len(KINDS) + len(CAUSES) + i for i in range(6))  # kept code has these numbers in it: with CAUSES, touch this file
+    len(KINDS) + len(CAUSES) + i for i in range(6))  # kept code has these numbers in it: touch this file with CAUSES
 PREFETCHING = len(KINDS) + CAUSES.index("prefetch")
 COPY = KINDS.index("copy")
 N_KINDS = len(KINDS)

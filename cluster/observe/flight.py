@@ -25,7 +25,8 @@ class Flight:
     an operation was submitted, and the decision op that this followed (-1: none).
     owners: the device that each lane belongs to, "links" where only links name it. slots: pools before those of memory.
     rows: occupancy, sorted by lane, then time. release_*: one row a release; its last edge and when that happened.
-    is_whole: whether these are all operations of the run, and not its first ones only.
+    is_whole: whether these are all operations of the run, and not its first ones only. marks: (instant, what happened
+    then), by instant: faults.
     """
 
     lanes: Sequence[Lane]
@@ -52,6 +53,7 @@ class Flight:
     release_op: Ints
     release_ps: Ints
     is_whole: bool = True
+    marks: tuple[tuple[int, str], ...] = ()
 
     @property
     def horizon_ps(self) -> int:

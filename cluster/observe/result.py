@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from pydantic import JsonValue, PrivateAttr, ValidationError
+from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cluster.observe import schema
 from cluster.observe.digest import canonical, sha256
@@ -33,7 +33,7 @@ class Result(schema.Part):
     spans, and of the inputs that the run names. makespan_ps: when the last step ended; horizon_ps: the last operation.
     output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no request has one. serving:
     None of static batches. energy: None where the machine's file says nothing of it, which is not zero; no_energy_data:
-    the devices of which it says nothing.
+    the devices of which it says nothing. faults: None of a run without any.
     """
 
     schema_version: int = schema.SCHEMA_VERSION
@@ -66,9 +66,18 @@ class Result(schema.Part):
     energy: schema.Energy | None
     no_energy_data: tuple[str, ...]
     text: tuple[schema.Answer, ...] | None
+    faults: tuple[schema.FaultEffect, ...] | None = None
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
+
+    @model_serializer(mode="wrap")
+    def _without_what_did_not_happen(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A run without faults is written as it was before there were any, under the same digest."""
+        told: dict[str, object] = write(self)
+        if told.get("faults", ()) is None:
+            del told["faults"]
+        return told
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Result) and self.model_dump() == other.model_dump()

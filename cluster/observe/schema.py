@@ -212,6 +212,42 @@ class Energy(Part):
     tokens_per_kilojoule: float | None
 
 
+class Stretch(Part):
+    """Steps before, during or after a fault. time_ps: their own times, summed. decode_step_s: the mean of those without
+    a prefill token."""
+
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    time_ps: int
+    tokens_per_s: float | None
+    decode_step_s: float | None
+
+
+class FaultEffect(Part):
+    """A fault, when it took effect (None: not in this run), and what that cost (docs/faults.md).
+
+    at_ps, until_ps: as it was told. took_ps, step: the decision from which on it acted. over_ps: the decision from
+    which on it did not. sent_bytes, stored_bytes: of experts, brought over links and read from storage. recovery_ps:
+    until the step could go on. before: steps that began earlier; during: from that step on; after: once it was over.
+    """
+
+    fault: str
+    of: str
+    what: str
+    at_ps: int
+    until_ps: int | None
+    took_ps: int | None
+    step: int | None
+    over_ps: int | None
+    sent_bytes: int
+    stored_bytes: int
+    recovery_ps: int
+    before: Stretch | None
+    during: Stretch | None
+    after: Stretch | None
+
+
 class Answer(Part):
     """What a sequence was answered: token ids, and their text."""
 

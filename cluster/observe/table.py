@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cluster.observe.energy_table import compare_energy, energy_lines, energy_table, joules_text, missing_text
+from cluster.observe.faults_table import compare_faults, faults_table
 from cluster.observe.result import Result
 from cluster.observe.schema import Quantiles, Serving, Wall
 from emulation.units import seconds
@@ -50,6 +51,7 @@ def tables(result: Result) -> Group:
     """Latency and throughput, traffic, the use of devices, and memory."""
     shown = [_summary(result), _latency(result), _phases(result)]
     shown += [_serving(result.serving)] if result.serving is not None else []
+    shown += faults_table(result)
     shown += [_traffic(result)] if any(link.total_bytes for link in result.traffic) else []
     shown += [_devices(result), *energy_table(result), _memory(result)]
     return Group(*shown, *(f"approximation: {a}" for a in result.approximations))
@@ -287,7 +289,8 @@ def compare_details(results: Mapping[str, Result]) -> Group:
         capacity = bytes_text(held.capacity_bytes) if held.capacity_bytes else "-"
         memory.add_row(f"{held.device} (of {capacity})",
                        *(bytes_text(result.memory[i].peak_bytes) for result in results.values()))
-    return Group(*([traffic] if links else []), use, *compare_energy(results), memory,
+    return Group(*([traffic] if links else []), use, *compare_faults(results),
+                 *compare_energy(results), memory,
                  *(f"approximation: {a}" for a in first.approximations))
 
 

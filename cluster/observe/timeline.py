@@ -6,6 +6,7 @@ overlap, and shorter ones show as zero long. The exact picoseconds stand in each
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import merge
 from typing import IO
 
 import numpy as np
@@ -113,11 +114,13 @@ class _Timeline:
             uuid += 1
             unit = wire.UNIT_COUNT if i < flight.slots else wire.UNIT_BYTES
             yield wire.track(uuid, pool.name, self._groups["pools"], rank=uuid, unit=unit)
-        self._cut_track = uuid + 1
+        self._cut_track, self._mark_track = uuid + 1, uuid + 2
+        if flight.marks:
+            yield wire.track(self._mark_track, "faults", rank=0)
 
     def _events(self) -> Iterator[tuple[int, bool, bytes]]:
         """(instant, whether a slice, packets) in order of time; what pools hold before what starts on it."""
-        counts = self._pool_counts()
+        counts = merge(self._pool_counts(), self._marks(), key=lambda each: each[0])
         count = next(counts, None)
         for from_ps, data in self._slices():
             while count is not None and count[0] <= from_ps:
@@ -127,6 +130,13 @@ class _Timeline:
         while count is not None:
             yield count[0], False, count[1]
             count = next(counts, None)
+
+    def _marks(self) -> Iterator[tuple[int, bytes]]:
+        """What happened in the window, as instants on a track of its own."""
+        for at_ps, what in self.flight.marks:
+            if self.first_ps <= at_ps <= self.last_ps:
+                yield at_ps, wire.event(at_ps // _PS_PER_NS, wire.on_track(wire.INSTANT, self._mark_track),
+                                        wire.text(what))
 
     def _slices(self) -> Iterator[tuple[int, bytes]]:
         """(start, begin and end) of each slice."""

@@ -4,7 +4,7 @@ State lies in arrays of int64 (`compiled_layout`): a row an operation, a hold, a
 Kernels are compiled when they are first imported and kept on disk: later imports only load them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from emulation.engine.compiled_play import BATCH, PLAYED, SUBMITTED, play_batche
 from emulation.engine.compiled_retire import compact, ended_prefix
 from emulation.engine.compiled_story import tell
 from emulation.engine.compiled_submit import append
-from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
+from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until, resized
 from emulation.engine.play import Program, columns_of
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
@@ -81,6 +81,11 @@ class CompiledEngine:
 
     def free(self, pool: int) -> int:
         return int(self._memory.tables.pools[pool, c.FREE])
+
+    def resize(self, capacities: Mapping[int, int]) -> None:
+        for pool, capacity in capacities.items():
+            self._memory.tables.pools[pool, [c.FREE, c.CAPACITY]] += capacity - self.pools[pool].capacity
+        self.pools = resized(self.pools, capacities)
 
     def spans(self) -> Spans:
         return self._spans(self._retired, int(self._s[c.OPS]))

@@ -1,6 +1,7 @@
 """What both engines promise, and the checks that they share. No scheduling here."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from graphlib import CycleError as GraphCycle
 from graphlib import TopologicalSorter
 from typing import NamedTuple, Protocol
@@ -84,6 +85,10 @@ class Engine(Protocol):
     def free(self, pool: int) -> int:
         """What is free in a pool now."""
 
+    def resize(self, capacities: Mapping[int, int]) -> None:
+        """Give pools other capacities, while no operation waits for them. What is taken stays taken: where that is more
+        than there is now, nothing more is taken until enough was given back."""
+
     def spans(self) -> Spans:
         """Of all operations from `first_serial` on."""
 
@@ -99,6 +104,11 @@ class Engine(Protocol):
 
     def backlog_ps(self, lane: int) -> int:
         """Work of submitted, unfinished operations on a lane, per server (picoseconds, rounded up)."""
+
+
+def resized(pools: Sequence[Pool], capacities: Mapping[int, int]) -> tuple[Pool, ...]:
+    """The pools with other capacities."""
+    return tuple(replace(pool, capacity=capacities.get(i, pool.capacity)) for i, pool in enumerate(pools))
 
 
 def check(ops: Ops, lanes: Sequence[Lane], pools: Sequence[Pool], next_serial: int, next_take: int,

@@ -15,11 +15,11 @@ stopped for another lane is the head again.
 import heapq
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until
+from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until, resized
 from emulation.engine.state import LaneState, Op, Release, Take
 from emulation.engine.stuck import explain
 from emulation.ops import END, START, Edge, Lane, Ops, Pool
@@ -61,6 +61,11 @@ class SpecEngine:
 
     def free(self, pool: int) -> int:
         return self._free[pool]
+
+    def resize(self, capacities: Mapping[int, int]) -> None:
+        for pool, capacity in capacities.items():
+            self._free[pool] += capacity - self.pools[pool].capacity
+        self.pools = resized(self.pools, capacities)
 
     def spans(self) -> Spans:
         ops = self._ops[self._first:]

@@ -4,7 +4,7 @@ There the order of serials tells all times, at a few nanoseconds an operation. W
 `NotStraight`; it never guesses. `tests/emulation/test_columns.py` compares it with the specification.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,9 @@ class StraightEngine:
         if self._pool[pool, c.TAKEN_PS] > now_ps:
             raise NotStraight(f"what is free in pool {self.pools[pool].name!r} before the last take is not kept")
         return int(self._pool[pool, c.FREE] + late[:, c.DUE_AMOUNT].sum())
+
+    def resize(self, capacities: Mapping[int, int]) -> None:
+        raise NotStraight("pools of another size")
 
     def spans(self) -> Spans:
         """Of all operations from `first_serial` on, UNSET where it has not happened by now."""

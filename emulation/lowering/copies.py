@@ -48,16 +48,31 @@ class Copies:
         self._emit, self._ledger, self._pool_of = emit, ledger, pool_of
         self._copies: dict[Key, Copy] = {}
         self._leaving: dict[int, Leaving] = {}
+        self._placed: list[Edge] = []
 
-    def place_first(self) -> None:
-        """Copies of the start are there at time zero and hold their memory."""
+    def settled(self) -> list[Edge]:
+        """When nothing is on its way any more and all copies of the start are in their places."""
+        leaving = [edge for left in self._leaving.values() for _, after in left.queue for edge in after]
+        coming = [edge for copy in self._copies.values() for edge in (*copy.ready, *copy.uses)]
+        return list(dict.fromkeys([*self._placed, *leaving, *coming]))
+
+    def release_all(self, after: Sequence[Edge]) -> None:
+        """Give the memory of every copy back after these edges."""
+        for copy in self._copies.values():
+            self._emit.ops.release(copy.handle, after=after)
+        self._copies = {}
+
+    def place_first(self, after: Sequence[Edge] = ()) -> None:
+        """Copies of the start are there at time zero, or after these edges, and hold their memory."""
         for device in sorted(self._ledger.start.copies):
             for moe, whole in enumerate(self._ledger.start.copies[device]):
                 parts = range(self._ledger.start.parts)
                 keys = [(device, moe, expert, part) for expert in whole.nonzero()[0].tolist() for part in parts]
                 if not keys:
                     continue
-                op = self._emit.add("place", device=device, takes=[self._take(device, part) for *_, part in keys])
+                op = self._emit.add("place", device=device, takes=[self._take(device, part) for *_, part in keys],
+                                    after=after)
+                self._placed.append(Edge(op))
                 for i, key in enumerate(keys):
                     self._copies[key] = Copy(self._emit.ops.take_handle(op, i))
 

@@ -16,9 +16,9 @@ KINDS = ("attention", "router", "dense", "shared", "expert", "gather", "scatter"
          "copy", "issue", "sync", "join", "place", "sort", "mask", "einsum")
 """What an operation is for. A kernel's kind is its family in the hardware file."""
 
-CAUSES = ("none", "demand", "prefetch", "dispatch", "return", "stream")
+CAUSES = ("none", "demand", "prefetch", "dispatch", "return", "stream", "recovery")
 """Why bytes move: an expert that is waited for, one that is not yet, activations on their way out and back, a part that
-one device hands on to the next."""
+one device hands on to the next, what a fault made necessary."""
 
 WORK = ("bytes", "flops")
 """What a device did: bytes that its kernels moved, and copies read from or wrote to it; flops of its kernels."""
@@ -120,7 +120,7 @@ class Emitter:
     def move(self, pairs: list[tuple[int, int]], bytes_: int, cause: str, columns: int = 0) -> Transfer:
         """What moving bytes takes: bytes over bandwidth, or the action of a simulator. columns: of an expert."""
         actions, model = self.machine.actions, self._model
-        if actions is None or model is None:
+        if actions is None or model is None or cause == "recovery":
             return self.machine.transfers(pairs, bytes_)
         if cause == "return":
             return Transfer({}, 0)

@@ -62,9 +62,8 @@ class Issued(NamedTuple):
 class Experts:
     """Lowers plans, layer by layer; keeps early visits until their layer comes."""
 
-    def __init__(self, emit: Emitter, model: Model, ledger: Ledger, copies: Copies) -> None:
-        self._emit, self._model, self._ledger, self._copies = emit, model, ledger, copies
-        self.gate = Gate(emit, model)
+    def __init__(self, emit: Emitter, model: Model, ledger: Ledger, copies: Copies, gate: Gate) -> None:
+        self._emit, self._model, self._ledger, self._copies, self.gate = emit, model, ledger, copies, gate
         self._early: dict[int, list[Visit]] = {}
         self._loads: list[Load] = []
         self._moe_of = {layer: moe for moe, layer in enumerate(model.moe_layers)}
