@@ -1,0 +1,98 @@
+"""A served machine: many streams at once in bounded memory, tokens a second, and what it costs over the bare model."""
+
+import asyncio
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import figure
+
+STREAMS, PROMPT = 64, 32
+
+
+def report(requests: int, filler: int, output: int) -> dict[str, Any]:
+    """All figures: memory and speed of filler and of real serving, and the bare model at the same batch."""
+    from cluster.config.reading import load_run
+
+    found = {name: asyncio.run(_served(load_run(run, ["clock=virtual", "transport=local"]), count, output))
+             for name, run, count in (("filler", "serve_qwen3", filler), ("real", "serve_embedded", requests))}
+    bare_s = _bare(output)
+    served_s = found["real"]["step_s"]
+    return {"streams": STREAMS, "prompt_tokens": PROMPT, "output_tokens": output, **found, "bare_step_s": bare_s,
+            "over_bare": served_s / bare_s}
+
+
+def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The report as lines of the table."""
+    lines = []
+    for name, what in (("filler", "qwen3-30b-a3b, filler"), ("real", "embedded model")):
+        case = f"{what}, {found['streams']} streams, {found[name]['requests']} requests"
+        lines += [figure("serve", case, key, found[name][key]) for key in (
+            "tokens_per_s", "step_s", "before_mib", "after_mib")]
+    bare = f"embedded model, batch {found['streams']}"
+    return [*lines, figure("serve", bare, "bare_step_s", found["bare_step_s"]),
+            figure("serve", bare, "over_bare", found["over_bare"], note="a served decode step over the bare model's")]
+
+
+async def _served(config: Any, requests: int, output: int) -> dict[str, Any]:
+    """STREAMS at once until so many requests are answered."""
+    from cluster.serve.contract import Ask, Token
+    from cluster.serve.machine import Emulated
+
+    machine = Emulated(config)
+    await machine.start()
+    left = tokens = 0
+    gaps_s: list[float] = []
+
+    async def stream() -> None:
+        nonlocal left, tokens
+        while left > 0:
+            left -= 1
+            answer = await machine.submit(Ask((7,) * PROMPT, output, ignore_eos=True))
+            last_s = None
+            async for item in answer:
+                if isinstance(item, Token):
+                    tokens += 1
+                    now_s = time.perf_counter()
+                    if last_s is not None and len(gaps_s) < 100_000:
+                        gaps_s.append(now_s - last_s)
+                    last_s = now_s
+
+    left = min(STREAMS, requests)
+    await asyncio.gather(*(stream() for _ in range(STREAMS)))  # everything is loaded and compiled
+    before_mib, left, tokens = _rss_mib(), requests, 0
+    gaps_s.clear()
+    began_s = time.perf_counter()
+    await asyncio.gather(*(stream() for _ in range(STREAMS)))
+    spent_s, after_mib = time.perf_counter() - began_s, _rss_mib()
+    await machine.close()
+    return {"requests": requests, "seconds": spent_s, "tokens_per_s": tokens / spent_s,
+            "step_s": statistics.median(gaps_s), "before_mib": before_mib, "after_mib": after_mib}
+
+
+def _bare(output: int) -> float:
+    """Seconds of a decode step of the bare model, batched by itself: median."""
+    from cluster.resolve import EMBEDDED_FOLDER
+    from moe.checkpoint import Checkpoint
+    from moe.determinism import pin
+    from moe.generate import generate
+    from moe.hook import ExpertHook, LocalExperts
+    from moe.shell import load_shell
+
+    pin()
+    checkpoint = Checkpoint(EMBEDDED_FOLDER)
+    model, at_s = load_shell(checkpoint), list[float]()
+    with ExpertHook(model, LocalExperts(checkpoint)) as hook:
+        for _ in range(3):
+            generate(model, [[7] * PROMPT] * STREAMS, output, hook=hook, on_step=lambda *_: at_s.append(
+                time.perf_counter()))
+    gaps = [later - sooner for step, (sooner, later) in enumerate(zip(at_s, at_s[1:], strict=False))
+            if step % output not in (0, output - 1)]
+    return statistics.median(gaps)
+
+
+def _rss_mib() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() >> 20
