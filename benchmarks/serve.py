@@ -1,6 +1,7 @@
 """A served machine: many streams at once in bounded memory, tokens a second, and what it costs over the bare model."""
 
 import asyncio
+import itertools
 import resource
 import statistics
 import time
@@ -70,8 +71,8 @@ async def _served(config: Any, requests: int, output: int) -> dict[str, Any]:
     spent_s, after_mib = time.perf_counter() - began_s, _rss_mib()
     cpu_s = time.process_time() - cpu_s
     await machine.close()
-    return {"cpu_s_per_token": cpu_s / tokens, "requests": requests, "seconds": spent_s, "tokens_per_s": tokens / spent_s,
-            "step_s": statistics.median(gaps_s), "before_mib": before_mib, "after_mib": after_mib}
+    return {"cpu_s_per_token": cpu_s / tokens, "requests": requests, "seconds": spent_s,
+            "tokens_per_s": tokens / spent_s, "step_s": statistics.median(gaps_s), "before_mib": before_mib, "after_mib": after_mib}
 
 
 def _bare(output: int) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def _bare(output: int) -> tuple[float, float]:
             generate(model, [[7] * PROMPT] * STREAMS, output, hook=hook, on_step=lambda *_: at_s.append(
                 time.perf_counter()))
     cpu_s = time.process_time() - cpu_s
-    gaps = [later - sooner for step, (sooner, later) in enumerate(zip(at_s, at_s[1:], strict=False))
+    gaps = [later - sooner for step, (sooner, later) in enumerate(itertools.pairwise(at_s))
             if step % output not in (0, output - 1)]
     return statistics.median(gaps), cpu_s / (BATCHES * STREAMS * output)
 
