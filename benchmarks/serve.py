@@ -72,7 +72,8 @@ async def _served(config: Any, requests: int, output: int) -> dict[str, Any]:
     cpu_s = time.process_time() - cpu_s
     await machine.close()
     return {"cpu_s_per_token": cpu_s / tokens, "requests": requests, "seconds": spent_s,
-            "tokens_per_s": tokens / spent_s, "step_s": statistics.median(gaps_s), "before_mib": before_mib, "after_mib": after_mib}
+            "tokens_per_s": tokens / spent_s, "step_s": statistics.median(gaps_s),
+            "before_mib": before_mib, "after_mib": after_mib}
 
 
 def _bare(output: int) -> tuple[float, float]:
