@@ -168,8 +168,8 @@ def test_a_fault_that_says_nothing_sound_is_refused(fault: dict[str, str], sente
 
 def test_what_no_survivor_can_hold_is_refused_with_the_story() -> None:
     faults = [{"fault": "memory_shrinks", "device": f"ndp{i}", "to": "1 MB", "at": "1 us"} for i in range(4)]
-    with pytest.raises(PlanError, match=r"the memory of ndp0 shrinks to 0\.001 GB, and the run cannot go on: 'ndp0' has "
-                                        r"room for 1\.000 MB of experts"):
+    with pytest.raises(PlanError, match=r"the memory of ndp0 shrinks to 0\.001 GB, and the run cannot go on: 'ndp0' "
+                                        r"has room for 1\.000 MB of experts"):
         run(config("expert_parallel", faults))
 
 
