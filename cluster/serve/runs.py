@@ -129,6 +129,9 @@ class Runs:
             if not finished and asyncio.get_running_loop().time() >= overdue.when():
                 raise LongRun(f"the run took longer than {self.limit_s:g} s, the longest that one over the network may "
                               "take")
+            if not finished and await process.wait() < 0:
+                raise TransportError(f"the run's process was ended by signal {-(process.returncode or 0)}: it may have "
+                                     f"needed more than the {self.memory_bytes} bytes of memory that it may have")
             if not finished:
                 raise WorkerFault("the run's process ended before its result was whole")
         finally:

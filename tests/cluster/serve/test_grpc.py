@@ -180,7 +180,8 @@ def test_any_bytes_get_an_answer_or_a_sentence(door: GrpcDoor, method: str, data
 
 
 FIELDS = st.builds(
-    pb.GenerateRequest, text=st.text(max_size=50), max_tokens=st.one_of(st.integers(0, 5), st.integers(0, 2**32 - 1)),
+    pb.GenerateRequest, text=st.text(max_size=50),
+    max_tokens=st.one_of(st.integers(0, 5), st.integers(2**12, 2**32 - 1)),
     temperature=st.floats(), seed=st.integers(0, 2**64 - 1), stop=st.lists(st.text(max_size=300), max_size=3),
     token_ids=st.one_of(st.none(), st.builds(pb.TokenIds, ids=st.lists(st.integers(0, 2**32 - 1), max_size=9))),
     chat=st.one_of(st.none(), st.builds(pb.Chat, messages=st.lists(st.builds(
@@ -275,11 +276,19 @@ def test_a_wrong_run_is_refused_in_a_sentence(door: GrpcDoor, request_: pb.RunRe
     assert "BadRequest" in details
 
 
-def test_a_run_ends_at_its_limits_of_time_and_memory(home: House) -> None:
-    request = pb.RunRequest(text=TINY, settings=["workload.output_tokens=1000000"])
+def test_a_run_ends_at_its_limit_of_time(home: House) -> None:
+    long = pb.RunRequest(text=TINY, settings=["workload.output_tokens=1000000"])
     with stub(home.open(limit_s=0.5)) as calls:
-        code, sentence, _ = refused(lambda: calls.Run(request))
-        assert (code, "0.5 s" in sentence) == (Code.DEADLINE_EXCEEDED, True)
+        code, sentence, _ = refused(lambda: calls.Run(long))
+    assert (code, "0.5 s" in sentence) == (Code.DEADLINE_EXCEEDED, True)
+
+
+@pytest.mark.soak
+def test_a_run_ends_at_its_limit_of_memory(home: House) -> None:
+    large = pb.RunRequest(text=TINY, settings=["workload.output_tokens=3000000"])
+    with stub(home.open(memory_bytes=700 << 20)) as calls:
+        code, sentence, _ = refused(lambda: calls.Run(large))
+    assert (code, f"{700 << 20} bytes" in sentence) == (Code.INVALID_ARGUMENT, True)
 
 
 # Health
