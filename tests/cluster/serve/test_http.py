@@ -203,7 +203,7 @@ BROKEN = [b"", b"{", b"\xff\xfe", b"[" * 5000, b"1" * 5000, b'{"prompt": "\\ud80
           b'{"prompt": {"\\ud800": "\\udfff"}}', b'{"messages": [{"role": "\\ud800", "content": []}]}']
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), json_values, max_size=5) | json_values,
        chat=st.booleans())
 def test_no_body_breaks_it(behind: Behind, fuzzing: httpx.Client, body: Any, chat: bool) -> None:
@@ -331,11 +331,11 @@ def test_a_door_that_cannot_open_says_why(behind: Behind, tmp_path: Path) -> Non
 
 
 def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the_dilation() -> None:
-    dilation = 300.0
+    dilation = 3000.0
     with behind_http(config(clock="wall", wall={"dilation": dilation})) as behind:
         async def measure() -> tuple[list[float], dict[str, float]]:
             async with httpx.AsyncClient(timeout=60) as client:
-                asked = {"prompt": [1] * 40, "max_tokens": 12, "ignore_eos": True, "stream": True}
+                asked = {"prompt": [1] * 40, "max_tokens": 4, "ignore_eos": True, "stream": True}
                 began, came, last = time.perf_counter(), [], {}
                 async with client.stream("POST", f"{behind.url}/v1/completions", json=asked) as answer:
                     async for line in answer.aiter_lines():
@@ -343,9 +343,9 @@ def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the
                             came.append(time.perf_counter() - began)
                             last = json.loads(line[6:])["moelab"]
                 return came, last
-        found = [asyncio.run(measure()) for _ in range(4)][1:]
+        found = [asyncio.run(measure()) for _ in range(2)]
     ttft = [came[0] / dilation / times["ttft_s"] for came, times in found]
-    tpot = [(came[-1] - came[0]) / 11 / dilation / times["tpot_s"] for came, times in found]
+    tpot = [(came[-1] - came[0]) / 3 / dilation / times["tpot_s"] for came, times in found]
     assert min(ttft) >= 0.99
     assert min(abs(ratio - 1) for ratio in ttft) < 0.05
     assert min(abs(ratio - 1) for ratio in tpot) < 0.05
