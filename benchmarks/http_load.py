@@ -36,8 +36,8 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        served = subprocess.Popen([sys.executable, "-m", "cluster.main", "serve", asked.run, "--http-port", "0", "--clock",
-                                   "wall", "--dilation", str(asked.dilation), "--ready-file", str(ready)])
+        served = subprocess.Popen([sys.executable, "-m", "cluster.main", "serve", asked.run, "--http-port", "0",
+                                   "--clock", "wall", "--dilation", str(asked.dilation), "--ready-file", str(ready)])
         try:
             url = _url(served, ready)
             _load(asked, url, Path(folder))
@@ -92,7 +92,7 @@ def _compare(asked: argparse.Namespace, measured: dict[str, tuple[int, float]],
     for name, (count, seconds) in measured.items():
         answers, emulated_s = machine[name]
         if answers != count:
-            raise SystemExit(f"the machine gave {answers} answers and guidellm counted {count}: they cannot be compared")
+            raise SystemExit(f"the machine gave {answers} answers and guidellm counted {count}: they do not compare")
         off = seconds / asked.dilation / emulated_s - 1
         worst = max(worst, abs(off))
         print(f"{name}: measured {seconds / asked.dilation * 1e6:.1f} us (over the dilation of {asked.dilation:g}), "

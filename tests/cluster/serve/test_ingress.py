@@ -59,7 +59,8 @@ def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[st
         url = f"http://127.0.0.1:{port}"
         until = time.monotonic() + START_S
         while not is_ready(url):
-            assert served.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
+            assert served.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.5)
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             found: Any = client.completions.create(model="qwen3-30b-a3b", prompt="Hello", max_tokens=4)
