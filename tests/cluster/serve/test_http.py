@@ -147,7 +147,8 @@ def test_the_async_client_gets_as_many_answers_at_once_as_it_asks_for(behind: Be
 
 @pytest.mark.parametrize(("more", "word"), [
     ({"logprobs": 3}, "logprobs is not offered"), ({"temperature": 9}, "temperature"),
-    ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 513}, "513"), ({"top_p": 0.5}, "top_p"), ({"prompt": ""}, "empty"), ({"prompt": []}, "prompt"),
+    ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 513}, "513"),
+    ({"top_p": 0.5}, "top_p"), ({"prompt": ""}, "empty"), ({"prompt": []}, "prompt"),
     ({"prompt": [-1]}, "no token id"), ({"prompt": [[1], "a", None]}, "prompt"), ({"prompt": list(range(257))}, "257"),
     ({"stop": [""]}, "stop"), ({"stream_options": {"include_usage": True}}, "stream"), ({"echo": True}, "echo"),
     ({"n": 2, "best_of": 3}, "best_of"), ({"extra_body": {"prmpt": 1}}, "did you mean 'prompt'")])
