@@ -336,11 +336,12 @@ def test_a_door_that_cannot_open_says_why(behind: Behind, tmp_path: Path) -> Non
 
 
 def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the_dilation() -> None:
-    dilation = 3000.0
+    dilation = 10_000.0  # some seconds a token: a busy host, which CI is, comes tens of milliseconds late
     with behind_http(config(clock="wall", wall={"dilation": dilation})) as behind:
         async def measure() -> tuple[list[float], dict[str, float]]:
             async with httpx.AsyncClient(timeout=60) as client:
-                asked = {"prompt": [1] * 40, "max_tokens": 4, "ignore_eos": True, "stream": True}
+                await client.get(f"{behind.url}/health")
+                asked = {"prompt": [1] * 40, "max_tokens": 3, "ignore_eos": True, "stream": True}
                 began, came, last = time.perf_counter(), [], {}
                 async with client.stream("POST", f"{behind.url}/v1/completions", json=asked) as answer:
                     async for line in answer.aiter_lines():
@@ -348,9 +349,7 @@ def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the
                             came.append(time.perf_counter() - began)
                             last = json.loads(line[6:])["moelab"]
                 return came, last
-        found = [asyncio.run(measure()) for _ in range(2)]
-    ttft = [came[0] / dilation / times["ttft_s"] for came, times in found]
-    tpot = [(came[-1] - came[0]) / 3 / dilation / times["tpot_s"] for came, times in found]
-    assert min(ttft) >= 0.99
-    assert min(abs(ratio - 1) for ratio in ttft) < 0.05
-    assert min(abs(ratio - 1) for ratio in tpot) < 0.05
+        came, times = asyncio.run(measure())
+    assert times["dilation"] == dilation
+    assert came[0] / dilation == pytest.approx(times["ttft_s"], rel=0.05)
+    assert (came[-1] - came[0]) / 2 / dilation == pytest.approx(times["tpot_s"], rel=0.05)
