@@ -49,12 +49,24 @@ def head() -> Iterator[dict[str, str]]:
     environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
                    "RAY_AUTH_MODE": "disabled", "HOME": folder, "PYTHONPATH": str(ROOT),
                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}",
-             "--num-cpus=2", "--include-dashboard=false"]
-    subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
-    yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    subprocess.run([*RAY, "stop", "--force"], env=environment, check=False, capture_output=True, timeout=60)
+    command = [*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+               f"--temp-dir={folder}", "--num-cpus=2", "--include-dashboard=false"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          start_new_session=True) as running:
+        until = time.monotonic() + START_S
+        while not listens(port):
+            assert running.poll() is None, "the head did not start"
+            assert time.monotonic() < until, "the head did not start in time"
+            time.sleep(0.2)
+        yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        running.terminate()  # it takes its own processes along; `ray stop` would take every head of the host
+        running.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[str, str], tmp_path: Path) -> None:
