@@ -86,16 +86,19 @@ def _effect(each: Happened, scheduler: Scheduler) -> schema.FaultEffect:
     return schema.FaultEffect(
         fault=fault.kind, of=fault.of(machine), what=fault.told(machine), at_ps=fault.at_ps, until_ps=fault.until_ps,
         took_ps=each.took_ps, step=each.step, over_ps=each.over_ps, sent_bytes=each.sent_bytes,
-        stored_bytes=each.stored_bytes, recovery_ps=each.recovery_ps, before=_stretch(before), during=_stretch(during),
-        after=_stretch(after))
+        stored_bytes=each.stored_bytes, recovery_ps=each.recovery_ps,
+        before=_stretch(before, scheduler), during=_stretch(during, scheduler), after=_stretch(after, scheduler))
 
 
-def _stretch(steps: list[StepTimes]) -> schema.Stretch | None:
+def _stretch(steps: list[StepTimes], scheduler: Scheduler) -> schema.Stretch | None:
     if not steps:
         return None
+    waited: dict[int | None, int] = {}
+    for each in scheduler.faults.happened:
+        waited[each.step] = waited.get(each.step, 0) + each.recovery_ps
     prefill, decode = sum(step.prefill_tokens for step in steps), sum(step.decode_tokens for step in steps)
     time_ps = sum(step.end_ps - step.begin_ps for step in steps)
-    decoding = [step.end_ps - step.begin_ps for step in steps if not step.prefill_tokens]
+    decoding = [step.end_ps - step.begin_ps - waited.get(step.number, 0) for step in steps if not step.prefill_tokens]
     return schema.Stretch(steps=len(steps), prefill_tokens=prefill, decode_tokens=decode, time_ps=time_ps,
                           tokens_per_s=rate(prefill + decode, time_ps),
                           decode_step_s=seconds(sum(decoding)) / len(decoding) if decoding else None)

@@ -94,6 +94,14 @@ def held_at_start(ledger: Ledger, device: int) -> Ints:
     return np.argwhere(held)
 
 
+def place_anew(scheduler: Scheduler, transport: Transport | None) -> None:
+    """Tell every device what it holds from now on: experts were placed anew."""
+    ledger, scheduler.faults.relaid = scheduler.ledger, False
+    if transport is not None:
+        devices = [i for i, device in enumerate(scheduler.setting.machine.devices) if device.computes]
+        transport.exchange({i: Work(None, [Placed(ledger.start.parts, held_at_start(ledger, i))]) for i in devices})
+
+
 def messages(decision: Decision, moe_of: dict[int, int], parts: int,
              hidden: NDArray[np.float32] | None) -> tuple[dict[int, Work], dict[int, list[int]]]:
     """A decision as one message for each device with work, and which assignments each message carries."""
@@ -165,19 +173,11 @@ class Session:
         self.scheduler.begin(step, not_before_ps)
         self.journal.begin(step)
         if self.scheduler.faults.relaid:
-            self._place_anew()
+            place_anew(self.scheduler, self.transport)
         if self.bounded:
             self.served_work.add_step(step, not_before_ps)
             if not self.scheduler.policy.exact:
                 self.true_work.add_step(step, not_before_ps)
-
-    def _place_anew(self) -> None:
-        """Tell every device what it holds from now on."""
-        ledger, self.scheduler.faults.relaid = self.scheduler.ledger, False
-        if self.transport is not None:
-            devices = [i for i, device in enumerate(self.scheduler.setting.machine.devices) if device.computes]
-            self.transport.exchange({i: Work(None, [Placed(ledger.start.parts, held_at_start(ledger, i))])
-                                     for i in devices})
 
     def open(self) -> None:
         """The devices are there: at the wall clock their players meet."""

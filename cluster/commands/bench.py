@@ -15,7 +15,7 @@ from cluster.commands.show import Bar, console
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                  help="Measure speed on this machine: engine, replay, execute, startup, growth, sweep.")
+                  help="Measure speed on this machine: engine, replay, execute, serve, startup, growth, sweep.")
 
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How often each figure is measured.")]
 Listed = Annotated[str | None, typer.Option(metavar="A,B", help="Only these, with commas between them.")]
@@ -75,6 +75,16 @@ def execute(repeats: Repeats = 5,
     require("bench execute", "models")
     told("execute", measure.bench_execute(repeats, tokens, _listed(transports, measure.TRANSPORTS, "transport")),
          as_json)
+
+
+@app.command()
+def serve(requests: Annotated[int, typer.Option(min=1, help="Requests of the real model.")] = 2000,
+          filler: Annotated[int, typer.Option(min=1, help="Requests with filler tokens.")] = 64,
+          tokens: Annotated[int, typer.Option(min=4, help="Tokens that each is answered with.")] = 8,
+          as_json: Json = False) -> None:
+    """64 streams at a served machine: memory before and after, tokens a second, a step beside the bare model's."""
+    measure = module("serve")
+    told("serve", measure.report(requests, filler, tokens), as_json)
 
 
 @app.command()

@@ -214,7 +214,7 @@ class Energy(Part):
 
 class Stretch(Part):
     """Steps before, during or after a fault. time_ps: their own times, summed. decode_step_s: the mean of those without
-    a prefill token."""
+    a prefill token, less what they waited for experts that a fault had moved."""
 
     steps: int
     prefill_tokens: int

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from actors.scheduler import Scheduler, StepTimes
+from cluster.faults import inject, tell
 from cluster.feed import Routes, load_batcher, router_of, told
 from cluster.kv import division
 from cluster.resolve import Setup
 from cluster.serve.contract import Ask
 from cluster.serve.tally import Meter
+from cluster.session import place_anew
 from cluster.transports.contract import Transport
 from emulation.engine.choose import make_engine
 from emulation.errors import ConfigError
@@ -20,6 +22,7 @@ from workloads.forecasts import Forecaster
 from workloads.live import LiveServing
 from workloads.walk import Walk
 
+MOST_FAULTS = 1000
 WALKS = 1 << 16
 """Requests after which walks along a trace repeat."""
 
@@ -62,6 +65,7 @@ class Driver:
             config.engine, lanes, pools, describe))
         self.meter = Meter(self.scheduler)
         self.scheduler.sink = self.meter
+        tell(self.scheduler, setup)
         model = setup.model
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                      1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)
@@ -97,12 +101,22 @@ class Driver:
         """Carry out a step."""
         self.tokens.prepare(step)
         self.scheduler.begin(step, not_before_ps)
+        if self.scheduler.faults.relaid:
+            place_anew(self.scheduler, self.transport)
         made = self.tokens.make(step)
         return Done(self.scheduler.end(), made)
 
     def inject(self, fault: Mapping[str, object]) -> str:
         """Let a fault happen; a sentence that tells it."""
-        raise ConfigError(f"this machine knows no faults, and {fault.get('fault')!r} is to happen")
+        if len(self.scheduler.faults.happened) >= MOST_FAULTS:
+            raise ConfigError(f"{MOST_FAULTS} faults have happened to this machine: start another")
+        return inject(self.scheduler, fault)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The faults that are not over, in sentences."""
+        happened = self.scheduler.faults.happened
+        return tuple(each.fault.told(self.setup.machine) for each in happened if each.over_ps is None)
 
     def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
         """Decide a layer of the step, and learn from its true routing."""

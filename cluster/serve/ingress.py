@@ -46,7 +46,7 @@ class Arguments(Strict):
 class Served:
     """A replica: the machine, from its start to its end."""
 
-    async def __init__(self, arguments: dict[str, Any]) -> None:
+    async def __init__(self, arguments: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         told = validate(Arguments, arguments, "the arguments of the app")
         self._options = ServeOptions(grpc_port=None, token=read_token(None, os.environ.get("MOELAB_TOKEN")),
                                      max_streams=told.max_streams, drain_s=told.drain_s)

@@ -106,7 +106,8 @@ class Emulated:
                 waiting=self._book.unstarted, steps=0 if serving is None else serving.steps,
                 prompt_tokens=self._book.tally.tokens["prompt"], output_tokens=self._book.tally.tokens["output"],
                 kv_blocks=0 if serving is None else int(serving.cache.capacity.sum()),
-                kv_blocks_used=0 if serving is None else serving.used_blocks)
+                kv_blocks_used=0 if serving is None else serving.used_blocks,
+                faults=() if driver is None else driver.faults)
 
     def figures(self) -> Mapping[str, object]:
         """What it has counted: requests, tokens, times in seconds, and of the machine what a result tells."""

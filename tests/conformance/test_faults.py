@@ -90,7 +90,7 @@ def survives(name: str, fault: str, where: str, seed: int, policy: Policy, given
         assert all(row.device != dead for s in done.seen if s.step.number for row in s.decision.plan.rows)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS[:4])
 @pytest.mark.parametrize("name", policy_names())
 def test_every_policy_survives_a_fault_or_refuses_it(name: str, fault: str) -> None:
     where, seed, policy, given, _ = cases(name, FAULTS.index(fault))[0]

@@ -46,7 +46,8 @@ def idle(behind: Behind, within_s: float = 20.0) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         status = behind.machine.status()
-        if status.running + status.waiting == 0 and "moelab_http_streams 0.0" in httpx.get(f"{behind.url}/metrics").text:
+        if status.running + status.waiting == 0 and (
+                "moelab_http_streams 0.0" in httpx.get(f"{behind.url}/metrics").text):
             return True
         time.sleep(0.02)
     return False
@@ -89,13 +90,15 @@ def test_a_stream_says_the_same_as_the_whole_answer(client: openai.OpenAI) -> No
 
 
 def test_the_stream_ends_with_done(behind: Behind) -> None:
-    asked = {"prompt": "a", "max_tokens": 2, "stream": True, "stream_options": {"continuous_usage_stats": True}}
+    asked = {"model": "embedded", "prompt": "a", "max_tokens": 2, "stream": True,  # as `vllm bench serve` writes it
+             "stream_options": {"include_usage": True, "continuous_usage_stats": True}, "temperature": 0.0,
+             "repetition_penalty": 1.0, "logprobs": None, "ignore_eos": True}
     found = httpx.post(f"{behind.url}/v1/completions", json=asked)
     lines = [line for line in found.text.splitlines() if line]
     assert found.headers["content-type"].startswith("text/event-stream")
     assert lines[-1] == "data: [DONE]"
     counts = [json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"] for line in lines[:-1]]
-    assert counts == [1, 2]
+    assert counts == [1, 2, 2]
 
 
 def test_a_chat_is_answered_and_streamed_alike(client: openai.OpenAI) -> None:
@@ -143,8 +146,9 @@ def test_the_async_client_gets_as_many_answers_at_once_as_it_asks_for(behind: Be
 
 
 @pytest.mark.parametrize(("more", "word"), [
-    ({"logprobs": 3}, "logprobs is not offered"), ({"temperature": 9}, "temperature"), ({"max_tokens": 0}, "max_tokens"),
-    ({"max_tokens": 513}, "513"), ({"top_p": 0.5}, "top_p"), ({"prompt": ""}, "empty"), ({"prompt": []}, "prompt"),
+    ({"logprobs": 3}, "logprobs is not offered"), ({"temperature": 9}, "temperature"),
+    ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 513}, "513"),
+    ({"top_p": 0.5}, "top_p"), ({"prompt": ""}, "empty"), ({"prompt": []}, "prompt"),
     ({"prompt": [-1]}, "no token id"), ({"prompt": [[1], "a", None]}, "prompt"), ({"prompt": list(range(257))}, "257"),
     ({"stop": [""]}, "stop"), ({"stream_options": {"include_usage": True}}, "stream"), ({"echo": True}, "echo"),
     ({"n": 2, "best_of": 3}, "best_of"), ({"extra_body": {"prmpt": 1}}, "did you mean 'prompt'")])
@@ -199,11 +203,12 @@ json_values = st.recursive(
 KEYS = ("prompt", "messages", "model", "max_tokens", "n", "stop", "stream", "stream_options", "seed", "temperature",
         "echo", "top_p", "logit_bias", "timeout_s", "min_tokens", "ignore_eos", "tools")
 BROKEN = [b"", b"{", b"\xff\xfe", b"[" * 5000, b"1" * 5000, b'{"prompt": "\\ud800"}', b'{"\\ud800": 1}', b"null",
-          b'{"prompt": "a", "seed": ' + b"9" * 400 + b"}", b'{"prompt": [1], "stop": "\\udfff"}', b'{"prompt": NaN}', b'{"prompt": "a", "seed": 1e400}',
+          b'{"prompt": "a", "seed": ' + b"9" * 400 + b"}", b'{"prompt": [1], "stop": "\\udfff"}', b'{"prompt": NaN}',
+          b'{"prompt": "a", "seed": 1e400}',
           b'{"prompt": {"\\ud800": "\\udfff"}}', b'{"messages": [{"role": "\\ud800", "content": []}]}']
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), json_values, max_size=5) | json_values,
        chat=st.booleans())
 def test_no_body_breaks_it(behind: Behind, fuzzing: httpx.Client, body: Any, chat: bool) -> None:
@@ -316,7 +321,7 @@ def test_a_token_and_tls_guard_the_door_and_a_stopped_machine_says_so(tmp_path: 
 
 
 def test_a_door_that_cannot_open_says_why(behind: Behind, tmp_path: Path) -> None:
-    with pytest.raises(MoelabError, match="cannot listen on 127.0.0.1 port"), \
+    with pytest.raises(MoelabError, match=r"cannot listen on 127\.0\.0\.1 port"), \
             behind_http(config(), http_port=behind.door.port):
         pass
     (tmp_path / "bad.pem").write_text("no certificate")
@@ -331,11 +336,12 @@ def test_a_door_that_cannot_open_says_why(behind: Behind, tmp_path: Path) -> Non
 
 
 def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the_dilation() -> None:
-    dilation = 300.0
+    dilation = 10_000.0  # some seconds a token: a busy host, which CI is, comes tens of milliseconds late
     with behind_http(config(clock="wall", wall={"dilation": dilation})) as behind:
         async def measure() -> tuple[list[float], dict[str, float]]:
             async with httpx.AsyncClient(timeout=60) as client:
-                asked = {"prompt": [1] * 40, "max_tokens": 12, "ignore_eos": True, "stream": True}
+                await client.get(f"{behind.url}/health")
+                asked = {"prompt": [1] * 40, "max_tokens": 3, "ignore_eos": True, "stream": True}
                 began, came, last = time.perf_counter(), [], {}
                 async with client.stream("POST", f"{behind.url}/v1/completions", json=asked) as answer:
                     async for line in answer.aiter_lines():
@@ -343,9 +349,7 @@ def test_what_a_client_measures_at_the_wall_clock_is_the_emulated_time_times_the
                             came.append(time.perf_counter() - began)
                             last = json.loads(line[6:])["moelab"]
                 return came, last
-        found = [asyncio.run(measure()) for _ in range(4)][1:]
-    ttft = [came[0] / dilation / times["ttft_s"] for came, times in found]
-    tpot = [(came[-1] - came[0]) / 11 / dilation / times["tpot_s"] for came, times in found]
-    assert min(ttft) >= 0.99
-    assert min(abs(ratio - 1) for ratio in ttft) < 0.05
-    assert min(abs(ratio - 1) for ratio in tpot) < 0.05
+        came, times = asyncio.run(measure())
+    assert times["dilation"] == dilation
+    assert came[0] / dilation == pytest.approx(times["ttft_s"], rel=0.05)
+    assert (came[-1] - came[0]) / 2 / dilation == pytest.approx(times["tpot_s"], rel=0.05)

@@ -189,3 +189,18 @@ def test_what_is_over_is_forgotten() -> None:
         assert len(driver.serving.requests) == 2 * (256 + 16)
 
     served(config(), work)
+
+
+def test_a_fault_is_told_to_everybody_and_costs_time() -> None:
+    async def work(machine: Emulated) -> None:
+        before = await ask(machine, [1] * 8, 8)
+        told = await machine.inject({"fault": "straggler", "device": "gpu", "to": "20 %"})
+        assert "gpu" in told
+        after = await ask(machine, [1] * 8, 8)
+        assert after.end.end_ps - after.end.arrival_ps > 2 * (before.end.end_ps - before.end.arrival_ps)
+        assert len(machine.status().faults) == 1
+        with pytest.raises(AskError, match="ndp7"):
+            await machine.inject({"fault": "unit_dies", "device": "ndp7"})
+        assert len(machine.status().faults) == 1
+
+    served(config(), work)

@@ -110,3 +110,20 @@ def test_chunks_of_any_sequences_give_the_logits_of_whole_ones(family: str, tmp_
     assert passes.sequences == 2
     passes.drop(7)
     assert passes.sequences == 1
+
+
+def test_a_unit_that_dies_while_it_serves_changes_no_token(alone: list[list[int]]) -> None:
+    from .serve_rig import Emulated, config, hear, served
+
+    async def work(machine: Emulated) -> None:
+        from cluster.serve.contract import Ask
+
+        answers = [await machine.submit(Ask(tuple(machine.encode(PROMPTS[i])), MOST)) for i in range(3)]
+        while machine.status().steps < 4:
+            await asyncio.sleep(0.001)
+        told = await machine.inject({"fault": "unit_dies", "device": "ndp1"})
+        assert "ndp1" in told
+        assert [(await hear(answer)).ids for answer in answers] == alone[:3]
+        assert machine.status().faults == ("ndp1 dies",)
+
+    served(config("execute"), work)
