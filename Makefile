@@ -6,7 +6,7 @@ PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
 export HF_HUB_OFFLINE := 1
 export PYTHON
 
-.PHONY: help setup demo test lint types format families fast slow ray soak bench count clean
+.PHONY: help setup demo test lint types format families fast slow ray soak bench protos count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ soak: setup  ## the tests that take minutes; never in CI
 
 bench: setup  ## measure speed on this machine: one table, and out/bench.json
 	@.venv/bin/moelab bench all
+
+protos: setup  ## make the Python of the gRPC protos again
+	@$(PY) deploy/ci/protos.py
 
 count: setup  ## lines of code by package, and the longest files
 	@$(PY) deploy/ci/count.py

@@ -1,25 +1,21 @@
 """`execute`: the real model answers, its experts computed by the devices, and every layer is timed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from cluster.experts import ExpertWork
 from cluster.resolve import Setup
-from cluster.session import Session, messages, narrow
+from cluster.session import Session
 from cluster.wall.stream import Made, Spelling
 from emulation.errors import InputError
 from emulation.trace import NO_EXPERT, StepRouting
-from emulation.validate import Assignment, Decision
-from emulation.view import PREFILL, Routing, Step
+from emulation.view import PREFILL, Step
 from moe.checkpoint import Checkpoint
 from moe.determinism import pin
 from moe.generate import OnLogits, Sampling, generate
-from moe.hook import ExpertHook
-from moe.predictors import next_guess
 from moe.shapes import read_config
 from moe.shell import load_shell
 from moe.translate import translate
@@ -27,28 +23,15 @@ from moe.translate import translate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Floats = NDArray[np.float32]
-
-
-@dataclass
-class Share:
-    """What one run contributed: fp32 rows for its tokens. Early shares are unscaled until their layer comes."""
-
-    run: Assignment
-    rows: Floats
-
-
-class Executor:
-    """Stands where the model's experts were: asks the scheduler, sends the devices their work, sums what returns."""
+class Executor(ExpertWork):
+    """Answers static batches of prompts, step by step."""
 
     def __init__(self, session: Session, model: "PreTrainedModel", forecast: str, spelling: Spelling,
                  on_logits: OnLogits | None = None) -> None:
         """on_logits(sequence, logits) hears what each new token of the run is chosen by."""
-        self.session, self.forecast, self._spelling, self._on_logits = session, forecast, spelling, on_logits
-        self.hook = ExpertHook(model, self)
-        self._early: dict[int, list[Share]] = {}
-        self._step: Step | None = None
-        self._layers: list[tuple[NDArray[np.uint16], Floats, NDArray[np.uint16] | None]] = []
+        super().__init__(session, model, forecast)
+        self.session: Session = session
+        self._spelling, self._on_logits = spelling, on_logits
         self._homes = np.array(session.scheduler.setting.machine.homes, np.int64)
         self._total = 0
         self._made: list[Made] = []
@@ -69,10 +52,10 @@ class Executor:
             last = np.r_[sequence[1:] != sequence[:-1], True]
             encoder, source = encodes and phase == PREFILL, asked[sequence] if encodes else None
             sequence = sequence + first_sequence
-            self._step = Step(first_step + number, sequence, position, np.full(len(rows), phase, np.int64),
+            self.step = Step(first_step + number, sequence, position, np.full(len(rows), phase, np.int64),
                               self._homes[sequence % len(self._homes)], last & (not encoder), encoder=encoder,
                               source=source)
-            self.session.begin(self._step)
+            self.session.begin(self.step)
 
         def on_token(sequence: int, token: int) -> None:
             sequence += first_sequence
@@ -95,94 +78,23 @@ class Executor:
 
     def _close(self) -> None:
         """End the step that was under way, if there was one, and note its routing."""
-        if self._step is None:
+        if self.step is None:
             return
         made, self._made = self._made, []
         self.session.end(self._total, made)
         model = self.session.scheduler.setting.model
-        shape = len(self._step), len(model.moe_layers), model.top_k
+        shape = len(self.step), len(model.moe_layers), model.top_k
         experts, weights = np.full(shape, NO_EXPERT, np.uint16), np.zeros(shape, np.float32)
         guesses = np.full(shape, NO_EXPERT, np.uint16)
-        passed = model.moe_stack(self._step.encoder)
-        for moe, (routed, weight, guess) in zip(passed, self._layers, strict=True):
+        passed = model.moe_stack(self.step.encoder)
+        for moe, (routed, weight, guess) in zip(passed, self.layers, strict=True):
             experts[:, moe], weights[:, moe] = routed, weight
             if guess is not None and moe + 1 in passed:
                 guesses[:, moe + 1] = guess
-        self.session.record.steps.append(self._step)
+        self.session.record.steps.append(self.step)
         self.session.record.routed.append(StepRouting(experts, weights, guesses))
-        self.session.progress.update(self._step.number + 1, self._total, f"step {self._step.number}")
-        self._step, self._layers = None, []
-
-    def __call__(self, layer: int, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        assert self._step is not None
-        moe = self.session.moe_of[layer]
-        routing = Routing(experts.to(torch.int64).numpy(), weights.to(torch.float64).numpy())
-        guess = self._guess(layer, moe, hidden)
-        decision = self.session.decide(self._step, moe, routing, guess)
-        top_k = routing.experts.shape[1]
-        self._layers.append((narrow(routing.experts, top_k), weights.to(torch.float32).numpy().copy(),
-                             None if guess is None else narrow(guess.experts, top_k)))
-        rows = hidden.to(torch.float32).contiguous().numpy()
-        shares = self._compute(decision, rows)
-        for share in shares:
-            if share.run.layer != layer:
-                self._early.setdefault(share.run.layer, []).append(share)
-        now = [share for share in shares if share.run.layer == layer]
-        return torch.from_numpy(combine(decision, now, self._early.pop(layer, []), rows.shape))
-
-    def _guess(self, layer: int, moe: int, hidden: torch.Tensor) -> Routing | None:
-        assert self._step is not None
-        if self.forecast != "next_gate":
-            passed = self.session.scheduler.setting.model.moe_stack(self._step.encoder)
-            return self.session.forecaster.guess(self._step, moe + 1, None) if moe + 1 in passed else None
-        guess = next_guess(self.hook, layer, hidden)
-        if guess is None:
-            return None
-        chances = guess.probabilities
-        return Routing(guess.experts.to(torch.int64).numpy(), guess.weights.to(torch.float64).numpy(),
-                       None if chances is None else chances.numpy())
-
-    def _compute(self, decision: Decision, hidden: Floats) -> list[Share]:
-        """Send each device its work; the replies in the order of the plan, whoever answered first."""
-        transport = self.session.transport
-        assert transport is not None
-        work, carried = messages(decision, self.session.moe_of, self.session.scheduler.ledger.start.parts, hidden)
-        replies = transport.exchange(work)
-        rows: dict[int, Floats] = {}
-        runs = [*decision.assignments, *decision.streamed()]
-        for device, indices in carried.items():
-            out, at = replies[device].out, 0
-            assert out is not None
-            for i in indices:
-                tokens = len(runs[i].tokens)
-                rows[i] = out[at:at + tokens]
-                at += tokens
-        return [Share(run, rows[i]) for i, run in enumerate(runs) if len(run.tokens)]
-
-
-def combine(decision: Decision, now: list[Share], early: list[Share], shape: tuple[int, ...]) -> Floats:
-    """The sum of all shares for each token, fp32: by expert, then by part, never in order of arrival.
-
-    With whole experts this is the order in which transformers adds them, wherever they ran.
-    """
-    out = np.zeros(shape, np.float32)
-    shares = [*now, *_scaled(decision, early)] if early else now
-    for share in sorted(shares, key=lambda share: (share.run.expert, share.run.part)):
-        out[share.run.tokens] += share.rows
-    return out
-
-
-def _scaled(decision: Decision, early: list[Share]) -> list[Share]:
-    """Shares that ran before their layer came: the tokens that it serves by them, times the weights it gives them."""
-    wanted = {(int(e), int(t)): float(w) for e, t, w in
-              zip(decision.served.expert[decision.early], decision.served.token[decision.early],
-                  decision.served.weight[decision.early], strict=True)}
-    shares = []
-    for share in early:
-        keep = [i for i, token in enumerate(share.run.tokens.tolist()) if (share.run.expert, token) in wanted]
-        scale = np.array([wanted[share.run.expert, int(share.run.tokens[i])] for i in keep], np.float32)
-        shares.append(Share(share.run._replace(tokens=share.run.tokens[keep]), share.rows[keep] * scale[:, None]))
-    return shares
+        self.session.progress.update(self.step.number + 1, self._total, f"step {self.step.number}")
+        self.step, self.layers = None, []
 
 
 def answer_all(setup: Setup, session: Session, on_logits: OnLogits | None = None) -> None:

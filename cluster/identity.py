@@ -7,7 +7,8 @@ from typing import Any
 
 from cluster.resolve import PolicyTarget, Setup
 
-HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall"}
+HOST_KEYS = {"transport", "workers", "devices_per_actor", "out", "timeline", "engine", "against", "clock", "wall",
+             "serve"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
 
 

@@ -19,9 +19,11 @@ from cluster.commands import (
     listing,
     matrix,
     price,
+    remote,
     reproduce,
     run,
     schema,
+    serve,
     sweep,
     trace,
 )
@@ -51,8 +53,10 @@ app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
+app.command("serve")(serve.serve)
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(trace.app, name="trace")
+app.add_typer(remote.app, name="remote")
 app.add_typer(bench.app, name="bench")
 
 

@@ -118,8 +118,8 @@ def _trace(path: Path) -> Trace:
     return trace
 
 
-def resolve(config: RunConfig) -> Setup:
-    """Everything that the run names, found, built and checked for size."""
+def resolve(config: RunConfig, *, live: bool = False) -> Setup:
+    """Everything that the run names, found, built and checked for size. live: its requests come from clients."""
     base = config.folder
     where = f"machine {config.machine.name}"
     hardware = with_constants(load_hardware(config.machine.name, base), config.machine.constants, where)
@@ -140,7 +140,7 @@ def resolve(config: RunConfig) -> Setup:
                   checkpoint, trace,
                   existing(base / config.workload.prompts, "prompts") if config.workload.prompts else None,
                   fitting(model, _trace(existing(trace, "trace"))) if trace else None,
-                  requests_of(config, base), None if drawn is None else fits(model, drawn.kind(base)))
+                  requests_of(config, base, live=live), None if drawn is None else fits(model, drawn.kind(base)))
     check_capacity(setup)
     return setup
 

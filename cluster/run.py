@@ -62,14 +62,15 @@ def _perform(config: RunConfig, host: "Host", progress: Progress | None,
         results: dict[str, Result] = run_in_cluster(host, config, config.devices_per_actor, heard,
                                                     on_token)
         return results
-    transport = _transport(config)
+    transport = transport_of(config)
     try:
         return host.run(config, transport, heard, on_token)
     finally:
         transport.close()
 
 
-def _transport(config: RunConfig) -> Transport:
+def transport_of(config: RunConfig) -> Transport:
+    """The transport that a run names, in this process or several: Ray has its own way in."""
     if config.transport == "processes":
         from cluster.transports.processes import ProcessTransport
 

@@ -141,10 +141,8 @@ class Answers:
                 self._on_logits(i, wide[i])
             if self._forced is not None:
                 token = int(self._forced[i][len(self.tokens[i])])
-            elif self._sampling is not None:
-                token = _draw(wide[i], self._sampling.temperature, self._streams[i])
             else:
-                token = int(wide[i].argmax())
+                token = choose(wide[i], self._sampling, self._streams[i] if self._sampling is not None else None)
             self.tokens[i].append(token)
             if self._on_token is not None:
                 self._on_token(i, token)
@@ -159,6 +157,14 @@ class Answers:
 def rows_of(mask: torch.Tensor, positions: torch.Tensor) -> list[tuple[int, int]]:
     """(sequence, position) of the tokens in a mask [sequences, tokens], in the order in which they are routed."""
     return [(int(i), int(positions[i, j])) for i, j in mask.nonzero().tolist()]
+
+
+def choose(logits: np.ndarray[Any, np.dtype[np.float64]], sampling: Sampling | None,
+           stream: np.random.Generator | None) -> int:
+    """The next token by its logits [vocabulary]: the likeliest, or drawn with the next number of a stream."""
+    if sampling is None or stream is None:
+        return int(logits.argmax())
+    return _draw(logits, sampling.temperature, stream)
 
 
 def _draw(logits: np.ndarray[Any, np.dtype[np.float64]], temperature: float, stream: np.random.Generator) -> int:

@@ -28,6 +28,11 @@ def python_files(*folders: str) -> list[Path]:
     return [file for file in in_tree() if file.suffix == ".py" and file.relative_to(ROOT).parts[0] in folders]
 
 
+def is_generated(file: Path) -> bool:
+    """What protoc makes: tests/cluster/serve/test_protos.py makes it again and compares."""
+    return file.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+
+
 def named(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
@@ -49,7 +54,7 @@ def line_limit(file: Path) -> int:
 
 def test_no_file_outgrows_its_limit() -> None:
     sizes = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in in_tree() if file.suffix == ".py"}
-    over = {named(file): size for file, size in sizes.items() if size > line_limit(file)}
+    over = {named(file): size for file, size in sizes.items() if size > line_limit(file) and not is_generated(file)}
     assert over == {}
 
 
@@ -65,6 +70,7 @@ def test_product_code_promises_no_later_work() -> None:
     found = [
         f"{named(file)}:{number}"
         for file in python_files(*PACKAGES)
+        if not is_generated(file)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if promise.search(line)
     ]
@@ -178,6 +184,7 @@ PLANTED = {
     "moe.planted": ("from prometheus_client import Counter", "prometheus_client"),
     "actors.planted": ("import cluster.planted", "cluster.planted"),
     "cluster.planted": ("import studies", "studies"),
+    "cluster.serve.planted": ("import grpc", "grpc"),
     "studies.planted": ("import ray", "ray"),
     "moelab.planted": ("from cluster import main", "cluster.main"),
 }

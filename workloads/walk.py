@@ -16,7 +16,8 @@ class Walk:
 
     Each request is given a sequence of the trace, drawn with replacement. Its position p is routed as that sequence's
     p-th token was, in the order of steps, from the start again behind the last. So a request's routing does not depend
-    on how it is batched, and computing a position again routes it alike.
+    on how it is batched, and computing a position again routes it alike. Requests beyond `requests` are given the
+    same sequences again.
     """
 
     def __init__(self, trace: Trace, requests: int, seed: int) -> None:
@@ -31,7 +32,8 @@ class Walk:
 
     def route(self, step: Step) -> StepRouting:
         """The routing of a step."""
-        at = self._start[step.sequence] + step.position % self._length[step.sequence]
+        walks = step.sequence % len(self._start)
+        at = self._start[walks] + step.position % self._length[walks]
         rows, trace = self._row[at], self._trace
         return StepRouting(trace.experts[rows], trace.weights[rows],
                            None if trace.forecast is None else trace.forecast[rows])

@@ -18,8 +18,11 @@ MARK = "*"
 def check(config: Config, settings: Settings = None, as_json: Json = False) -> None:
     """Check a run without carrying it out; print what it resolves to and every constant with its source."""
     from cluster.resolve import resolve
+    from cluster.serve.setting import live_setup
 
-    setup = resolve(read(config, settings))
+    wanted = read(config, settings)
+    serving = wanted.workload.serving
+    setup = live_setup(wanted) if serving is not None and serving.is_live else resolve(wanted)
     placed = start_policies(setup)
     if as_json:
         print(json.dumps(facts(setup), indent=2, sort_keys=True))
@@ -90,6 +93,10 @@ def _print(setup: "Setup", placed: dict[str, list[int]]) -> None:
                  highlight=False)
     for sentence in setup.approximations:
         screen.print(f"approximation: {sentence}", markup=False, highlight=False)
+    serving = setup.config.workload.serving
+    if serving is not None and serving.is_live:
+        screen.print(f"its requests come from clients: start it with `moelab serve {setup.config.name}`",
+                     highlight=False)
     screen.print(f"{setup.config.name}: sound", highlight=False)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cluster.config.quantities import Strict, Value, refuse
+from cluster.config.serve import Serve
 from cluster.config.workload import Workload
 
 EMBEDDED = "embedded"
@@ -131,6 +132,7 @@ class RunConfig(Strict):
     out: str | None = None
     timeline: Timeline = Timeline()
     limits: Limits = Limits()
+    serve: Serve = Serve()
 
     _name: str = PrivateAttr(default="run")
     _folder: Path = PrivateAttr(default=Path())

@@ -114,13 +114,17 @@ class Slo(Strict):
         return self
 
 
+OF_REQUESTS = ("requests", "arrivals", "prompt_tokens", "output_tokens", "prefixes", "recorded")
+"""Fields of `Serving` that say which requests come."""
+
+
 class Serving(Strict):
     """Continuous batching.
 
     requests: how many. arrivals (at once by default), prompt_tokens, output_tokens, prefixes: drawn from the seed.
     recorded: in place of them a file of requests, one JSON object a line (docs/serving.md); arrivals may be drawn for
-    it all the same. max_batch: requests that run at once. token_budget: tokens that a step computes at most; longer
-    prompts are computed in chunks.
+    it all the same. Without any of these the requests are live: they come from clients of `moelab serve`. max_batch:
+    requests that run at once. token_budget: tokens that a step computes at most; longer prompts are computed in chunks.
     """
 
     requests: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)
@@ -135,8 +139,15 @@ class Serving(Strict):
     kv: Kv = Kv()
     slo: Slo | None = None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether its requests come from clients."""
+        return all(getattr(self, name) is None for name in OF_REQUESTS)
+
     @model_validator(mode="after")
     def _whole(self) -> "Serving":
+        if self.is_live:
+            return self
         for name in ("requests", "prompt_tokens", "output_tokens"):
             if self.recorded is None and getattr(self, name) is None:
                 raise refuse(f"serving needs {name}, or a file of recorded requests (recorded)")

@@ -25,7 +25,7 @@ class Workload(Strict):
     forced: each text is prompt and answer (execute): behind its first prompt_tokens the next output_tokens are fed as
     they stand, whatever the model would say (teacher forcing), so that its logits can be judged and compared.
     serving: requests that arrive over time and are batched continuously, in place of static batches (synthetic; replay,
-    where each request then walks along a sequence of the trace).
+    where each request then walks along a sequence of the trace; execute, where they are live).
     """
 
     work: Literal["execute", "replay", "synthetic"]
@@ -49,7 +49,8 @@ class Workload(Strict):
         given = {"texts": bool(self.texts), "prompts": self.prompts is not None, "trace": self.trace is not None,
                  "generator": self.generator is not None}
         wanted = {"execute": ("texts", "prompts"), "replay": ("trace",), "synthetic": ("generator",)}[self.work]
-        if not any(given[name] for name in wanted):
+        live = self.serving is not None and self.serving.is_live
+        if not any(given[name] for name in wanted) and not (live and self.work == "execute"):
             raise refuse(f"work: {self.work} needs {' or '.join(wanted)}")
         if self.texts and self.prompts:
             raise refuse("texts and prompts are both given: one of them is enough")
@@ -64,14 +65,17 @@ class Workload(Strict):
             raise refuse("history sets steps of a known routing aside: it belongs to replay and synthetic, in static "
                          "batches")
         if self.serving is not None:
-            if self.work == "execute":
-                raise refuse("serving belongs to synthetic and replay: execute answers its texts in static batches")
+            if self.work == "execute" and not live:
+                raise refuse("serving belongs to synthetic and replay: execute answers its texts in static batches, or "
+                             "the live requests of clients, which serving does not name")
+            if self.work == "execute" and any(given.values()):
+                raise refuse("execute with serving answers live requests of clients: it takes no texts and no prompts")
             if stray := [name for name in (*lengths, "context_tokens") if name in self.model_fields_set]:
                 raise refuse(f"{stray[0]} belongs to static batches: serving has its own requests, prompt_tokens, "
                              "output_tokens and max_batch")
         elif self.work == "synthetic" and (self.prompt_tokens is None or self.output_tokens is None):
             raise refuse("work: synthetic needs prompt_tokens and output_tokens")
-        if self.work == "execute" and self.output_tokens is None:
+        if self.work == "execute" and self.output_tokens is None and not live:
             raise refuse("work: execute needs output_tokens")
         if self.temperature and self.work != "execute":
             raise refuse(f"temperature belongs to execute; under {self.work} no tokens are drawn")

@@ -1,0 +1,1 @@
+"""The gRPC interface: protos, and the Python that protoc makes of them (tools/protos.py)."""

@@ -1,0 +1,1 @@
+"""The gRPC front door, server and client: nothing else imports grpc."""
