@@ -1,7 +1,7 @@
 """Configs by name or path, read strictly: what is wrong with one is told in one sentence."""
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +94,11 @@ def validate(schema: type[Part], data: object, where: str) -> Part:
 
 def sentence(error: ValidationError, where: str) -> str:
     """The first thing that is wrong, where it is, and how many more there are."""
-    details = error.errors(include_url=False)
+    return told(error.errors(include_url=False), where)
+
+
+def told(details: Sequence[ErrorDetails], where: str) -> str:
+    """The same of the errors that pydantic found."""
     first = next((d for d in details if d["type"] == "refused"), details[0])
     place = ".".join(str(part) for part in first["loc"] if part != "[key]")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
