@@ -128,7 +128,7 @@ def wait_until_it_answers(head: Head, started: subprocess.Popen[bytes], log: Pat
 
 
 def test_who_has_no_token_submits_nothing(head: Head) -> None:
-    with pytest.raises(urllib.error.HTTPError, match="40[13]"):
+    with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
         head.ask("POST", "/api/jobs/", {"entrypoint": "true"}, token="a-guess")
 
 
