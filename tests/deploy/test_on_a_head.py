@@ -5,6 +5,7 @@ dashboard, in the other two by `ray job submit` in a shell. A RayService's serve
 where Serve listens is changed, to loopback and a free port.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.ray
 FOLDER = ROOT / "deploy/kubernetes"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "not-a-secret-0123456789abcdef0123456789"
+SERVICE_TOKEN = "nor-is-this-0123456789abcdef0123456789"
 PATIENCE_S = 200.0
 
 
@@ -57,7 +59,7 @@ class Head:
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"{self.address}{path}", data, method=method, headers={
             "Content-Type": "application/json", "Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(asked, timeout=30.0) as answer:
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -92,7 +94,7 @@ def head() -> Iterator[Head]:
     dashboard = free_port()
     inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment = {**inherited, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
-                   "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "HOME": str(folder),
+                   "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "MOELAB_TOKEN": SERVICE_TOKEN, "HOME": str(folder),
                    "MOELAB_RESULTS": str(results), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={folder}",
              "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
@@ -109,7 +111,10 @@ def head() -> Iterator[Head]:
         # Not `ray stop`, which would stop every Ray of this host.
         family = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
         started.terminate()
-        started.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(30)
+        started.kill()
+        started.wait()
         for process in psutil.wait_procs(family, timeout=5)[1]:
             process.kill()
         shutil.rmtree(folder, ignore_errors=True)
@@ -156,3 +161,25 @@ def test_all_three_jobs_succeed_and_leave_their_results(head: Head) -> None:
     assert len(set(compared.values())) == 2
     rows = (head.results / "sweep/rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert len([row for row in rows if json.loads(row).get("digest")]) == 12
+
+
+def test_the_service_answers_to_its_token_and_tells_its_health(head: Head) -> None:
+    config = yaml.safe_load(spec("service.yaml")["serveConfigV2"])
+    (app,) = config["applications"]
+    port = free_port()
+    head.ask("PUT", "/api/serve/applications/", {**config, "http_options": {"host": "127.0.0.1", "port": port}})
+    end = time.monotonic() + PATIENCE_S
+    while (told := head.ask("GET", "/api/serve/applications/")["applications"].get(app["name"], {})).get(
+            "status") != "RUNNING":
+        assert time.monotonic() < end, told
+        assert told.get("status") != "DEPLOY_FAILED", told["message"]
+        time.sleep(0.5)
+    served = Head(f"http://127.0.0.1:{port}", head.environment, head.results)
+    assert served.ask("GET", "/health") == {"status": "ready"}
+    asked = {"prompt": "def read_lines(path):", "max_tokens": 4}
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        served.ask("POST", "/v1/completions", asked, token="a-guess")
+    answer = served.ask("POST", "/v1/completions", asked, token=SERVICE_TOKEN)
+    assert answer["usage"]["completion_tokens"] == 4
+    assert answer["choices"][0]["text"]
+    assert answer["moelab"]["ttft_s"] > 0
