@@ -3,11 +3,12 @@
 Times are emulated seconds, unless a name says real.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -28,13 +29,12 @@ class Metrics:
 
     def __init__(self, machine: "Machine", streams: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Told(machine, streams))
-        self._answered = Counter("moelab_http_responses", "Answers of the HTTP front door", ("path", "code"),
-                                 registry=self._registry)
+        self._answered: Counter[tuple[str, int]] = Counter()
+        self._registry.register(_Told(machine, streams, self._answered))
 
     def answered(self, path: str, status: int) -> None:
         """One more answer."""
-        self._answered.labels(path, str(status)).inc()
+        self._answered[path, status] += 1
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """All of it, and its content type, in the format that is asked for."""
@@ -45,8 +45,8 @@ class Metrics:
 class _Told(Collector):
     """Asks the machine when it is asked itself."""
 
-    def __init__(self, machine: "Machine", streams: Callable[[], int]) -> None:
-        self._machine, self._streams = machine, streams
+    def __init__(self, machine: "Machine", streams: Callable[[], int], answered: Counter[tuple[str, int]]) -> None:
+        self._machine, self._streams, self._answered = machine, streams, answered
 
     def describe(self) -> list[Metric]:
         """Nothing: the machine is not asked before it is started."""
@@ -56,6 +56,11 @@ class _Told(Collector):
         """Every metric, as it is just now."""
         yield from _of_status(self._machine.status())
         yield GaugeMetricFamily("moelab_http_streams", "Answers under way over HTTP", self._streams())
+        answers = CounterMetricFamily("moelab_http_responses", "Answers of the HTTP front door",
+                                      labels=["path", "code"])
+        for (path, code), count in sorted(self._answered.items()):
+            answers.add_metric([path, str(code)], count)
+        yield answers
         yield from _of_figures(self._machine.figures())
 
 

@@ -105,7 +105,8 @@ class Reply:
                 told |= {**clocks(self.machine.status()), **times(end)}
             first = token is not None and token.index == 0
             chunk: Json = {**self._head("chat.completion.chunk" if self._chat else "text_completion"),
-                           "choices": [self._choice(number, self._delta(text, first), end and end.reason)],
+                           "choices": [self._choice(number, self._delta(text, first),
+                                                None if end is None else end.reason)],
                            "moelab": told}
             if usage.continuous_usage_stats:
                 chunk["usage"] = self._usage(made[number], number // n)

@@ -1,0 +1,91 @@
+"""The machine as an ingress of Ray Serve, run as a RayService runs it, and asked through the official client."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.ray
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+SERVE = [sys.executable, "-m", "ray.serve.scripts"]
+START_S = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def head() -> Iterator[dict[str, str]]:
+    """A head on loopback; the environment that its clients need."""
+    folder = tempfile.mkdtemp(prefix="moelab-serve-", dir=os.environ.get("RAY_TMPDIR"))
+    port = free_port()
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
+                   "RAY_AUTH_MODE": "disabled", "HOME": folder, "PYTHONPATH": str(ROOT),
+                   "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}",
+             "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
+    yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    subprocess.run([*RAY, "stop", "--force"], env=environment, check=False, capture_output=True, timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    start = [*SERVE, "start", "--http-host", "127.0.0.1", "--http-port", str(port)]
+    subprocess.run(start, cwd=ROOT, env=head, check=True, capture_output=True, timeout=120)
+    command = [*SERVE, "run", "cluster.serve.ingress:app", "run=configs/run/serve_qwen3.yaml", "dilation=1000",
+               "max_streams=8"]
+    with (tmp_path / "log").open("w") as log:
+        served = subprocess.Popen(command, cwd=ROOT, env=head, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + START_S
+        while not is_ready(url):
+            assert served.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.5)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            found: Any = client.completions.create(model="qwen3-30b-a3b", prompt="Hello", max_tokens=4)
+            assert found.usage.completion_tokens == 4
+            assert found.moelab["ttft_s"] > 0
+            chunks = list(client.chat.completions.create(
+                model="qwen3-30b-a3b", messages=[{"role": "user", "content": "Hello"}], max_tokens=4, stream=True))
+            assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, None, "length"]
+            with pytest.raises(openai.BadRequestError):
+                client.completions.create(model="qwen3-30b-a3b", prompt="Hello", max_tokens=10**6)
+        with httpx.stream("POST", f"{url}/v1/completions", json={"prompt": "a", "max_tokens": 4000, "stream": True,
+                                                                 "ignore_eos": True}) as gone:
+            next(gone.iter_raw())
+        while "moelab_http_streams 0.0" not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert 'moelab_requests_total{outcome="cancelled"} 1.0' in httpx.get(f"{url}/metrics").text
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.wait(60)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{url}/health").raise_for_status()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
