@@ -94,13 +94,15 @@ def head() -> Iterator[Head]:
     dashboard = free_port()
     inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment = {**inherited, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
-                   "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "MOELAB_TOKEN": SERVICE_TOKEN, "HOME": str(folder),
+                   "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "MOELAB_TOKEN": SERVICE_TOKEN,
+                   "HOME": str(folder),
+                   "DASHBOARD_METRIC_PORT": str(free_port()), "AUTOSCALER_METRIC_PORT": str(free_port()),
                    "MOELAB_RESULTS": str(results), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--temp-dir={folder}",
-             "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    for name, value in spec("cluster.yaml")["headGroupSpec"]["rayStartParams"].items():
-        if name in {"object-store-memory"}:
-            start.append(f"--{name}={value}")
+             "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+             f"--dashboard-agent-listen-port={free_port()}"]
+    asked = spec("cluster.yaml")["headGroupSpec"]["rayStartParams"]
+    start.append(f"--object-store-memory={asked['object-store-memory']}")
     with (folder / "log").open("wb") as log:
         started = subprocess.Popen([*start, "--block"], env=environment, cwd=results, stdout=log, stderr=log)
     found = Head(f"http://127.0.0.1:{dashboard}", environment, results)
