@@ -114,7 +114,7 @@ def head() -> Iterator[Head]:
         family = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
         started.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            started.wait(30)
+            started.wait(10)
         started.kill()
         started.wait()
         for process in psutil.wait_procs(family, timeout=5)[1]:
