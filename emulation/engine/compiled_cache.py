@@ -1,7 +1,11 @@
 """Machine code that numba keeps on disk, dropped where it no longer fits the sources."""
 
 import importlib
+import inspect
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,9 +41,31 @@ _spare_linear_algebra()
 def kept_in(function: Callable[..., Any]) -> Path | None:
     """The folder in which numba keeps a function's machine code; None where it finds none that can be written."""
     try:
-        return Path(FunctionCache(function).cache_path)  # type: ignore[no-untyped-call]
+        kept = Path(FunctionCache(function).cache_path)  # type: ignore[no-untyped-call]
     except RuntimeError:  # numba's "no locator available": a read-only checkout, and no home
         return None
+    take_along(Path(inspect.getfile(function)).parent / "__pycache__", kept)
+    return kept
+
+
+def take_along(shipped: Path, kept: Path) -> None:
+    """Copy machine code that lies beside its sources to where numba keeps it, if that is elsewhere and still empty.
+
+    numba reads only from folders that it can write to, so what an image was built with would be lost when its files are
+    read-only. An index comes after what it points to, and each file whole: other processes may do the same meanwhile.
+    """
+    if shipped == kept or not shipped.is_dir() or next(kept.glob("compiled_*.nbi"), None) is not None:
+        return
+    for ending in ("nbc", "nbi"):
+        for file in sorted(shipped.glob(f"compiled_*.{ending}")):
+            handle, part = tempfile.mkstemp(dir=kept)
+            os.close(handle)
+            try:
+                shutil.copy2(file, part)
+                os.replace(part, kept / file.name)
+            except OSError:  # no room: it is compiled again, or not kept at all
+                Path(part).unlink(missing_ok=True)
+                return
 
 
 def drop_stale(kept: Path, sources: Path = HERE, named: str = "compiled*.py") -> None:

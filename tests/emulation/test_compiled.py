@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.emulation.random_plans import drive, flat, seen
 
 pytest.importorskip("numba")
 
+import numba
 from numba.core.caching import _CacheLocator
 
 from emulation.engine import compiled
@@ -190,3 +192,20 @@ def test_where_no_folder_can_be_written_nothing_is_kept(monkeypatch: pytest.Monk
 
 def twice(number: int) -> int:
     return 2 * number
+
+
+def test_machine_code_that_came_with_read_only_sources_is_taken_along(tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "compiled_sum.py"
+    source.write_text("def add(a, b):\n    return a + b\n", encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(source.read_text(encoding="utf-8"), source, "exec"), names)  # a function whose file is that one
+    shipped = numba.njit("int64(int64, int64)", cache=True)(names["add"])
+    assert list(shipped.stats.cache_misses.values()) == [1]
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "elsewhere"))
+    kept = kept_in(names["add"])
+    assert kept is not None
+    assert kept.is_relative_to(tmp_path / "elsewhere")
+    again = numba.njit("int64(int64, int64)", cache=True)(names["add"])
+    assert list(again.stats.cache_hits.values()) == [1]
+    assert again(2, 3) == 5
