@@ -101,7 +101,7 @@ def try_cases(name: str, numbers: range, folder: Path) -> dict[str, int]:
             said = refusal(target, data, folder / "case")
             if said is not None:
                 check_sentence(said)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it is the finding)
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             wrong.append(f"{name} {number}: {type(error).__name__}: {str(error)[:300]}")
