@@ -48,7 +48,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MOST_DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} digits", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} digits",
+                                                    node.start_mark)
         return int(super().construct_yaml_int(node))
 
     def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
