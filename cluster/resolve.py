@@ -312,4 +312,4 @@ def check_capacity(setup: Setup) -> None:
 
 def gigabytes(bytes_: int, digits: int = 2) -> str:
     """A size as it is told."""
-    return f"{bytes_ / 1e9:.{digits}f} GB"
+    return f"{bytes_ / 1e9:.{digits}f} GB" if abs(bytes_) < 10**27 else "more than 10^18 GB"

@@ -160,7 +160,7 @@ class Checkpoint:
     def _file(self, name: str) -> MappedFile:
         if name not in self._files:
             path = self.folder / name
-            if Path(name).name != name or name in {".", ".."}:
+            if Path(name).name != name or name in {".", ".."} or "\0" in name:
                 raise InputError(f"the index of {self.folder} names {name!r}, which lies outside the folder")
             if path.suffix in PICKLES:
                 raise InputError(f"{path} is a pickle, which can run code when read: convert it to safetensors")

@@ -102,6 +102,8 @@ class MappedFile:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor of this name: a read-only view, at the same address modulo a page in every process."""
+        if name not in self.entries:
+            raise InputError(f"{self.path} has no tensor {name!r}, which the checkpoint's index says is there")
         entry = self.entries[name]
         if entry.dtype not in DTYPES:
             raise InputError(

@@ -16,9 +16,9 @@ from cluster.config.load import load_hardware, load_precision, sentence
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.errors import InputError
-from emulation.reading import read_json
 from emulation.machine import Machine
 from emulation.model import Model
+from emulation.reading import read_json
 from emulation.units import seconds
 from emulation.view import Routing, Setting, Step
 from moe.fields import LARGEST_COUNT

@@ -48,8 +48,16 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MOST_DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} digits", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} digits",
+                                                    node.start_mark)
         return int(super().construct_yaml_int(node))
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        text = str(super().construct_yaml_str(node))
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise yaml.constructor.ConstructorError(None, None, f"{brief(text)} holds half a character (a surrogate)",
+                                                    node.start_mark)
+        return text
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -59,6 +67,7 @@ _Loader.yaml_constructors = {
     tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items()
     if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")}
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -7,15 +7,18 @@ from pydantic import BeforeValidator, Field, model_validator
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import CONFIGS
 from cluster.config.quantities import Strict, refuse
-from emulation.errors import ConfigError, unknown
+from emulation.errors import ConfigError, brief, unknown
 
 FOLDER = CONFIGS / "reproduce"
+LARGEST = 10**18
 SYSTEMS = ("gpu_ndp", "fse_dp", "daop", "moe_deployment")
 
 
 def _number_or_trend(value: object) -> object:
     if value is not None and not isinstance(value, bool | int | float):
         raise refuse(f"{value!r} is neither a number, nor true for a trend, nor null for a figure that is not public")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise refuse(f"{brief(value)} is above {LARGEST}: no published figure is so large")
     return value if value is None or isinstance(value, bool) else float(value)
 
 

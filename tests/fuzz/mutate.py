@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 7, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"), 2**31, 2**63, -(2**63),
-    10**20, 10**400, 0.1, "", " ", "0", "-1", "nan", "1e999", "1 GB", "-1 GB", "0 GB/s", "1e400 s", "1e-400 GB/s",
-    "1e99999999 s", "1/0 s", "NaN GB", "٣ GB", "units", "gpu", "bf16", "all", "mesh", "../x", "/etc/passwd", "/dev/zero",
-    "/dev/null", "a:b", "os:system", "x.py", "~", "\0", "./\0", "é", "\ud800", "\u202e", "{x}", "{0.__class__}", "%s",
+    None, True, False, 0, -1, 1, 2, 7, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"), 2**31, 2**63,
+    -(2**63), 10**20,
+    10**400, 0.1, "", " ", "0", "-1", "nan", "1e999", "1 GB", "-1 GB", "0 GB/s", "1e400 s", "1e-400 GB/s",
+    "1e99999999 s", "1/0 s", "NaN GB", "٣ GB", "units", "gpu", "bf16", "all", "mesh", "../x", "/etc/passwd",
+    "/dev/zero", "/dev/null",
+    "a:b", "os:system", "x.py", "~", "\0", "./\0", "é", "\ud800", "\u202e", "{x}", "{0.__class__}", "%s",
     "x" * 300, "x/" * 3000, [], {}, [[]], [None], {"": None}, {"name": None}, {"name": "lru"}, {"value": "1 GB"},
     [1, "a", None], list(range(300)), {"a": {"a": {"a": {}}}})
 
@@ -84,17 +86,17 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 TAGS = ("!!python/object/apply:os.system [id]", "!!python/name:os.system", "!!binary |\n  R0lG", "!!set {a, b}",
         "!!timestamp 2001-01-01", "!unknown x", "!!int a", "!!float b", "!!omap [a: 1]")
 BREAKS: tuple[Callable[[random.Random, str], str], ...] = (
-    lambda draw, text: "", lambda draw, text: "\n\n# nothing\n", lambda draw, text: LAUGHS,
-    lambda draw, text: text + LAUGHS, lambda draw, text: "\ufeff" + text, lambda draw, text: text.replace(" ", "\t"),
-    lambda draw, text: text + text, lambda draw, text: text + "\n---\n" + text, lambda draw, text: text[::-1],
-    lambda draw, text: text + "\nseed: 0x" + "f" * 6000, lambda draw, text: text + "\nseed: " + "9" * 6000,
-    lambda draw, text: text + "\nseed: " + ":".join(["59"] * 2000),
+    lambda *_: "", lambda *_: "\n\n# nothing\n", lambda *_: LAUGHS,
+    lambda _, text: text + LAUGHS, lambda _, text: "\ufeff" + text, lambda _, text: text.replace(" ", "\t"),
+    lambda _, text: text + text, lambda _, text: text + "\n---\n" + text, lambda _, text: text[::-1],
+    lambda _, text: text + "\nseed: 0x" + "f" * 6000, lambda _, text: text + "\nseed: " + "9" * 6000,
+    lambda _, text: text + "\nseed: " + ":".join(["59"] * 2000),
     lambda draw, text: text + "\nx: " + "[" * draw.choice((50, 5000)),
     lambda draw, text: text + "\nx: " + "{a: " * draw.choice((50, 2000)),
-    lambda draw, text: text + f"\nx: {draw.choice(TAGS)}\n", lambda draw, text: text + "\n? [a, b]\n: c\n",
-    lambda draw, text: text + "\n<<: {a: b}\n", lambda draw, text: text + "\n1: 2\n", lambda draw, text: "[]",
-    lambda draw, text: text + "\n%TAG ! tag:x\n", lambda draw, text: text + "\n'", lambda draw, text: text + "\x07",
-    lambda draw, text: "- " * 3000, lambda draw, text: "null", lambda draw, text: "\u2028" + text)
+    lambda draw, text: text + f"\nx: {draw.choice(TAGS)}\n", lambda _, text: text + "\n? [a, b]\n: c\n",
+    lambda _, text: text + "\n<<: {a: b}\n", lambda _, text: text + "\n1: 2\n", lambda *_: "[]",
+    lambda _, text: text + "\n%TAG ! tag:x\n", lambda _, text: text + "\n'", lambda _, text: text + "\x07",
+    lambda *_: "- " * 3000, lambda *_: "null", lambda _, text: "\u2028" + text)
 
 
 def text_of(draw: random.Random, text: str) -> str:
@@ -126,7 +128,8 @@ def bytes_of(draw: random.Random, data: bytes) -> bytes:
     """The bytes cut, flipped, filled, doubled, or with a length field of another size."""
     raw = bytearray(data)
     for _ in range(draw.randint(1, 3)):
-        i, action = draw.randrange(len(raw) + 1), draw.choice(("cut", "flip", "flip", "zero", "splice", "length", "head"))
+        i = draw.randrange(len(raw) + 1)
+        action = draw.choice(("cut", "flip", "flip", "zero", "splice", "length", "head"))
         if action == "cut":
             del raw[i:]
         elif action == "flip" and i < len(raw):

@@ -31,8 +31,8 @@ from studies.fidelity import Emulation, read_reference
 from studies.reproduce.claims import Claims
 from studies.sweep_rows import read_rows
 from studies.sweep_study import load_study
-from tests.studies.small import RUN
 from tests.fuzz.mutate import any_of, bytes_of, data_of, text_of
+from tests.studies.small import RUN
 from workloads.foreign import convert
 from workloads.recorded import read_requests
 from workloads.routing.fitted import read_fitted
@@ -215,7 +215,7 @@ def experts() -> dict[str, tuple[int, ...]]:
 
 def checkpoints() -> dict[str, bytes]:
     header, data = tensors(experts())
-    index = {"metadata": {}, "weight_map": {name: "model-1.safetensors" for name in experts()}}
+    index = {"metadata": {}, "weight_map": dict.fromkeys(experts(), "model-1.safetensors")}
     settings = json.dumps(TINY).encode()
     return {"single": packed({"config.json": settings, "model.safetensors": whole(header, data)}),
             "sharded": packed({"config.json": settings, "model-1.safetensors": whole(header, data),
