@@ -43,8 +43,8 @@ class Rig:
     def __init__(self, model: Any, transport: Any) -> None:
         from cluster.config.reading import load_run
         from cluster.execute import Executor
+        from cluster.one_run import OneRun
         from cluster.resolve import resolve
-        from cluster.run import OneRun
         from cluster.session import Silent, device_specs
         from cluster.wall.stream import Spelling
 

@@ -196,7 +196,8 @@ def _bytes(tokenizer: Any, text: str, begin: int, length: int) -> int:
 
 def _rows(domain: str, setup: "Setup", plain: NDArray[np.float32], answers: NDArray[np.int64],
           size: int) -> Iterator[Row]:
-    from cluster.run import OneRun, title
+    from cluster.one_run import OneRun
+    from cluster.run import title
     from cluster.transports.local import LocalTransport
     from workloads.statistics import forecast_hit_rate, forecast_hits, prefill_decode_similarity
 

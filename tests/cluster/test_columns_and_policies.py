@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import moelab
-from cluster.run import OneRun
+from cluster.one_run import OneRun
 from emulation.errors import MoelabError
 from tests.conftest import ROOT
 

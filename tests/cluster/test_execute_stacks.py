@@ -14,8 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cluster.config.reading import load_run
 from cluster.main import enter
+from cluster.one_run import OneRun
 from cluster.resolve import EMBEDDED_FOLDER, Setup, resolve
-from cluster.run import OneRun
 from cluster.session import Silent
 from cluster.transports.local import LocalTransport
 from emulation.errors import ConfigError

@@ -9,8 +9,9 @@ from cluster.config.load import validate
 from cluster.config.run import RunConfig
 from cluster.faults import inject
 from cluster.observe.result import Result
+from cluster.one_run import OneRun
 from cluster.resolve import resolve
-from cluster.run import Host, OneRun, run
+from cluster.run import Host, run
 from cluster.session import Silent
 from cluster.transports.local import LocalTransport
 from emulation.errors import ConfigError, PlanError

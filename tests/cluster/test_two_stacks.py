@@ -8,8 +8,9 @@ import yaml
 
 from cluster.config.reading import load_run
 from cluster.observe.result import Result
+from cluster.one_run import OneRun
 from cluster.resolve import resolve
-from cluster.run import OneRun, run
+from cluster.run import run
 from cluster.transports.local import LocalTransport
 from emulation.errors import ConfigError
 from workloads.traces import write_trace

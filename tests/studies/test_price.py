@@ -16,8 +16,8 @@ import yaml
 from cluster.config.reading import load_run, load_workload
 from cluster.config.run import RunConfig
 from cluster.main import enter
+from cluster.one_run import OneRun
 from cluster.resolve import EMBEDDED_FOLDER, resolve
-from cluster.run import OneRun
 from cluster.session import Silent
 from cluster.transports.local import LocalTransport
 from emulation.errors import ConfigError, InputError
