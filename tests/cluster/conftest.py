@@ -87,6 +87,28 @@ class Head:
                                 env={**self.driver, **more}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@contextlib.contextmanager
+def joined(environment: dict[str, str], gcs: str, folder: Path, cpus: int = 2) -> Iterator[None]:
+    """A further node joins the cluster, for a time."""
+    log = folder / "node.log"
+    with log.open("w") as told:
+        node = subprocess.Popen([sys.executable, str(ROOT / "tests" / "cluster" / "second_node.py"), gcs, str(cpus)],
+                                env=environment, stdout=told, stderr=told, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "up" not in log.read_text():
+        assert node.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.25)
+    processes = psutil.Process(node.pid).children(recursive=True)
+    try:
+        yield
+    finally:
+        node.terminate()
+        node.wait(60)
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
+            process.kill()
+
+
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
     """One head for all tests of a session that share a cluster; 2 CPUs."""

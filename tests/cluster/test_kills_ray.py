@@ -21,7 +21,7 @@ import pytest
 from cluster import run as running
 from cluster.config.reading import load_run
 from cluster.transports.crash import STATES, VARIABLE
-from tests.cluster.conftest import RAY, Head, free_port
+from tests.cluster.conftest import RAY, Head, free_port, joined
 
 pytestmark = pytest.mark.ray
 
@@ -96,17 +96,15 @@ def two_nodes() -> Iterator[tuple[Head, list[psutil.Process]]]:
                    "HOME": str(folder), "RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "1000",
                    "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "3"}
 
-    def start(*more: str) -> None:
-        done = subprocess.run([*RAY, "start", "--node-ip-address=127.0.0.1", "--num-cpus=2", *more], env=environment,
+    try:
+        done = subprocess.run([*RAY, "start", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--head", f"--port={port}",
+                               f"--temp-dir={folder}", "--include-dashboard=false"], env=environment,
                               capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-
-    try:
-        start("--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false")
         first = _raylets(folder)
-        start(f"--address=127.0.0.1:{port}")
-        second = [raylet for raylet in _raylets(folder) if raylet not in first]
-        yield Head(environment, f"127.0.0.1:{port}", "", "", folder), second
+        with joined(environment, f"127.0.0.1:{port}", folder):
+            second = [raylet for raylet in _raylets(folder) if raylet not in first]
+            yield Head(environment, f"127.0.0.1:{port}", "", "", folder), second
     finally:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from cluster import run as running
 from cluster.config.reading import load_run
-from tests.cluster.conftest import RAY, Head
+from tests.cluster.conftest import Head, joined
 
 pytestmark = pytest.mark.ray
 
@@ -70,21 +69,10 @@ def test_runs_side_by_side_wait_for_room_and_do_not_disturb_each_other(head: Hea
 def second_node(head: Head) -> Iterator[Path]:
     """Another raylet that joins the head, with a cache of its own for what is sent to it."""
     cache = head.folder / "node-cache"
-    start = [*RAY, "start", f"--address={head.gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
-    told = head.folder / "node.log"
-    with told.open("w") as log:
-        # Ray's command refuses a second node where the first is told to stay on loopback.
-        node = subprocess.Popen(start, env={**head.environment, "MOELAB_CACHE": str(cache),
-                                            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}, stdout=log, stderr=log,
-                                start_new_session=True)
-    came = head.until(lambda: sum(row["state"] == "ALIVE" for row in head.listed("nodes")) == 2, 120)
-    assert came, told.read_text()
-    yield cache
-    processes = psutil.Process(node.pid).children(recursive=True)
-    node.terminate()
-    node.wait(60)
-    for process in psutil.wait_procs(processes, timeout=10)[1]:
-        process.kill()
+    with joined({**head.environment, "MOELAB_CACHE": str(cache)}, head.gcs, head.folder):
+        came = head.until(lambda: sum(row["state"] == "ALIVE" for row in head.listed("nodes")) == 2, 60)
+        assert came, (head.folder / "node.log").read_text()
+        yield cache
 
 
 def test_actors_spread_over_nodes_and_the_checkpoint_goes_to_each_once(head: Head, second_node: Path,
