@@ -39,6 +39,12 @@ def told_by(head: Head, out: Path, settings: list[str], points: list[str]) -> tu
     return result["digest"], result["host"]["restarts"]
 
 
+def later(head: Head) -> set[str]:
+    """Names of actors that were started in the place of others."""
+    names = {row["name"] or "" for row in head.listed("actors")}
+    return {name for name in names if "#" in name.rpartition("/")[2]}
+
+
 @pytest.fixture(scope="module")
 def wanted() -> str:
     return running.run(load_run("demo", [*SMALL, "transport=local"])).digest
@@ -47,9 +53,11 @@ def wanted() -> str:
 def test_killed_devices_and_schedulers_change_nothing(head: Head, wanted: str, tmp_path: Path) -> None:
     points = ["worker:0:working:2", "worker:1:received:3", "scheduler:0:decided:40", "worker:1:opened:1:1",
               "scheduler:1:finishing:1"]
+    before = later(head)
     digest, restarts = told_by(head, tmp_path, SMALL, points)
     assert digest == wanted
-    assert restarts == 5
+    assert len(later(head) - before) == len(points)
+    assert 2 <= restarts <= len(points)  # what a scheduler had not told when it died, nobody counts
     assert head.is_clear()
 
 
