@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from emulation.errors import ConfigError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "core": ("numpy", "scipy", "pydantic", "yaml", "rich", "typer", "numba", "psutil"),
+    "core": ("numpy", "scipy", "pydantic", "yaml", "rich", "typer", "numba", "psutil", "fsspec"),
     "models": ("torch", "transformers", "tokenizers", "safetensors"),
     "ray": ("ray",),
     "service": ("fastapi", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "google.protobuf",
-                "prometheus_client", "httpx", "fsspec"),
+                "google.rpc", "prometheus_client", "httpx"),
     "tables": ("pandas",),
     "parquet": ("pyarrow",),
 }

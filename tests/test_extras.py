@@ -61,8 +61,8 @@ for top in ("emulation", "schedulers", "workloads", "moe", "actors", "studies", 
 print(json.dumps(lack))
 """
 
-WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.serve\..*|studies\.(calibration|offload)\..*"
-                         r"|studies\.host_fidelity|cluster\.transports\.ray.*")
+WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.experts|cluster\.serve\..*|cluster\.observe\.metrics"
+                         r"|studies\.(calibration|offload)\..*|studies\.host_fidelity|cluster\.transports\.ray.*")
 """Modules that only what needs an extra imports."""
 
 
@@ -104,6 +104,9 @@ SENTENCES = {
                (["price", "price"], "price needs torch, transformers, tokenizers and safetensors")],
     "ray": [(["run", "gpu_ndp", "--transport", "ray"], "transport: ray needs ray"),
             (["sweep", "run", "ndp_units", "--transport", "ray", "--out", "OUT"], "transport: ray needs ray")],
+    "service": [(["serve"], "serve needs fastapi, uvicorn, grpc, grpc_health, grpc_reflection, grpc_status, "
+                            "google.protobuf, google.rpc, prometheus_client and httpx"),
+                (["remote", "status", "--grpc", "127.0.0.1:1"], "this needs grpc")],
     "parquet": [(["sweep", "export", "OUT/rows.jsonl", "--out", "OUT/rows.parquet"], "a Parquet file needs pyarrow")],
 }
 

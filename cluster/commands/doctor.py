@@ -20,7 +20,8 @@ WITHOUT = {"models": "work: execute, price, calibrate and trace record", "ray": 
            "service": "serve"}
 """What does not work where the packages of an extra are missing."""
 DISTRIBUTIONS = {"yaml": "pyyaml", "grpc": "grpcio", "grpc_health": "grpcio-health-checking",
-                 "grpc_reflection": "grpcio-reflection", "grpc_status": "grpcio-status", "google.protobuf": "protobuf"}
+                 "grpc_reflection": "grpcio-reflection", "grpc_status": "grpcio-status", "google.protobuf": "protobuf",
+                 "google.rpc": "googleapis-common-protos"}
 """What is installed under another name than it is imported by."""
 LEAST_FREE_BYTES = 2 << 30
 

@@ -39,6 +39,9 @@ def serve(config: Config = "serve_embedded", http_port: HttpPort = None, grpc_po
           max_streams: MaxStreams = 1024, max_body_bytes: MaxBody = 4 << 20, drain_s: Drain = 10.0,
           admin: Admin = False, ready_file: Ready = None) -> None:
     """Serve an emulated machine to clients: OpenAI-compatible HTTP, and gRPC."""
+    from emulation.extras import require
+
+    require("serve", "service")
     from cluster.serve.house import keep_house
     from cluster.serve.options import ServeOptions, read_token
 

@@ -97,24 +97,25 @@ def keeps_the_contract(name: str, parameters: dict[str, object], where: str, see
             assert (first == second).all(), "the same inputs gave other times"
 
 
-@pytest.mark.parametrize("where", MACHINES)
+@pytest.mark.parametrize(("where", "seed"), [(where, number % 2) for number, where in enumerate(MACHINES)])
 @pytest.mark.parametrize(("name", "parameters"), CASES)
-def test_policy_keeps_the_contract(name: str, parameters: dict[str, object], where: str) -> None:
-    keeps_the_contract(name, parameters, where, range(2))
+def test_policy_keeps_the_contract(name: str, parameters: dict[str, object], where: str, seed: int) -> None:
+    """Every other machine with a history, the others without; `soak` draws both, and eight more of each."""
+    keeps_the_contract(name, parameters, where, range(seed, seed + 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", MACHINES)
 @pytest.mark.parametrize("name", policy_names())
 def test_policy_keeps_the_contract_in_more_draws(name: str, where: str) -> None:
-    keeps_the_contract(name, variants(name)[0], where, range(2, 10))
+    keeps_the_contract(name, variants(name)[0], where, range(2, 6))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("where", MACHINES)
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_policy_keeps_the_contract_in_many_draws(name: str, parameters: dict[str, object], where: str) -> None:
-    keeps_the_contract(name, parameters, where, range(2, 10))
+    keeps_the_contract(name, parameters, where, range(10))
 
 
 @pytest.mark.parametrize(("name", "parameters"), CASES)

@@ -24,6 +24,7 @@ from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
 from cluster.observe.result import Result
 from cluster.resolve import resolve
+from cluster.serve.setting import live_setup
 from emulation.errors import ConfigError
 from moe.shapes import load_shape
 from schedulers.registry import load_policy
@@ -84,7 +85,12 @@ def lines(draw: random.Random, good: bytes) -> bytes:
 
 
 def run(path: Path) -> None:
-    resolve(load_run(path))
+    config = load_run(path)
+    serving = config.workload.serving
+    if serving is not None and serving.is_live:
+        live_setup(config)
+    else:
+        resolve(config)
 
 
 def hardware(path: Path) -> None:

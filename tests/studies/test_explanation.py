@@ -115,4 +115,4 @@ def test_the_commands_tell_it(units: Result, tmp_path: Path, capsys: pytest.Capt
     assert enter(["diff", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out.startswith("The same result")
     assert enter(["explain", str(tmp_path / "none")]) == InputError.exit_code
-    assert "cannot read the result" in capsys.readouterr().err
+    assert "there is no result " in capsys.readouterr().err
