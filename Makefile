@@ -49,7 +49,7 @@ alone: setup  ## the tests that measure this machine, one after another
 	@$(STAGE) alone 360 -- $(PYTEST) --durations 5 -m 'alone and not ray and not soak'
 
 ray: setup  ## the tests that start Ray
-	@$(STAGE) ray 480 -- $(PYTEST) --durations 5 -m 'ray and not soak'
+	@$(STAGE) ray 540 -- $(PYTEST) --durations 5 -m 'ray and not soak'
 
 soak: setup  ## the tests that take minutes; never in CI
 	@$(PY) -m pytest -m soak --timeout 3600

@@ -51,13 +51,16 @@ def wanted() -> str:
 
 
 def test_killed_devices_and_schedulers_change_nothing(head: Head, wanted: str, tmp_path: Path) -> None:
-    points = ["worker:0:working:2", "worker:1:received:3", "scheduler:0:decided:40", "worker:1:opened:1:1",
-              "scheduler:1:finishing:1"]
+    """A device dies, and so does the one in its place, before it has said that it is there; then the scheduler, and the
+    next one when all is done."""
+    points = ["worker:0:working:2", "worker:0:opened:1:1", "scheduler:0:decided:40", "scheduler:0:finishing:1:1"]
     before = later(head)
-    digest, restarts = told_by(head, tmp_path, SMALL, points)
+    digest, restarts = told_by(head, tmp_path, [*SMALL, "restarts=20"], points)
     assert digest == wanted
-    assert len(later(head) - before) == len(points)
-    assert 2 <= restarts <= len(points)  # what a scheduler had not told when it died, nobody counts
+    names = [name.rpartition("/") for name in sorted(later(head) - before)]
+    assert {"scheduler#2", "scheduler#3"} <= {name for _, _, name in names}
+    assert sum("#" not in label and not name.startswith("scheduler") for label, _, name in names) == 2
+    assert 2 <= restarts <= len(names)  # what a scheduler had not told when it died, nobody counts
     assert head.is_clear()
 
 
@@ -130,6 +133,7 @@ def _raylets(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.soak
 def test_the_devices_of_a_lost_node_go_on_elsewhere(two_nodes: tuple[Head, list[psutil.Process]],
                                                     tmp_path: Path) -> None:
     head, (raylet,) = two_nodes

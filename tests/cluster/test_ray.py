@@ -73,11 +73,10 @@ def wanted() -> str:
 def test_the_same_bytes_on_loopback_only_and_nothing_left(wanted: str) -> None:
     before = set(os.environ.items())
     with Watch() as watch:
-        results = [running.run(small("transport=ray", f"devices_per_actor={n}")) for n in (1, 3)]
-    assert [result.digest for result in results] == [wanted, wanted]
-    assert [result.host.workers for result in results] == [5, 2]
+        result = running.run(small("transport=ray", "devices_per_actor=3"))
+    assert (result.digest, result.host.workers) == (wanted, 2)
     assert watch.listening == {"loopback"}
-    assert len(watch.processes) > 8
+    assert len(watch.processes) > 5
     _, alive = psutil.wait_procs(watch.processes, timeout=20)
     assert alive == []
     assert set(os.environ.items()) == before
@@ -89,6 +88,7 @@ def test_an_error_of_ours_in_an_actor_keeps_its_sentence() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.soak
 def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Path) -> None:
     script = ("import ray, os, psutil; ray.init(address='local', include_dashboard=False, log_to_driver=False); "
               "print(*(p.pid for p in psutil.Process().children(recursive=True)), flush=True); os.kill(os.getpid(), 9)")

@@ -78,23 +78,19 @@ def second_node(head: Head) -> Iterator[Path]:
 def test_actors_spread_over_nodes_and_the_checkpoint_goes_to_each_once(head: Head, second_node: Path,
                                                                        tmp_path: Path) -> None:
     spread = ("--set", "ray.placement=spread", "--set", "ray.checkpoint=shipped", "--set", "ray.flush_metrics=false")
-    for out, unpacked in (("first", 2), ("again", 0)):
+    for out, unpacked in (("first", 2), ("again", 1)):
         run = head.moelab("run", "demo", *SET, *spread, "--out", str(tmp_path / out))
         _, said = run.communicate(timeout=200)
         assert run.returncode == 0, said
         found = result(tmp_path / out)
         assert (found["host"]["nodes"], found["host"]["checkpoints_unpacked"]) == (2, unpacked)
         assert found["digest"] == digest()
-    for cache in (second_node, head.folder / "head-cache"):
-        folders = [path for path in cache.iterdir() if path.is_dir()]
-        assert [len(path.name) for path in folders] == [64]
-        assert {path.name for path in (folders[0] / "embedded").iterdir()} >= {"config.json"}
-        # A file that was cut short is not taken for the checkpoint.
-        weights = max((folders[0] / "embedded").iterdir(), key=lambda path: path.stat().st_size)
-        os.truncate(weights, 100)
-    run = head.moelab("run", "demo", *SET, *spread, "--out", str(tmp_path / "mended"))
-    run.communicate(timeout=200)
-    assert result(tmp_path / "mended")["host"]["checkpoints_unpacked"] == 2
+        for cache in (head.folder / "head-cache", second_node):
+            (folder,) = (path for path in cache.iterdir() if path.is_dir())
+            assert len(folder.name) == 64
+            assert (folder / "embedded" / "config.json").is_file()
+        # A file that was cut short is not taken for the checkpoint; the one on the other node is.
+        os.truncate(max((folder / "embedded").iterdir(), key=lambda path: path.stat().st_size), 100)
     assert head.is_clear()
 
 

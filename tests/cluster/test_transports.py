@@ -175,10 +175,11 @@ def shadowed(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["local", "processes", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("transport", ["local", "processes",
+                                       pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.soak])])
 def test_a_folder_with_packages_of_our_names_is_not_imported(transport: str, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "moelab"), "run", "demo", "--transport", transport, "--out", "o"]
-    command += [word for setting in SMALL for word in ("--set", setting)]
+    command += [word for setting in [*SMALL, "devices_per_actor=5"] for word in ("--set", setting)]
     done = subprocess.run(command, cwd=shadowed(tmp_path), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "result.json").is_file()

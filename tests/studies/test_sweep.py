@@ -148,7 +148,7 @@ def whole_rows(folder: Path) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(seed: int, tmp_path: Path, wanted: list[str]) -> None:
     chance = random.Random(seed)
     study, out, kept = written(tmp_path, **LONG), tmp_path / "out", b""

@@ -64,7 +64,7 @@ def test_one_expert_is_silu_of_gate_times_up_through_down() -> None:
     assert torch.allclose(ffn(flat, SHAPE, x), hidden @ down.view(32, 16).T)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.soak), 5])
 def test_emulated_policies_decide_as_the_real_ones_do(near: PacedNear, batch: int, tmp_path: Path) -> None:
     trace = routing(batch)
     make, routed, rows = randomly(7, near.device, torch.float32), routes(trace), Rows(2)

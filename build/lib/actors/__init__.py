@@ -1,0 +1,1 @@
+"""Plain classes that the transports host: the central scheduler and the devices."""

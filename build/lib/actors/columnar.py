@@ -1,0 +1,148 @@
+"""The scheduler in columns: for policies whose plans are plain, and routing that is known a step ahead.
+
+It asks the policy layer by layer as the scheduler does, lowers each plan by the compiled lowering, and times a step at
+once. Plans that are not plain raise `NotPlain`: the run is then taken up from its beginning by the scheduler, which
+gives the same results, or tells what is wrong.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.answers import seal_step, sealed
+from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
+from emulation.engine.play import Program, play
+from emulation.ledger import constant
+from emulation.lowering.columns import ColumnLowering, NotPlain
+from emulation.lowering.compiled_state import AT_HOME, HITS, LOADED_BYTES, LOADS, MISSES, PREFETCHED, USES
+from emulation.lowering.dense import Share
+from emulation.lowering.emit import Labels
+from emulation.plan import Plan
+from emulation.trace import StepRouting
+from emulation.validate import ran_early
+from emulation.view import PREFILL, Routing, Setting, Step, Tallied, View
+from schedulers.contract import Policy
+
+Ints = NDArray[np.int64]
+ASKED = "the policy asks for the time"
+Guess = Callable[[Step, int, StepRouting], Routing | None]
+Observe = Callable[[Step, int, Routing], None]
+
+
+class Lowered(NamedTuple):
+    """A step as operations, not timed yet. before: the decision behind which its first batch comes.
+
+    counts [moe_layers, experts]: tokens of each expert; distinct [moe_layers, 2]: tokens that visit any, and the most
+    experts that one token visits.
+    """
+
+    step: Step
+    not_before_ps: int
+    before: int
+    counts: Ints
+    distinct: Ints
+    program: Program
+    labels: Labels
+
+
+class ColumnScheduler(Scheduler):
+    """A scheduler that is fed whole steps: `lower` and `time` each, then `finish`. What it submits goes to its sink."""
+
+    def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
+        super().__init__(setting, policy, make_engine)
+        if not policy.exact:  # a plan that wakes its policy is found out when it comes
+            raise NotPlain("the policy may do more than plans in columns can say")
+        self._no_early = ran_early(0, [], 1)
+        self._asked = False
+
+    def watch(self, sink: Sink) -> None:
+        """Hand what is submitted to a sink, from the first operation on."""
+        self.sink = sink
+        self._submit()
+        self.lowering = ColumnLowering(self.setting.machine, self.setting.model, self.ledger, self.copies, self.pool_of,
+                                       self.engine.next_serial, self.engine.next_take)
+
+    def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess, observe: Observe,
+              not_before_ps: int = 0) -> Lowered:
+        """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`."""
+        before, lowering, setting = self._decision, self.lowering, self.setting
+        decision = lowering.begin(step, share, routed.experts)
+        order, counts, active = constant(lowering.order), constant(lowering.counts), lowering.active.tolist()
+        seal_step(step)
+        policy, state, ledger = self.policy, self.state, self.ledger
+        for moe, layer in enumerate(self._layers):
+            forecast = guess(step, moe + 1, routed)
+            if forecast is not None:
+                sealed(forecast)
+            routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
+            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._no_time,
+                        self._no_backlog, pool_free=self._no_backlog)
+            answer = policy.plan(view, state)
+            if self._asked:
+                raise NotPlain(ASKED)
+            plan, state = as_pair(answer)
+            columns = plan.columns()
+            if columns is None or plan.layer != layer:
+                raise NotPlain("the plan says more than columns can")
+            decision = lowering.layer(moe, columns, plan.exchange)
+            observe(step, moe, routing)
+        self.state, self._decision = state, decision
+        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take())
+
+    def time(self, lowered: Lowered) -> None:
+        """Time a step that was lowered; steps come in order."""
+        step, program = lowered.step, lowered.program
+        if lowered.not_before_ps > self.engine.now_ps:
+            self.engine.advance(lowered.not_before_ps)
+        begin_ps, decision = self.engine.now_ps, int(program.decisions[-1])
+        at_ps = play(self.engine, program)
+        prefill = int((step.phase == PREFILL).sum())
+        self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision))
+        assert self.sink is not None
+        self.sink.batches(program, lowered.labels, at_ps, np.concatenate([[lowered.before], program.decisions[:-1]]))
+        self.sink.step(begin_ps, decision)
+        self.sink.flush()
+
+    def _no_time(self) -> int:
+        self._asked = True  # a policy may take the exception for its own
+        raise NotPlain(ASKED)
+
+    def _no_backlog(self, lane: int) -> int:
+        return self._no_time()
+
+    def finish(self) -> None:
+        """Run what is still in flight to its end."""
+        self.engine.run()
+        assert self.sink is not None
+        self.sink.flush()
+
+    def count(self, end_ps: Ints) -> None:
+        """Note in `counts` and `emit` what was counted; end_ps: when each operation ended."""
+        state, counts = self.lowering.state, self.counts
+        for phase, name in enumerate(("prefill", "decode")):
+            tally, row = counts.phases[name], state.phase[phase]
+            tally.runs[:] = state.runs[phase]
+            tally.hits, tally.misses = int(row[HITS]), int(row[MISSES])
+            tally.loads, tally.loaded_bytes = int(row[LOADS]), int(row[LOADED_BYTES])
+        counts.load[:] = state.load
+        counts.at_home |= bool(state.phase[0, AT_HOME])
+        counts.prefetch_issued = int(state.phase[0, PREFETCHED])
+        used = int(state.phase[0, USES])
+        counts.first_uses = list(zip(state.used_op[:used].tolist(), end_ps[state.used_at[:used]].tolist(), strict=True))
+        self.emit.moved_bytes += state.moved
+        self.emit.worked += state.worked
+
+
+def as_pair(answer: Any) -> tuple[Plan, Any]:
+    """What a policy returned, if it is a plan and a state."""
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Plan):
+        raise NotPlain("the policy returned no plan")
+    return answer
+
+
+def _layer_of(routed: StepRouting, moe: int) -> Routing:
+    """The routing of a layer, as a policy may see it."""
+    return sealed(routed.layer(moe))

@@ -1,0 +1,1 @@
+"""Real models: shapes, checkpoints, sharded expert math."""

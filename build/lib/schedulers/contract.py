@@ -1,0 +1,54 @@
+"""What a policy is. Pure: it reads a view and returns a plan and its next state; the scheduler may refuse the plan."""
+
+from typing import Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+
+from emulation.ledger import Start
+from emulation.plan import Plan
+from emulation.view import Setting, View
+
+State = Any
+"""Plain arrays (or a tuple or dict of them); the scheduler checkpoints it. A policy returns a new one."""
+
+
+def with_layer(column: NDArray[Any], moe: int, value: Any) -> NDArray[Any]:
+    """The column with another value for one layer; the one that was given stays as it is."""
+    new = column.copy()
+    new[moe] = value
+    return new
+
+
+class Policy(Protocol):
+    """A policy. Its parameters are the fields of its dataclass; a config sets them by name.
+
+    exact: whether it serves exactly the routing that it is given.
+    A policy that holds more on a device than at its start may have `staged(setting) -> {device: bytes}`, the most that
+    it ever adds: where caches share a memory with experts, they get what that leaves.
+    plain = False: its plans always say more than columns can (a gating, `wake`), so that need not be tried before each
+    run.
+    One that is `clairvoyant` (a field or property) is told the routing of all steps before the run, and the result says
+    so.
+    """
+
+    exact: ClassVar[bool]
+
+    def start(self, setting: Setting) -> tuple[Start, State]:
+        """Where experts rest and which copies are made before the run."""
+
+    def plan(self, view: View, state: State) -> tuple[Plan, State]:
+        """What runs where in this layer, what is fetched and what is evicted."""
+
+
+class Adapting(Policy, Protocol):
+    """A policy that keeps estimates of times in its state, and makes them anew when links or devices change."""
+
+    def adapt(self, setting: Setting, state: State) -> State:
+        """The state, with estimates for the machine as it is from now on; experts lie where they lay."""
+
+
+class Waking(Policy, Protocol):
+    """A policy that marks rows with `wake` and goes on when they have ended: destinations chosen by what is free."""
+
+    def wake(self, view: View, state: State) -> tuple[Plan, State]:
+        """A fragment of this layer's plan, empty or marking more. view.ended: the marked rows that ended now."""

@@ -1,0 +1,1 @@
+"""What is asked of the machine: requests, generated and recorded routing, trace files, forecasts."""
