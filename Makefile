@@ -5,6 +5,8 @@ STAGE := $(PY) deploy/ci/stage.py
 PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
 export HF_HUB_OFFLINE := 1
 export PYTHON
+# Without bytecode on the disk each process that a test starts compiles all of moelab, and pytest all tests, anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint types format families fast slow alone ray soak bench protos count clean
 
@@ -18,8 +20,7 @@ demo: setup  ## answer real prompts on an emulated machine, on Ray
 	@.venv/bin/moelab run configs/run/demo.yaml
 
 test: setup  ## all checks and all tests but the soak tests
-	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory -k lint types
-	@$(STAGE) families 120 -- $(MAKE) --no-print-directory families
+	@$(STAGE) checks 240 -- $(MAKE) --no-print-directory -k -j 2 --output-sync lint types families
 	@$(MAKE) --no-print-directory fast
 	@$(MAKE) --no-print-directory slow
 	@$(MAKE) --no-print-directory alone

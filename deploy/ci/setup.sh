@@ -41,8 +41,7 @@ install() {
             uv pip install --quiet --compile-bytecode --python "$py" -c constraints.txt "$@" && return
         say "uv could not install this; trying pip"
     fi
-    # Bytecode is made of what is imported, when it is: of all of it, that takes longer than the downloads.
-    "$py" -m pip install --quiet --quiet --no-compile --disable-pip-version-check -c constraints.txt "$@"
+    "$py" -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt "$@"
 }
 
 # A link leads to the environment of another checkout: it is used as it is, and never cleared or changed from here.

@@ -27,7 +27,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.soak]
 
 FOLDER = ROOT / "deploy/kubernetes"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -145,7 +145,6 @@ def test_probes_need_no_token_and_are_answered(head: Head) -> None:
         assert answer.read() == b"success"
 
 
-@pytest.mark.soak
 def test_all_three_jobs_succeed_and_leave_their_results(head: Head) -> None:
     jobs = {file: spec(f"job-{file}.yaml") for file in ("k8s", "http", "sidecar")}
     for file, job in jobs.items():

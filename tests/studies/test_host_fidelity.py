@@ -45,7 +45,7 @@ def test_this_machine_is_emulated_within_fifteen_percent(tmp_path: Path) -> None
     assert medians[-1] <= 0.15
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 def test_the_command_leaves_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studies.host_fidelity.Plan", lambda rounds: Plan(rounds, 12, (1,), Effort(4, 3)))

@@ -278,7 +278,7 @@ def test_the_command_line_sweeps_shows_and_tells_failures(folder: Path, capsys: 
     assert enter(["sweep", "./mine.yaml", "--workers", "0"]) == 2
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 def test_two_workers_are_as_busy_as_one(tmp_path: Path) -> None:
     # Time in points over the workers' time: what a sweep itself adds. A busy host stretches both alike, so the share
     # holds there too, which a ratio of two times does not (`moelab bench sweep` has that one).
