@@ -231,9 +231,8 @@ def test_at_the_wall_clock_a_killed_worker_ends_the_run_in_a_sentence() -> None:
         transport.close()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("state", ["exchanging", *(pytest.param(state, marks=pytest.mark.soak)
-                                                   for state in ("opening", "waiting", "decided", "finishing"))])
+@pytest.mark.soak
+@pytest.mark.parametrize("state", ["opening", "waiting", "decided", "exchanging", "finishing"])
 def test_a_killed_command_leaves_no_process_and_no_file_and_runs_again(state: str, tmp_path: Path,
                                                                        wanted: dict[str, str]) -> None:
     command = [sys.executable, "-c", "from cluster.main import main; main()", "run", "demo", "--out",

@@ -75,6 +75,7 @@ def second_node(head: Head) -> Iterator[Path]:
         yield cache
 
 
+@pytest.mark.soak
 def test_actors_spread_over_nodes_and_the_checkpoint_goes_to_each_once(head: Head, second_node: Path,
                                                                        tmp_path: Path) -> None:
     spread = ("--set", "ray.placement=spread", "--set", "ray.checkpoint=shipped", "--set", "ray.flush_metrics=false")

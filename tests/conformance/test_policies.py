@@ -104,13 +104,6 @@ def test_policy_keeps_the_contract(name: str, parameters: dict[str, object], whe
     keeps_the_contract(name, parameters, where, range(seed, seed + 1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", MACHINES)
-@pytest.mark.parametrize("name", policy_names())
-def test_policy_keeps_the_contract_in_more_draws(name: str, where: str) -> None:
-    keeps_the_contract(name, variants(name)[0], where, range(2, 6))
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("where", MACHINES)
 @pytest.mark.parametrize(("name", "parameters"), CASES)

@@ -147,8 +147,8 @@ def whole_rows(folder: Path) -> bytes:
     return data[:data.rfind(b"\n") + 1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [1, 2])
 def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(seed: int, tmp_path: Path, wanted: list[str]) -> None:
     chance = random.Random(seed)
     study, out, kept = written(tmp_path, **LONG), tmp_path / "out", b""

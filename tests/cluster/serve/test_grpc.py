@@ -248,6 +248,7 @@ def test_a_run_that_is_left_frees_its_process_and_the_next_gets_its_turn(door: G
     process = psutil.Process()
     with stub(door) as calls:
         first = calls.Run(long)
+        next(first)  # it has begun, so the second waits behind it
         second = calls.Run(long)
         assert next(second).queued.before == 1
         code, _, details = refused(lambda: calls.Run(long))
