@@ -1,1 +1,0 @@
-"""Plain classes that the transports host: the central scheduler and the devices."""

@@ -1,1 +1,0 @@
-"""Real models: shapes, checkpoints, sharded expert math."""

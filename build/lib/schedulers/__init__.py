@@ -1,1 +1,0 @@
-"""Policies: each a file with a class `Policy` that decides, purely, where experts run and what moves."""

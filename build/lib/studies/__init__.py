@@ -1,1 +1,0 @@
-"""What is built on runs: compare, sweep, reproduce, calibrate, fidelity."""

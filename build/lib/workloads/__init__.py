@@ -1,1 +1,0 @@
-"""What is asked of the machine: requests, generated and recorded routing, trace files, forecasts."""
