@@ -17,12 +17,9 @@ MARK = "*"
 
 def check(config: Config, settings: Settings = None, as_json: Json = False) -> None:
     """Check a run without carrying it out; print what it resolves to and every constant with its source."""
-    from cluster.resolve import resolve
-    from cluster.serve.setting import live_setup
+    from cluster.serve.setting import setup_of
 
-    wanted = read(config, settings)
-    serving = wanted.workload.serving
-    setup = live_setup(wanted) if serving is not None and serving.is_live else resolve(wanted)
+    setup = setup_of(read(config, settings))
     placed = start_policies(setup)
     if as_json:
         print(json.dumps(facts(setup), indent=2, sort_keys=True))

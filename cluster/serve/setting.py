@@ -20,6 +20,12 @@ def live_setup(config: RunConfig) -> Setup:
     return resolve(served.placed(config.name, config.folder), live=True)
 
 
+def setup_of(config: RunConfig) -> Setup:
+    """The run, resolved: with requests of clients where it names none of its own."""
+    serving = config.workload.serving
+    return live_setup(config) if serving is not None and serving.is_live else resolve(config)
+
+
 def context_of(setup: Setup) -> int | None:
     """The most tokens, in and out, that the model's config allows; None of a shape without weights."""
     if setup.checkpoint is None:

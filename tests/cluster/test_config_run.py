@@ -13,7 +13,7 @@ from cluster.config.names import CONFIGS, names, trace_path
 from cluster.config.reading import load_run, policy_target
 from cluster.config.run import PolicyChoice, RunConfig
 from cluster.resolve import budget_bytes, cache_tokens, resolve
-from cluster.serve.setting import live_setup
+from cluster.serve.setting import setup_of
 from emulation.errors import ConfigError, InputError, MoelabError
 
 SMALL: dict[str, Any] = {
@@ -38,9 +38,7 @@ def told(data: dict[str, Any], settings: list[str], folder: Path) -> str:
 
 @pytest.mark.parametrize("name", names("run"))
 def test_shipped_run_resolves_and_fits(name: str) -> None:
-    config = load_run(name)
-    serving = config.workload.serving
-    setup = live_setup(config) if serving is not None and serving.is_live else resolve(config)
+    setup = setup_of(load_run(name))
     assert setup.config.name == name
     assert setup.provenance
     assert (budget_bytes(setup) >= 0).all()

@@ -24,7 +24,7 @@ from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
 from cluster.observe.result import Result
 from cluster.resolve import resolve
-from cluster.serve.setting import live_setup
+from cluster.serve.setting import setup_of
 from emulation.errors import ConfigError
 from moe.shapes import load_shape
 from schedulers.registry import load_policy
@@ -85,12 +85,7 @@ def lines(draw: random.Random, good: bytes) -> bytes:
 
 
 def run(path: Path) -> None:
-    config = load_run(path)
-    serving = config.workload.serving
-    if serving is not None and serving.is_live:
-        live_setup(config)
-    else:
-        resolve(config)
+    setup_of(load_run(path))
 
 
 def hardware(path: Path) -> None:
