@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "service": ("fastapi", "uvicorn", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "google.protobuf",
                 "google.rpc", "prometheus_client", "httpx"),
+    "decide": ("optuna",),
     "tables": ("pandas",),
     "parquet": ("pyarrow",),
 }
