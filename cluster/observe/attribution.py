@@ -16,7 +16,8 @@ from cluster.observe.digest import mix_digest
 from cluster.observe.flight import Flight, slot_peaks
 from cluster.observe.slices import Rows, plain_rows, sliced
 from cluster.observe.submitted import Sliced
-from emulation.lowering.emit import CAUSES, CROSSING, KINDS
+from emulation.lowering.crossing import CROSSING
+from emulation.lowering.emit import CAUSES, KINDS
 
 Ints = NDArray[np.int64]
 
