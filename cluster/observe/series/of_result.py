@@ -46,7 +46,7 @@ def series(scheduler: Scheduler, journal: Journal, service: Service | None, of: 
         busy_ps=dict(zip(rows.lanes, _tuples(of.busy_ps[:, :count]), strict=True)),
         link_bytes={name: {cause: tuple(at.tolist()) for cause, at in zip(CAUSES, moved[:, :count], strict=True)
                            if at.any()} for name, moved in zip(rows.links, of.moved, strict=True)},
-        steps=by_step(np.ones(len(steps))), prefill_tokens=by_step([step.prefill_tokens for step in steps]),
+        steps=by_step([1] * len(steps)), prefill_tokens=by_step([step.prefill_tokens for step in steps]),
         decode_tokens=by_step([step.decode_tokens for step in steps]),
         tokens=by_step([int(activity.step.ends.sum()) for activity in journal.activities]),
         hits=by_step(counted[:, 0]), misses=by_step(counted[:, 1]), prefetch_issued=by_step(counted[:, 2]),
@@ -79,8 +79,8 @@ def _resident(scheduler: Scheduler, taken: Ints, width: int) -> Ints:
         out[:, int(slice_at(np.array(from_ps), width))] += bytes_ - before
         before = bytes_
     slot_bytes = int(scheduler.ledger.part_bytes.max())
-    for pool, amounts in zip(machine.pools, taken, strict=False):
-        out[machine.index[pool.name.rpartition(".")[0]]] += amounts * slot_bytes
+    for slots, amounts in zip(machine.pools, taken, strict=False):
+        out[machine.index[slots.name.rpartition(".")[0]]] += amounts * slot_bytes
     for device, pool in scheduler.pool_of.items():
         out[device] += taken[pool]
     held: Ints = out.cumsum(axis=1)
