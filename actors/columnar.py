@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import seal_step, sealed
+from actors.counts import SoFar, Tally
 from actors.scheduler import MakeEngine, Scheduler, StepTimes
 from actors.sink import Sink
 from emulation.engine.play import Program, play
@@ -124,7 +125,7 @@ class ColumnScheduler(Scheduler):
         """What is counted so far; deciding may be some steps ahead of timing."""
         state, counts = self.lowering.state, self.counts
         phases = {name: Tally(row, *(int(state.phase[i, key]) for key in (HITS, MISSES, LOADS, LOADED_BYTES)))
-                  for i, (name, row) in enumerate(zip(PHASES, state.runs, strict=True))}
+                  for i, (name, row) in enumerate(zip(counts.phases, state.runs, strict=True))}
         return SoFar(phases, counts.load, self.emit.moved_bytes + state.moved, int(state.phase[0, PREFETCHED]),
                      int(state.phase[0, USES]))
 

@@ -11,7 +11,7 @@ from actors.scheduler import Scheduler
 from cluster.observe.journal import Journal
 from cluster.observe.metrics.catalogue import BOUNDS, BUCKETS_S
 from cluster.observe.metrics.families import Samples, Spread
-from cluster.observe.metrics.of_result import fullest, tell_load
+from cluster.observe.metrics.load import fullest, tell_load
 from emulation.lowering.emit import CAUSES
 from emulation.units import PS_PER_S
 from emulation.view import PREFILL, Step
