@@ -30,8 +30,8 @@ def tell_load(out: Samples, layers: Sequence[int], load: Sequence[Sequence[int]]
         out.add("moelab_expert_load_tokens_total", sum(row), group=group)
         if sum(row):
             out.add("moelab_load_skew_ratio", max(row) * len(row) / sum(row) / sizes[group], group=group)
-    for row, expert in fullest(load) if named is None else named:
-        out.add("moelab_top_expert_tokens_total", load[row][expert], layer=str(layers[row]), expert=str(expert))
+    for at, expert in fullest(load) if named is None else named:
+        out.add("moelab_top_expert_tokens_total", load[at][expert], layer=str(layers[at]), expert=str(expert))
 
 
 def fullest(load: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

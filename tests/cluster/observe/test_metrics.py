@@ -26,7 +26,8 @@ from tests.conftest import ROOT
 from tests.scraped import found, value
 
 UNITS = ("seconds", "bytes", "joules", "ratio")
-HOSTILE = ('a"b', "back\\slash", "two\nlines", "tab\tand\r", "{}=,#", "", " ", "日本", "\ud800", "x" * 5000, "le", OTHER)
+HOSTILE = ('a"b', "back\\slash", "two\nlines", "tab\tand\r", "{}=,#", "", " ", "日本", "\ud800", "x" * 5000, "le",
+           OTHER)
 
 
 def promtool(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
