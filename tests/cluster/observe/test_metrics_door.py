@@ -1,8 +1,10 @@
 """Where a run is scraped: on loopback, by who may, until the end; and what is said where that cannot be."""
 
+import contextlib
 import json
 import re
 import socket
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -87,7 +89,7 @@ def test_a_run_is_scraped_while_it_lasts_and_behind_it(tmp_path: Path) -> None:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.2):
             with contextlib.suppress(OSError):
                 seen.append(scrape(f"http://127.0.0.1:{port}/metrics"))
 
