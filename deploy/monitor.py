@@ -32,18 +32,21 @@ NO_GRAFANA = ("Grafana is not installed here; the dashboards in a container besi
 
 
 def configured(data: Path) -> Path:
-    """A copy of deploy/prometheus in the data folder, where Ray's list of targets has its place; its config file.
-
-    Ray writes that list into its temporary folder once a head is started; until then the link leads nowhere.
-    """
+    """A copy of deploy/prometheus in the data folder, where Ray's list of targets finds its place; its config file."""
     folder = data / "prometheus"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "deploy" / "prometheus", folder)
-    targets = folder / "targets"
-    targets.mkdir(exist_ok=True)
-    ray = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
-    (targets / "ray.json").symlink_to(ray / "prom_metrics_service_discovery.json")
     return folder / "prometheus.yml"
+
+
+def follow_ray(targets: Path) -> None:
+    """Let Prometheus see Ray's list of targets while there is one: a head writes it into its temporary folder."""
+    listed = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "prom_metrics_service_discovery.json"
+    link = targets / "ray.json"
+    if listed.is_file() and not link.is_symlink():
+        link.symlink_to(listed)
+    elif link.is_symlink() and not listed.is_file():
+        link.unlink()
 
 
 def prometheus(program: str, config: Path, data: Path, port: int) -> list[str]:
@@ -95,9 +98,10 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
             process.wait()
 
 
-def watch(processes: Mapping[str, "subprocess.Popen[bytes]"]) -> str:
-    """Return the name of the first that ends by itself."""
+def watch(processes: Mapping[str, "subprocess.Popen[bytes]"], targets: Path) -> str:
+    """Return the name of the first that ends by itself; show Prometheus the Ray that comes and goes meanwhile."""
     while True:
+        follow_ray(targets)
         for name, process in processes.items():
             if process.poll() is not None:
                 return name
@@ -111,7 +115,8 @@ def run(port: int, grafana_port: int, data: Path) -> int:
         print(NO_PROMETHEUS, file=sys.stderr)
         return 1
     data.mkdir(parents=True, exist_ok=True)
-    processes = {"Prometheus": started(prometheus(program, configured(data), data, port))}
+    config = configured(data)
+    processes = {"Prometheus": started(prometheus(program, config, data, port))}
     try:
         until_s = time.monotonic() + READY_S
         while not answers(f"http://{LOOPBACK}:{port}/-/ready"):
@@ -128,7 +133,7 @@ def run(port: int, grafana_port: int, data: Path) -> int:
             processes["Grafana"] = started(*grafana(panels, data, grafana_port, port))
             print(f"Grafana:    http://{LOOPBACK}:{grafana_port}/dashboards")
         print("Ctrl-C stops it.", flush=True)
-        name = watch(processes)
+        name = watch(processes, config.parent / "targets")
         print(f"moelab: {name} ended by itself; the rest is stopped", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

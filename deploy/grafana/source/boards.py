@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
@@ -41,13 +42,13 @@ def _values(name: str, label: str, of: str, among: str) -> dashboard.QueryVariab
 RUN_AND_POLICY = (chosen("run", "Run", "run"), chosen("policy", "Policy", "policy", 'run=~"$run"'))
 
 
-class _Ready:
+class _Ready(Builder[model.VariableModel]):
     """What is built already, where a builder is asked for."""
 
-    def __init__(self, found: Any) -> None:
+    def __init__(self, found: model.VariableModel) -> None:
         self._found = found
 
-    def build(self) -> Any:
+    def build(self) -> model.VariableModel:
         return self._found
 
 

@@ -11,9 +11,9 @@ from grafana_foundation_sdk.models import heatmap as heat
 from grafana_foundation_sdk.models import prometheus as asked
 
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-COLUMNS = 24
-"""Of a dashboard's grid."""
 LETTERS = "ABCDEFGH"
+MAKERS: dict[str, Any] = {"series": timeseries.Panel, "stat": stat.Panel, "bars": bargauge.Panel, "heat": heatmap.Panel,
+                          "buckets": heatmap.Panel, "table": table.Panel}
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class Board:
 
 def built(panel: Panel, number: int) -> Any:
     """A builder of the panel. number: its id within the dashboard."""
-    make = {"series": timeseries.Panel, "stat": stat.Panel, "bars": bargauge.Panel, "heat": heatmap.Panel,
-            "buckets": heatmap.Panel, "table": table.Panel}[panel.kind]
-    made: Any = make()
+    made: Any = MAKERS[panel.kind]()
     made.id(number).title(panel.title).description(panel.says).datasource(SOURCE).unit(panel.unit)
     made.span(panel.width).height(panel.height).min(0)
     for letter, query in zip(LETTERS, panel.queries, strict=False):
