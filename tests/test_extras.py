@@ -61,7 +61,7 @@ for top in ("emulation", "schedulers", "workloads", "moe", "actors", "studies", 
 print(json.dumps(lack))
 """
 
-WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.experts|cluster\.serve\..*|cluster\.observe\.metrics"
+WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.experts|cluster\.serve\..*|cluster\.observe\.metrics\.collector"
                          r"|studies\.(calibration|offload)\..*|studies\.host_fidelity|cluster\.transports\.ray.*")
 """Modules that only what needs an extra imports."""
 

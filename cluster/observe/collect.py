@@ -89,6 +89,10 @@ class Collector:
             stall_ps[lane, c.NO_WORK] += int((self.horizon_ps - last_ps).sum())
         return Use(self._busy_ps, stall_ps)
 
+    def so_far(self) -> tuple[Ints, Ints]:
+        """Busy and stalled time of each lane by LABELS, of what was worked off; idleness at the end is not in it."""
+        return self._busy_ps.copy(), self._stall_ps.copy()
+
     def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
         """One batch that is being submitted."""
         self.add(Submitted(ops, labels, *(np.array([each], np.int64) for each in (
