@@ -1,4 +1,4 @@
-"""Prometheus as its Debian package has it, on a free port of loopback for the time of a test; nothing is left behind."""
+"""Prometheus as its Debian package has it, on a free port of loopback, for the time of a test."""
 
 import json
 import math
@@ -109,8 +109,8 @@ def started(folder: Path, targets: Mapping[str, str], every: str = "200ms", *, r
     log = folder.parent / f"{folder.name}.log"
     with log.open("w", encoding="utf-8") as told:
         process = subprocess.Popen(
-            [binary, f"--config.file={written}", f"--storage.tsdb.path={folder}", f"--web.listen-address=127.0.0.1:{port}",
-             "--storage.tsdb.retention.time=100y"], stdout=told, stderr=told)
+            [binary, f"--config.file={written}", f"--storage.tsdb.path={folder}",
+             f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=100y"], stdout=told, stderr=told)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + READY_S
         while not _ready(url):

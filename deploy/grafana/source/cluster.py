@@ -17,12 +17,14 @@ PLAYED = Row("At the wall clock", (
           (Query(q.level("moelab_lag_seconds", "rank"), "{{run}} {{policy}} {{rank}}"),), width=6),
     Panel("stat", "Late operations", "Operations that ended later than is allowed.", "none",
           (Query(q.total("moelab_wall_late_operations_total")),), width=6, steps=((1, "yellow"),)),
-    Panel("series", "Late tokens of a served machine", "How late tokens came at the wall clock, in real seconds:"
-          " mean, and P99 from buckets.", "s",
+    Panel("stat", "Error", "Real time of all steps over their dilated emulated time, less one: VOID beyond 2 %.",
+          "percentunit", (Query(q.level("moelab_wall_error_ratio")),), width=6, least=None, steps=((0.02, "red"),)),
+    Panel("series", "Late tokens of a served machine", "How late tokens came at the wall clock, in real"
+          " seconds: mean, and P99 from buckets.", "s",
           (Query(q.mean("moelab_late_real_seconds"), "{{run}} {{policy}} mean"),
-           Query(q.quantile(0.99, "moelab_late_real_seconds"), "{{run}} {{policy}} P99")), steps=((0.1, "red"),)),
+           Query(q.quantile(0.99, "moelab_late_real_seconds"), "{{run}} {{policy}} P99")), width=9, steps=((0.1, "red"),)),
     Panel("series", "Pace", "Emulated seconds that pass in a real one: how fast this host emulates.", "none",
-          (Query(q.rate(q.EMULATED)),))))
+          (Query(q.rate(q.EMULATED)),), width=9)))
 
 ACTORS = Row("Actors", (
     Panel("stat", "Actors", "Actors or worker processes that stand for devices.", "none",

@@ -41,6 +41,12 @@ CACHE = Row("Hits and loads", (
     Panel("series", "Loads per emulated second", "Parts of experts that were loaded.", "none",
           (Query(q.per_emulated_second("moelab_experts_loads_total", "phase"), BY_PHASE),))))
 
+SERVED = Row("What was not served as routed", (
+    Panel("series", "Substituted and dropped pairs", "Routed pairs that another expert served, and that nobody served,"
+          " per emulated second: none where the policy is exact.", "none",
+          (Query(q.per_emulated_second("moelab_experts_substituted_total", "phase"), f"{BY_PHASE} substituted"),
+           Query(q.per_emulated_second("moelab_experts_dropped_total", "phase"), f"{BY_PHASE} dropped")), width=24),))
+
 PREFETCH = Row("Prefetch", (
     Panel("series", "Prefetches per emulated second", "Issued; useful: were used; late: those of them that came after"
           " the decision; wasted: never used.", "none",
@@ -51,4 +57,4 @@ PREFETCH = Row("Prefetch", (
           (Query(_share_of_issued("late")),), width=6, most=1, steps=((0.1, "yellow"), (0.5, "orange")))))
 
 BOARD = Board("moelab-experts", "moelab: experts", "Load of the experts, hits and misses, loads and prefetches.",
-              (LOAD, CACHE, PREFETCH))
+              (LOAD, CACHE, PREFETCH, SERVED))

@@ -30,7 +30,7 @@ class Panel:
     buckets: a histogram's buckets over time; table: labels.
 
     unit: Grafana's name of it. steps: (from which value on, colour), ascending. values: value -> (text, colour).
-    most: the axis' upper end, where it is known. stacked: series add up to something.
+    least, most: the axis' ends, where they are known. stacked: series add up to something.
     """
 
     kind: Literal["series", "stat", "bars", "heat", "buckets", "table"]
@@ -42,6 +42,7 @@ class Panel:
     height: int = 8
     steps: tuple[tuple[float, str], ...] = ()
     values: Mapping[int, tuple[str, str]] | None = None
+    least: float | None = 0.0
     most: float | None = None
     stacked: bool = False
 
@@ -79,9 +80,11 @@ def built(panel: Panel, number: int) -> Any:
     """A builder of the panel. number: its id within the dashboard."""
     made: Any = MAKERS[panel.kind]()
     made.id(number).title(panel.title).description(panel.says).datasource(SOURCE).unit(panel.unit)
-    made.span(panel.width).height(panel.height).min(0)
+    made.span(panel.width).height(panel.height)
     for letter, query in zip(LETTERS, panel.queries, strict=False):
         made.with_target(_asked(panel, letter, query))
+    if panel.least is not None:
+        made.min(panel.least)
     if panel.most is not None:
         made.max(panel.most)
     made.thresholds(_thresholds(panel.steps))

@@ -1,0 +1,67 @@
+"""Every panel's query on a live Prometheus: what it answers is what result.json, or the served machine, says."""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cluster.config.load import validate
+from cluster.config.run import RunConfig
+from cluster.observe.metrics.over_time import SINCE_MS, dilation_of, over_time
+from cluster.observe.metrics.text import openmetrics
+from cluster.observe.result import Result
+from cluster.run import compare, run
+from deploy.grafana.source.__main__ import BOARDS
+from deploy.grafana.source.panels import Board, Panel
+from tests.cluster.serve.http_rig import behind_http
+from tests.cluster.serve.serve_rig import config as serving
+from tests.deploy.prometheus_rig import Prometheus, blocks, started
+from tests.deploy.told import Answer, Key, complaint, expected, of_machine, of_result
+
+pytestmark = pytest.mark.slow
+
+MACHINE = {"name": "edge-gpu-ndp", "options": {"units": 2}}
+
+
+class Asked(NamedTuple):
+    """When and of what panels are asked: the end of their range, its length, and the values of variables."""
+
+    at_s: float | None
+    range_s: int
+    variables: Mapping[str, str]
+
+
+def answers(prometheus: Prometheus, panel: Panel, asked: Asked) -> list[dict[Key, float]]:
+    """What each query of a panel answers, by the labels beside run and policy."""
+    out = []
+    for query in panel.queries:
+        expr = query.expr.replace("$__rate_interval", f"{asked.range_s}s").replace("$__range", f"{asked.range_s}s")
+        for name, value in asked.variables.items():
+            expr = expr.replace(f"${name}", value)
+        assert "$" not in expr
+        found: dict[Key, float] = {}
+        for labels, value in prometheus.ask(expr, asked.at_s):
+            key = tuple(value for name, value in sorted(labels.items()) if name not in {"run", "policy"})
+            assert key not in found, (expr, labels)
+            found[key] = value
+        out.append(found)
+    return out
+
+
+def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], asked: Asked,
+                boards: Sequence[Board] = BOARDS) -> tuple[list[str], set[str]]:
+    """Panels whose answers differ from what must be, and those that were asked."""
+    wrong, seen = [], set()
+    for board in boards:
+        for panel in board.panels:
+            name = f"{board.uid.removeprefix('moelab-')}/{panel.title}"
+            if name not in wanted:
+                continue
+            seen.add(name)
+            for number, (must, found) in enumerate(zip(wanted[name], answers(prometheus, panel, asked), strict=True)):
+                if said := complaint(must, found):
+                    wrong.append(f"{name}, query {number}: {said}")
+    return wrong, seen
