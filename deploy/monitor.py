@@ -9,6 +9,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,12 @@ def answers(url: str) -> bool:
         return False
 
 
+def taken(port: int) -> bool:
+    """Whether somebody listens there: Prometheus would end, and the other's answers would pass for its own."""
+    with socket.socket() as asked:
+        return asked.connect_ex((LOOPBACK, port)) == 0
+
+
 def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     """Ask all to end; kill who does not."""
     for process in processes:
@@ -114,6 +121,9 @@ def run(port: int, grafana_port: int, data: Path) -> int:
     if program is None:
         print(NO_PROMETHEUS, file=sys.stderr)
         return 1
+    if taken(port):
+        print(f"moelab: port {port} of {LOOPBACK} is taken; another: make monitor PORT={port + 1}", file=sys.stderr)
+        return 1
     data.mkdir(parents=True, exist_ok=True)
     config = configured(data)
     processes = {"Prometheus": started(prometheus(program, config, data, port))}
@@ -121,8 +131,8 @@ def run(port: int, grafana_port: int, data: Path) -> int:
         until_s = time.monotonic() + READY_S
         while not answers(f"http://{LOOPBACK}:{port}/-/ready"):
             if processes["Prometheus"].poll() is not None or time.monotonic() > until_s:
-                print(f"moelab: Prometheus did not start on {LOOPBACK} port {port}; what it says is above. Elsewhere: "
-                      "make monitor PORT=9091", file=sys.stderr)
+                print(f"moelab: Prometheus did not start on {LOOPBACK} port {port}; what it says is above",
+                      file=sys.stderr)
                 return 1
             time.sleep(LOOK_S)
         print(f"Prometheus: http://{LOOPBACK}:{port} (what it scrapes: deploy/prometheus/prometheus.yml)")

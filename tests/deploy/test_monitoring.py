@@ -65,3 +65,45 @@ def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], 
                 if said := complaint(must, found):
                     wrong.append(f"{name}, query {number}: {said}")
     return wrong, seen
+
+
+def groups_of(prometheus: Prometheus, of: str, asked: Asked) -> list[str]:
+    """The groups of layers that the load is told by."""
+    found = prometheus.ask(f"group by (group) (last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s]))",
+                           asked.at_s)
+    return [value.labels["group"] for value in found]
+
+
+# A served machine
+
+
+def complete(door: str, model: str, prompt: str, tokens: int) -> None:
+    body = json.dumps({"model": model, "prompt": prompt, "max_tokens": tokens}).encode()
+    asked = urllib.request.Request(f"{door}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        assert answer.status == 200
+
+
+def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
+    served = serving(policy="lru_prefetch", serving={"max_batch": 4, "token_budget": 32})
+    with behind_http(served, http_port=0) as behind:
+        address = behind.url.removeprefix("http://")
+        with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
+            prometheus.until('moelab_machine_state{state="ready"} == 1')
+            for number in range(6):
+                complete(behind.url, behind.machine.model, "def read_lines(path): " * (number + 1), 8 + number)
+            told = of_machine(behind.machine)
+            prometheus.until("sum(moelab_requests_total{outcome='length'})",
+                             lambda found: [value.value for value in found] == [told.requests["length"]])
+            asked = Asked(None, 120, {"run": ".+", "policy": ".+"})
+            wanted = expected(told, groups_of(prometheus, "", asked))
+            wanted |= {
+                "machine/KV blocks in use": [Answer({(): 0.0})],
+                "cluster/State": [Answer({(state,): float(state == "ready") for state in (
+                    "starting", "ready", "stopping", "failed")}, ("state",))],
+                "cluster/Answers under way over HTTP": [Answer({(): 0.0})],
+                "cluster/Faults that last": [Answer({(): 0.0})]}
+            wrong, seen = differences(prometheus, wanted, asked)
+            assert wrong == []
+            assert set(wanted) == seen
+            print(len(seen))
