@@ -119,8 +119,8 @@ def dilation_asked(text: str) -> Fraction | None:
     except (ValueError, ZeroDivisionError):
         found = Fraction(0)
     if not 0 < found < 10**18:
-        raise ConfigError(f"--dilation {text!r} should be auto, or a number above 0: seconds of Prometheus' time for an "
-                          "emulated one, like 1000")
+        raise ConfigError(f"--dilation {text!r} should be auto, or a number above 0: seconds of Prometheus' time for "
+                          "an emulated one, like 1000")
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,9 @@ from cluster.commands.speech import Speech
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cluster.config.metrics import MetricsChoice
     from cluster.config.run import PolicyChoice, RunConfig
+    from cluster.observe.metrics.families import Family
     from cluster.observe.metrics.watch import Watch
     from cluster.observe.result import Result
     from cluster.observe.store import Store
@@ -110,26 +112,27 @@ def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
 
 
 @contextmanager
-def shown(config: "RunConfig") -> "Iterator[Watch | None]":
-    """A watch of a run whose config asks for one, and the door where its metrics are shown."""
-    if config.metrics.port is None:
-        yield None
+def shown(asked: "MetricsChoice", source: "Callable[[], list[Family]]") -> "Iterator[None]":
+    """Where a config or command line asks for it, the door at which metrics are shown meanwhile."""
+    if asked.port is None:
+        yield
         return
-    from cluster.observe.metrics.watch import Watch
     from cluster.serve.options import read_token
     from emulation.extras import require
 
     require("--metrics-port", "service", "prometheus_client")
     from cluster.observe.metrics.door import opened
 
-    watch, token = Watch(config.name), read_token(None, os.environ.get(TOKEN_VARIABLE) or None)
-    with opened(config.metrics.port, watch.families, token, config.metrics.linger_s):
-        yield watch
+    with opened(asked.port, source, read_token(None, os.environ.get(TOKEN_VARIABLE) or None), asked.linger_s):
+        yield
 
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
-    with shown(config) as watch:
-        _carry_out_watched(config, as_json, comparing, watch)
+    from cluster.observe.metrics.watch import Watch
+
+    watch = Watch(config.name)
+    with shown(config.metrics, watch.families):
+        _carry_out_watched(config, as_json, comparing, None if config.metrics.port is None else watch)
 
 
 def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watch: "Watch | None") -> None:

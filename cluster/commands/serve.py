@@ -36,7 +36,8 @@ Ready = Annotated[Path | None, typer.Option("--ready-file", metavar="FILE", help
 
 
 def serve(config: Config = "serve_embedded", http_port: HttpPort = None, grpc_port: GrpcPort = None,
-          metrics_port: MetricsPort = None, host: Host = "127.0.0.1", clock: Clock = None, dilation: Dilation = None, settings: Settings = None,
+          metrics_port: MetricsPort = None, host: Host = "127.0.0.1", clock: Clock = None, dilation: Dilation = None,
+          settings: Settings = None,
           transport: Transport = None, tls_cert: Cert = None, tls_key: Key = None, token_file: TokenFile = None,
           max_streams: MaxStreams = 1024, max_body_bytes: MaxBody = 4 << 20, drain_s: Drain = 10.0,
           admin: Admin = False, ready_file: Ready = None) -> None:

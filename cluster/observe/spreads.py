@@ -1,6 +1,6 @@
 """Durations of a run that its other figures do not tell one by one, as histograms in slices of emulated time."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from emulation.units import PS_PER_S
 Ints = NDArray[np.int64]
 
 
-def spreads(steps: list[StepTimes], found: Times, width: int, slices: int) -> Mapping[str, schema.Spread]:
+def spreads(steps: list[StepTimes], found: Times, slice_ps: int, slices: int) -> dict[str, schema.Spread]:
     """Steps' own times, gaps between tokens, and times per output token, each in the slice in which it was known."""
+    width = slice_ps.bit_length() - 1
     begin_ps, end_ps = (np.array([getattr(step, key) for step in steps], np.int64) for key in ("begin_ps", "end_ps"))
     several = found.made > 1
     last_ps = found.last_ps[several]
@@ -26,7 +27,7 @@ def spreads(steps: list[StepTimes], found: Times, width: int, slices: int) -> Ma
             "tpot": spread(tpot_ps, last_ps, width, slices)}
 
 
-def spread(durations_ps: "Ints | NDArray[np.float64]", at_ps: Ints, width: int, slices: int) -> schema.Spread:
+def spread(durations_ps: NDArray[Any], at_ps: Ints, width: int, slices: int) -> schema.Spread:
     """Durations as a histogram, each counted at its instant."""
     seconds, where = durations_ps / PS_PER_S, slice_at(at_ps, width)
     sum_s = np.zeros(slices)

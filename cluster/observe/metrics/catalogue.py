@@ -71,7 +71,8 @@ METRICS = (
     Metric("moelab_dilation_ratio", "gauge", "ratio", (),
            "Seconds of the clock that Prometheus sees for an emulated one", BOTH),
     # requests and tokens
-    Metric("moelab_steps_total", "counter", "", ("phase",), "Steps; one with any prefill token is a prefill step", BOTH),
+    Metric("moelab_steps_total", "counter", "", ("phase",), "Steps; with any prefill token one is a prefill step",
+           BOTH),
     Metric("moelab_tokens_total", "counter", "", ("kind",),
            "Tokens: of prompts that came, of output that was emitted, and as prefill and decode steps passed them",
            BOTH),
@@ -156,3 +157,15 @@ METRICS = (
 )
 
 BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def table() -> str:
+    """The catalogue as docs/metrics.md has it."""
+    lines = ["| metric | kind | labels beside run and policy | what it tells | of |", "|---|---|---|---|---|"]
+    lines += [f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.text} | "
+              f"{', '.join(metric.of)} |" for metric in METRICS]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,5 +1,4 @@
-"""Families in Prometheus' and OpenMetrics' text, as a scraper asks for it. The only file that imports prometheus_client.
-"""
+"""Families in Prometheus' or OpenMetrics' text, as a scraper asks. The only file that imports prometheus_client."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

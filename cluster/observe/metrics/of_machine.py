@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.observe.metrics.families import Samples, Spread
-from cluster.observe.metrics.of_result import tell_load
+from cluster.observe.metrics.load import tell_load
 from emulation.units import PS_PER_S
 
 if TYPE_CHECKING:

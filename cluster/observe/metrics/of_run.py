@@ -11,7 +11,7 @@ from actors.scheduler import Scheduler
 from cluster.observe.journal import Journal
 from cluster.observe.metrics.catalogue import BOUNDS, BUCKETS_S
 from cluster.observe.metrics.families import Samples, Spread
-from cluster.observe.metrics.of_result import fullest, tell_load
+from cluster.observe.metrics.load import fullest, tell_load
 from emulation.lowering.emit import CAUSES
 from emulation.units import PS_PER_S
 from emulation.view import PREFILL, Step
@@ -121,7 +121,8 @@ class Live:
 
     def __init__(self, run: str, policy: str, watched: Watched) -> None:
         self._run, self._policy, self._watched = run, policy, watched
-        self._followed, self._scheduler = Followed(), watched.scheduler
+        self._followed = Followed()
+        self._scheduler: Scheduler | None = None
         self._named: list[tuple[int, int]] = []
 
     def samples(self, done: float) -> Samples:
@@ -132,11 +133,12 @@ class Live:
         serving, out = watched.serving, Samples(self._run, self._policy)
         self._followed.follow(scheduler, watched.journal, None if serving is None else serving.requests.arrival_ps)
         out.add("moelab_run_info", 1, **watched.who)
-        out.add("moelab_emulated_seconds_total", (scheduler.steps[-1].end_ps if scheduler.steps else 0) / PS_PER_S)
+        now_ps = scheduler.steps[-1].end_ps if scheduler.steps else 0
+        out.add("moelab_emulated_seconds_total", now_ps / PS_PER_S)
         if watched.dilation is not None:
             out.add("moelab_dilation_ratio", watched.dilation)
         self._tell_steps(out)
-        self._tell_requests(out, serving)
+        self._tell_requests(out, serving, now_ps)
         self._tell_counts(out, scheduler)
         self._tell_machine(out, scheduler, watched.collector)
         out.add("moelab_faults", len(scheduler.faults.acting))
@@ -150,11 +152,11 @@ class Live:
         for name, spread in followed.spreads.items():
             out.spread(f"moelab_{name}_seconds", Spread(list(spread.counts), spread.sum_s))
 
-    def _tell_requests(self, out: Samples, serving: "Serving | None") -> None:
+    def _tell_requests(self, out: Samples, serving: "Serving | None", now_ps: int) -> None:
         followed = self._followed
         tokens, started = dict(followed.tokens), int((followed.started_ps != NEVER).sum())
         if serving is not None:
-            asked, now_ps = serving.requests, self._scheduler.steps[-1].end_ps if self._scheduler.steps else 0
+            asked = serving.requests
             came = int(np.searchsorted(asked.arrival_ps, now_ps, side="right"))
             finished, tpot, whole = followed.ended(asked.output_tokens, asked.arrival_ps)
             tokens["prompt"] = int(asked.prompt_tokens[:came].sum())

@@ -69,3 +69,20 @@ class Watch:
     def families(self) -> list[Family]:
         """The same as families, each once."""
         return joined(list(self.told().values()))
+
+
+class Points:
+    """How far a sweep is. Its points have no metrics of their own: there may be any number of them."""
+
+    def __init__(self, study: str) -> None:
+        self._study, self._counts = study, (0, 0, 0)
+
+    def count(self, total: int, done: int, failed: int) -> None:
+        """So many points have a row, so many of those failed."""
+        self._counts = total, done, failed
+
+    def families(self) -> list[Family]:
+        """The same as a metric."""
+        out = Samples(self._study, "")
+        out.each("moelab_sweep_points", "state", dict(zip(("total", "done", "failed"), self._counts, strict=True)))
+        return joined([out])

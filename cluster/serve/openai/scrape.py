@@ -20,7 +20,7 @@ def scrape_app(machine: Machine, options: ServeOptions) -> Gate:
         body, kind = metrics.text(request.headers.get("accept", ""))
         return Response(body, media_type=None, headers={"Content-Type": kind})
 
-    async def health(request: Request) -> Response:
+    async def health(_: Request) -> Response:
         state = machine.status().state
         return json_response({"status": state}, 200 if state == "ready" else 503)
 

@@ -49,10 +49,10 @@ class Figures:
     def _put(self, told: Told, labels: Sequence[str]) -> None:
         from ray.util.metrics import Counter, Gauge
 
-        made = self._made.get(told.name)
-        if made is None:
+        if told.name not in self._made:
             names = (*labels, "le") if "le" in told.tags else tuple(labels)
-            made = self._made[told.name] = (Counter if told.kind == "counter" else Gauge)(told.name, told.text, names)
+            self._made[told.name] = (Counter if told.kind == "counter" else Gauge)(told.name, told.text, names)
+        made = self._made[told.name]
         if told.kind != "counter":
             made.set(told.value, told.tags)
             return
