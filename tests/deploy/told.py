@@ -67,11 +67,12 @@ def of_machine(machine: Machine) -> Told:
     spreads = {name: (figures[name]["count"], figures[name]["sum_s"], figures[name].get("p50_s"),
                       figures[name].get("p99_s"))
                for name in ("ttft", "tpot", "itl", "end_to_end", "queueing", "step")}
+    load = figures.get("load", {"layers": (), "tokens": ()})
     return Told(
         status.emulated_ps / PS, dict(figures["tokens"]), dict(figures["requests"]), status.running, status.waiting,
         dict(figures["steps_by_phase"]), spreads, figures["phases"], dict(figures["prefetch"]),
         {(link, cause): moved for link, causes in figures["links"].items() for cause, moved in causes.items()},
-        dict(figures["busy_s"]), dict(figures["servers"]), figures["load"]["layers"], figures["load"]["tokens"],
+        dict(figures["busy_s"]), dict(figures["servers"]), load["layers"], load["tokens"],
         figures["preempted"])
 
 

@@ -42,7 +42,7 @@ class Panel:
     height: int = 8
     steps: tuple[tuple[float, str], ...] = ()
     values: Mapping[int, tuple[str, str]] | None = None
-    least: float | None = 0.0
+    least: float | None = 0
     most: float | None = None
     stacked: bool = False
 
