@@ -20,7 +20,8 @@ HEAD = """import type { Dashboard } from '@grafana/schema';
 type Json<T> = T extends string ? `${T}` : T extends number ? (`${T}` extends `${infer N extends number}` ? N : number)
     : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
 """ + "\n".join(
-    f"import type * as {kind} from '@grafana/schema/dist/esm/raw/composable/{kind}/panelcfg/x/{name}PanelCfg_types.gen';"
+    f"import type * as {kind} from '@grafana/schema/dist/esm/raw/composable/{kind}/panelcfg/x/"
+    f"{name}PanelCfg_types.gen';"
     for kind, name in KINDS.items())
 OPTIONS = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "nodenext",
            "--moduleResolution", "nodenext"]

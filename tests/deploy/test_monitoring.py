@@ -19,11 +19,21 @@ from deploy.grafana.source.panels import Board, Panel
 from tests.cluster.serve.http_rig import behind_http
 from tests.cluster.serve.serve_rig import config as serving
 from tests.deploy.prometheus_rig import Prometheus, blocks, started
-from tests.deploy.told import Answer, Key, complaint, expected, of_machine, of_result
+from tests.deploy.told import Answer, Key, compared, complaint, expected, of_machine, of_result
 
 pytestmark = pytest.mark.slow
 
-MACHINE = {"name": "edge-gpu-ndp", "options": {"units": 2}}
+# Panels that most runs have nothing for: shown by a run or a machine that does.
+OF_FAULTS = {f"cluster/{title}" for title in ("Faults that last", "Faults that took effect", "Recovery",
+                                              "Bytes that faults cost")}
+AT_THE_WALL_CLOCK = {f"cluster/{title}" for title in ("Verdict", "Dilation", "Lag", "Late operations", "Error")}
+SERVED = {"machine/KV blocks in use", *(f"cluster/{title}" for title in (
+    "Late tokens of a served machine", "State", "Answers under way over HTTP", "Answers of the HTTP door"))}
+OF_RAY = {"cluster/Actors of Ray by state"}
+
+
+def every_panel() -> set[str]:
+    return {f"{board.uid.removeprefix('moelab-')}/{panel.title}" for board in BOARDS for panel in board.panels}
 
 
 class Asked(NamedTuple):
@@ -69,8 +79,8 @@ def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], 
 
 def groups_of(prometheus: Prometheus, of: str, asked: Asked) -> list[str]:
     """The groups of layers that the load is told by."""
-    found = prometheus.ask(f"group by (group) (last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s]))",
-                           asked.at_s)
+    load = f"last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s])"
+    found = prometheus.ask(f"group by (group) ({load})", asked.at_s)
     return [value.labels["group"] for value in found]
 
 
@@ -85,7 +95,8 @@ def complete(door: str, model: str, prompt: str, tokens: int) -> None:
 
 
 def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
-    served = serving(policy={"name": "lru_prefetch", "parameters": {"slots": 3}}, serving={"max_batch": 4, "token_budget": 32})
+    policy = {"name": "lru_prefetch", "parameters": {"slots": 3}}
+    served = serving(policy=policy, serving={"max_batch": 4, "token_budget": 32})
     with behind_http(served, http_port=0) as behind:
         address = behind.url.removeprefix("http://")
         with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
@@ -106,4 +117,66 @@ def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
             wrong, seen = differences(prometheus, wanted, asked)
             assert not wrong, '\n'.join(wrong)
             assert set(wanted) == seen
-            print(len(seen))
+
+
+# Runs, as OpenMetrics over their emulated time
+
+RUN: dict[str, Any] = {
+    "machine": "h200-host", "model": {"name": "olmoe-1b-7b", "layers": 2},
+    "policy": {"name": "lru_prefetch", "parameters": {"slots": 24}},
+    "against": [{"name": "lru", "parameters": {"slots": 16}}], "forecast": {"name": "oracle", "accuracy": 0.8},
+    "workload": {"work": "synthetic", "generator": {"name": "zipf", "skew": 0.6}, "serving": {
+        "requests": 6, "max_batch": 4, "arrivals": {"name": "poisson", "rate_per_s": 2000},
+        "prompt_tokens": {"mean": 8}, "output_tokens": {"mean": 5}, "slo": {"ttft": "2 ms", "tpot": "1 ms"}}}}
+BROKEN: dict[str, Any] = {
+    "machine": {"name": "edge-gpu-ndp", "options": {"units": 3}}, "model": {"name": "olmoe-1b-7b", "layers": 2},
+    "policy": "expert_parallel", "workload": {"work": "synthetic", "generator": {"name": "zipf", "skew": 0.6},
+                                              "batch": 2, "prompt_tokens": 4, "output_tokens": 8},
+    "faults": [{"fault": "straggler", "device": "ndp1", "to": "25 %", "at": "100 us"},
+               {"fault": "unit_dies", "device": "ndp2", "at": "1 ms"}]}
+
+
+class Past(NamedTuple):
+    """A run that is over, and how it is asked for: its result, and the time that its blocks span."""
+
+    result: Result
+    asked: Asked
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, dict[str, Past]]]:
+    """A Prometheus that holds two runs under two policies, and one with faults, each at its emulated time."""
+    folder = tmp_path_factory.mktemp("runs")
+    results = compare(validate(RunConfig, RUN, "test"))
+    broken = validate(RunConfig, BROKEN, "test")
+    found, instants = {}, []
+    for name, policy, result in [*(("cache", policy, result) for policy, result in results.items()),
+                                 ("broken", "expert_parallel", run(broken))]:
+        told = over_time(result, name, policy, SINCE_MS, dilation_of(result, None))
+        instants += told
+        seconds = (told[-1].at_ms - told[0].at_ms) // 1000 + 1
+        found[f"{name} {policy}"] = Past(result, Asked(told[-1].at_ms / 1000, seconds, {
+            "run_a": "cache", "policy_a": "lru_prefetch", "run_b": name, "policy_b": policy, "run": name,
+            "policy": policy}))
+    text = folder / "metrics.txt"
+    text.write_text("".join(openmetrics(instants)), encoding="utf-8")
+    blocks(text, folder / "data")
+    with started(folder / "data", {}) as prometheus:
+        yield prometheus, found
+
+
+@pytest.mark.parametrize("name", ["cache lru_prefetch", "cache lru", "broken expert_parallel"])
+def test_panels_show_what_result_json_says(name: str, runs: tuple[Prometheus, dict[str, Past]]) -> None:
+    prometheus, found = runs
+    result, asked = found[name]
+    told = of_result(result)
+    groups = groups_of(prometheus, 'run="{run}", policy=~"{policy}"'.format(**asked.variables), asked)
+    wanted = expected(told, groups) | compared(of_result(found["cache lru_prefetch"].result), told)
+    wanted["cluster/Pace"] = [Answer({(): told.emulated_s / asked.range_s})]
+    wrong, seen = differences(prometheus, wanted, asked)
+    assert not wrong, "\n".join(wrong)
+    assert seen == set(wanted)
+    if name == "cache lru_prefetch":
+        assert every_panel() - seen == OF_FAULTS | AT_THE_WALL_CLOCK | SERVED | OF_RAY | {"cluster/Scraped"}
+    if name == "broken expert_parallel":
+        assert seen >= OF_FAULTS

@@ -1,6 +1,6 @@
 """What a result or a served machine tells, beside what the panels show: each figure is taken from where it stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ from cluster.serve.contract import Machine
 PS = 1e12
 SHARE = 0.01
 """Of a figure: how far a panel may be off."""
+BOUNDS_S = tuple(float(f"{digit}e{power}") for power in range(-6, 3) for digit in (1, 2, 5))
+"""Of the buckets of every histogram."""
 Key = tuple[str, ...]
 """Values of the labels beside run and policy, by the labels' names."""
 
@@ -114,7 +116,7 @@ def expected(told: Told, groups: Sequence[str]) -> dict[str, list[Answer]]:
 
     causes, links = summed(told.links, 1), summed(told.links, 0)
     answered = sum(count for outcome, count in told.requests.items() if outcome in {"stop", "length"})
-    experts = {(str(layer), str(expert)): float(tokens) for layer, row in zip(told.layers, told.load, strict=True)
+    experts = {(str(expert), str(layer)): float(tokens) for layer, row in zip(told.layers, told.load, strict=True)
                for expert, tokens in enumerate(row) if tokens}
     top = min(16, len(experts))
     throughput = one(told.tokens["output"] / emulated_s)
@@ -136,11 +138,13 @@ def expected(told: Told, groups: Sequence[str]) -> dict[str, list[Answer]]:
         "experts/Skew of load": [by("group", skews(told, groups))],
         "experts/Hit ratio": [one(hits / (hits + misses))],
         "experts/Hit ratio over time": [by("phase", {
-            name: each["hits"][name] / both for name in phases if (both := each["hits"][name] + each["misses"][name])})],
+            name: each["hits"][name] / both for name in phases
+            if (both := each["hits"][name] + each["misses"][name])})],
         "experts/Hits and misses per step": [one(hits / steps), one(misses / steps)],
         "experts/Bytes loaded per emulated second": rated("phase", each["loaded_bytes"]),
         "experts/Loads per emulated second": rated("phase", each["loads"]),
-        "experts/Substituted and dropped pairs": [*rated("phase", each["substituted"]), *rated("phase", each["dropped"])],
+        "experts/Substituted and dropped pairs": [*rated("phase", each["substituted"]),
+                                                  *rated("phase", each["dropped"])],
         "experts/Prefetches per emulated second": rated("outcome", told.prefetch),
         **{f"experts/{name.capitalize()}, of issued": [one(told.prefetch[name] / told.prefetch["issued"])]
            for name in ("useful", "late") if told.prefetch["issued"]},
@@ -178,13 +182,18 @@ def of_a_run(result: Result) -> dict[str, list[Answer]]:
                 ("experts", result.series.resident_bytes), ("kv", result.series.kv_bytes))
             for device, held in devices.items()}, ("device", "part"))],
         "cluster/Restarts": [one(result.host.restarts)], "cluster/Actors": [one(result.host.workers)],
-        "cluster/Nodes": [one(result.host.nodes)], "cluster/Done": [one(1.0)]}
+        "cluster/Nodes": [one(result.host.nodes)], "cluster/Done": [one(1.0)],
+        "overview/TTFT by bucket": [Answer({(le,): count for le, count in below(result).items()}, ("le",))],
+        "overview/Runs": [Answer({(result.machine, result.model, str(result.config["precision"]), result.host.transport,
+                                   result.host.versions["moelab"]): 1.0},
+                                 ("machine", "model", "precision", "transport", "version"))]}
     if result.bound is not None:
         found["overview/Times the bound"] = [one(result.makespan_ps / result.bound.lb_ps)]
     if result.energy is not None:
         found["machine/Energy"] = [by("device", {**result.energy.by_device, **result.energy.by_link})]
     if result.serving is not None and (slo := result.serving.slo) is not None:
-        found["overview/Objective met"] = [by("of", {"ttft": slo.ttft_share, "tpot": slo.tpot_share, "both": slo.share})]
+        shares = {"ttft": slo.ttft_share, "tpot": slo.tpot_share, "both": slo.share}
+        found["overview/Objective met"] = [by("of", shares)]
     if result.faults:
         found |= of_faults(result.faults)
     if (wall := result.host.wall) is not None:
@@ -192,6 +201,41 @@ def of_a_run(result: Result) -> dict[str, list[Answer]]:
                   "cluster/Lag": [by("rank", {"p50": wall.lag_p50_s, "p99": wall.lag_p99_s})],
                   "cluster/Late operations": [one(wall.late_ops)], "cluster/Error": [one(wall.error)]}
     return found
+
+
+def compared(a: Told, b: Told) -> dict[str, list[Answer]]:
+    """What the comparison of run A and run B must answer."""
+    def throughput(told: Told) -> float:
+        return told.tokens["output"] / told.emulated_s
+
+    def mean(name: str) -> Callable[[Told], float]:
+        return lambda told: told.spreads[name][1] / told.spreads[name][0]
+
+    def hit_ratio(told: Told) -> float:
+        hits, misses = (sum(phase[key] for phase in told.phases.values()) for key in ("hits", "misses"))
+        return hits / (hits + misses)
+
+    def moved(told: Told) -> float:
+        return sum(told.links.values())
+
+    def of_bound(told: Told) -> float:
+        assert told.result is not None
+        assert told.result.bound is not None
+        return told.emulated_s * PS / told.result.bound.lb_ps
+
+    def rates(told: Told) -> tuple[Answer, Answer]:
+        return (by("cause", {cause: moved / told.emulated_s for cause, moved in summed(told.links, 1).items()}),
+                by("lane", {lane: busy / told.emulated_s for lane, busy in told.busy_s.items()}))
+
+    ratios = {"tokens per emulated second": throughput, "TTFT": mean("ttft"), "TPOT": mean("tpot"),
+              "emulated time": lambda told: told.emulated_s, "bytes over links": moved, "hit ratio": hit_ratio}
+    sides = {"Output tokens per emulated second": throughput, "TTFT, mean": mean("ttft"), "TPOT, mean": mean("tpot"),
+             **({"Times the bound": of_bound} if a.result and b.result and a.result.bound and b.result.bound else {}),
+             "Hit ratio": hit_ratio, "Bytes over links": moved, "Step, mean": mean("step")}
+    (a_bytes, a_busy), (b_bytes, b_busy) = rates(a), rates(b)
+    return {**{f"compare/B over A: {title}": [one(ask(b) / ask(a))] for title, ask in ratios.items()},
+            **{f"compare/{title}": [one(ask(a)), one(ask(b))] for title, ask in sides.items()},
+            "compare/Bytes over links by cause": [a_bytes, b_bytes], "compare/Lane busy time": [a_busy, b_busy]}
 
 
 def of_faults(faults: Sequence[schema.FaultEffect]) -> dict[str, list[Answer]]:
@@ -220,7 +264,8 @@ def of_groups(told: Told, groups: Sequence[str]) -> dict[str, float]:
     spans = {group: spanned(group) for group in groups}
     assert sorted(layer for layer in told.layers) == sorted(
         layer for layer in told.layers for low, high in spans.values() if low <= layer <= high)
-    return {group: float(sum(sum(row) for layer, row in zip(told.layers, told.load, strict=True) if low <= layer <= high))
+    rows = {layer: float(sum(row)) for layer, row in zip(told.layers, told.load, strict=True)}
+    return {group: sum(tokens for layer, tokens in rows.items() if low <= layer <= high)
             for group, (low, high) in spans.items()}
 
 
@@ -253,13 +298,20 @@ def latency(told: Told, name: str) -> list[Answer]:
     return [mean_of(told, name), *(bucketed(exact) for exact in ranks)]
 
 
+def below(result: Result) -> dict[str, float]:
+    """How many first tokens came within the upper end of each bucket."""
+    asked = result.requests
+    seconds = [(first_ps - arrival_ps) / PS for arrival_ps, first_ps in zip(
+        asked.arrival_ps, asked.first_ps, strict=True) if first_ps is not None]
+    return {f"{bound:g}": float(sum(each <= bound for each in seconds)) for bound in BOUNDS_S} | {"+Inf": len(seconds)}
+
+
 def bucketed(exact_s: float | None) -> Answer:
     """What a percentile from buckets of 1, 2 and 5 of each decade may be; anything positive where none is told."""
     if exact_s is None:
         return Answer({(): 500.0}, low={(): 0.0})
-    bounds = [float(f"{digit}e{power}") for power in range(-6, 3) for digit in (1, 2, 5)]
-    high = next(bound for bound in bounds if bound >= exact_s)
-    return Answer({(): high}, low={(): max((bound for bound in bounds if bound < exact_s), default=0.0)})
+    high = next(bound for bound in BOUNDS_S if bound >= exact_s)
+    return Answer({(): high}, low={(): max((bound for bound in BOUNDS_S if bound < exact_s), default=0.0)})
 
 
 def complaint(wanted: Answer, found: Mapping[Key, float]) -> str:
