@@ -22,6 +22,7 @@ MOST_CONNECTIONS = 16
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 4 * MOST_CONNECTIONS
 
     def __init__(self, port: int, exposition: Exposition, token: str | None) -> None:
         self.exposition, self.expected = exposition, None if token is None else f"Bearer {token}".encode()
