@@ -46,8 +46,8 @@ class Slicer:
         """Bytes of operations that hold the lanes of links. labels: kind, cause and device, of 32 bits each."""
         if len(self._rows.link):
             kind, cause, device = labels
-            add_copies(kind, cause, device, bytes_, end_ps, hold_ptr, hold_lane, of.toward, of.outward, self._rows.link, self.width,
-                       self.moved.reshape(-1, SLICES))
+            add_copies(kind, cause, device, bytes_, end_ps, hold_ptr, hold_lane, of.toward, of.outward, self._rows.link,
+                       self.width, self.moved.reshape(-1, SLICES))
 
     def take(self, pool: Ints, at_ps: Ints, amount: Ints) -> None:
         """What was taken from pools, or (negative) given back."""
