@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache
+from numba.misc.appdirs import AppDirs
 
 HERE = Path(__file__).parent
 STANDS = 4
@@ -53,20 +54,17 @@ def kept_in(function: Callable[..., Any]) -> Path | None:
     except RuntimeError:  # numba's "no locator available": a read-only checkout, and no home
         return None
     take_along(Path(inspect.getfile(function)).parent / "__pycache__", kept)
-    if next(kept.glob("compiled_*.nbi"), None) is None and (mine := shared_of(function)) is not None:
-        take_along(mine, kept)
+    if next(kept.glob("compiled_*.nbi"), None) is None:
+        take_along(shared_of(function), kept)
         for index in kept.glob("compiled_*.nbi"):
             index.touch()  # it fits these sources, however late they were unpacked
     return kept
 
 
-def shared_of(function: Callable[..., Any]) -> Path | None:
-    """The folder of the user's cache for a function's machine code; None where the user has none."""
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return root / "moelab" / "kernels" / _digest() / function.__module__.rpartition(".")[0]
+def shared_of(function: Callable[..., Any]) -> Path:
+    """The folder of the user's cache for a function's machine code; where that is, numba's own way tells."""
+    root = Path(AppDirs("moelab", appauthor=False).user_cache_dir)  # type: ignore[no-untyped-call]
+    return root / "kernels" / _digest() / function.__module__.rpartition(".")[0]
 
 
 @cache
@@ -82,8 +80,9 @@ def _digest(root: Path = HERE.parent.parent) -> str:
 
 def share(function: Callable[..., Any], kept: Path | None, compiled: Any) -> None:
     """Put a kernel that was just compiled into the user's cache; nothing where it was loaded, or cannot be written."""
-    if kept is None or not compiled.stats.cache_misses or (mine := shared_of(function)) is None:
+    if kept is None or not compiled.stats.cache_misses:
         return
+    mine = shared_of(function)
     name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-{function.__code__.co_firstlineno}."
     try:
         mine.mkdir(parents=True, exist_ok=True)
