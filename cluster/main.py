@@ -20,6 +20,7 @@ from cluster.commands import (
     fidelity,
     listing,
     matrix,
+    metrics,
     price,
     remote,
     reproduce,
@@ -49,6 +50,7 @@ app.command("run")(run.run)
 app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
+app.command("metrics")(metrics.metrics)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,10 @@ from cluster.commands.speech import Speech
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cluster.config.metrics import MetricsChoice
     from cluster.config.run import PolicyChoice, RunConfig
+    from cluster.observe.metrics.families import Family
+    from cluster.observe.metrics.watch import Watch
     from cluster.observe.result import Result
     from cluster.observe.store import Store
 
@@ -28,11 +33,17 @@ Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS",
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
                                               help="Policies to set side by side, like lru(slots=8),on_demand "
                                                    "(default: the run's own).")]
+MetricsPort = Annotated[int | None, typer.Option("--metrics-port", metavar="N", min=0, max=65535, help=(
+    "Show the run's metrics at this port of 127.0.0.1 while it lasts (0: any free one)."))]
+OpenMetrics = Annotated[bool, typer.Option("--openmetrics", help=(
+    "Write metrics over emulated time beside the result, for `promtool tsdb create-blocks-from openmetrics`."))]
+TOKEN_VARIABLE = "MOELAB_TOKEN"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
-         out: str | None = None, wait_s: float | None = None) -> "RunConfig":
+         out: str | None = None, wait_s: float | None = None, metrics_port: int | None = None,
+         openmetrics: bool = False) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -43,22 +54,28 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
         more.append(f"out={out}")
     if wait_s is not None:
         more.append(f"ray.wait_s={wait_s}")
+    if metrics_port is not None:
+        more.append(f"metrics.port={metrics_port}")
+    if openmetrics:
+        more.append("metrics.openmetrics=true")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        wait: Wait = None, as_json: Json = False) -> None:
+        wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False,
+        as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
-            out: Out = None, wait: Wait = None, as_json: Json = False) -> None:
+            out: Out = None, wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False,
+            as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -94,7 +111,31 @@ def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
     return validate(PolicyChoice, {"name": name.strip(), "parameters": parameters}, f"--policies {text!r}")
 
 
+@contextmanager
+def shown(asked: "MetricsChoice", source: "Callable[[], list[Family]]") -> "Iterator[None]":
+    """Where a config or command line asks for it, the door at which metrics are shown meanwhile."""
+    if asked.port is None:
+        yield
+        return
+    from cluster.serve.options import read_token
+    from emulation.extras import require
+
+    require("--metrics-port", "service", "prometheus_client")
+    from cluster.observe.metrics.door import opened
+
+    with opened(asked.port, source, read_token(None, os.environ.get(TOKEN_VARIABLE) or None), asked.linger_s):
+        yield
+
+
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
+    from cluster.observe.metrics.watch import Watch
+
+    watch = Watch(config.name)
+    with shown(config.metrics, watch.families):
+        _carry_out_watched(config, as_json, comparing, None if config.metrics.port is None else watch)
+
+
+def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watch: "Watch | None") -> None:
     from cluster import run as running
     from cluster.observe.files import check_writable
     from cluster.observe.store import folder_of
@@ -105,8 +146,8 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     speech = None if as_json or comparing or config.clock == "virtual" or config.workload.work != "execute" else \
         Speech(config.workload.texts, config.workload.batch)
     with Bar(quiet=speech is not None) as bar:
-        results = running.compare(config, bar) if comparing else {
-            config.policy.name: running.run(config, bar, on_token=speech)}
+        results = running.compare(config, bar, watch) if comparing else {
+            config.policy.name: running.run(config, bar, on_token=speech, watch=watch)}
     if speech is not None:
         speech.end()
     window = config.timeline
@@ -119,6 +160,10 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes))
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
+        if config.metrics.openmetrics:
+            from cluster.commands.metrics import write_beside
+
+            notes.append(write_beside(places[name], config.name, name, result))
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if cleared(folder):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from cluster.config.faults import STORAGE, FaultChoice
+from cluster.config.metrics import MetricsChoice
 from cluster.config.on_ray import OnRay
 from cluster.config.quantities import Bandwidth, Strict, Value, refuse
 from cluster.config.serve import Serve
@@ -141,6 +142,7 @@ class RunConfig(Strict):
     faults: tuple[FaultChoice, ...] = Field(default=(), strict=False)
     storage: Bandwidth = STORAGE
     serve: Serve = Serve()
+    metrics: MetricsChoice = MetricsChoice()
 
     _name: str = PrivateAttr(default="run")
     _folder: Path = PrivateAttr(default=Path())

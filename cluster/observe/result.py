@@ -33,7 +33,8 @@ class Result(schema.Part):
     spans, and of the inputs that the run names. makespan_ps: when the last step ended; horizon_ps: the last operation.
     output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no request has one. serving:
     None of static batches. energy: None where the machine's file says nothing of it, which is not zero; no_energy_data:
-    the devices of which it says nothing. faults: None of a run without any.
+    the devices of which it says nothing. faults: None of a run without any. spreads:
+    steps' own times (step), gaps between tokens (itl) and times per output token (tpot).
     """
 
     schema_version: int = schema.SCHEMA_VERSION
@@ -69,6 +70,7 @@ class Result(schema.Part):
     faults: tuple[schema.FaultEffect, ...] | None = None
     load: schema.Load
     series: schema.Series
+    spreads: dict[str, schema.Spread]
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
