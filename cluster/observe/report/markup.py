@@ -38,7 +38,7 @@ def number(value: float) -> str:
     return "0" if short in ("-0", "") else short
 
 
-def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
+def tag(name: str, /, *children: str, **attributes: str | float | None) -> Markup:
     """An element. Attributes: a trailing underscore goes, others become dashes (`class_`, `aria_label`); None: none."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
                       for key, value in attributes.items() if value is not None)
@@ -53,6 +53,6 @@ def _value(value: str | float) -> str:
     return text(value) if isinstance(value, str) else number(value)
 
 
-def svg(label: str, *children: str, **attributes: str | float | None) -> Markup:
+def svg(label: str, /, *children: str, **attributes: str | float | None) -> Markup:
     """A picture that says what it shows: to a reader of screens and to a pointer that rests on it."""
     return tag("svg", tag("title", label), *children, role="img", aria_label=label, **attributes)
