@@ -8,9 +8,9 @@ from cluster.observe.report.colours import classes, variables
 from cluster.observe.report.markup import NOTHING, Markup, join, tag
 
 _LIGHT = "color-scheme:light;--page:#fff;--card:#f7f8fa;--ink:#1b1f24;--soft:#57606a;--rule:#d5dae0;--track:#e8ebef;" \
-         "--on:#fff;--link:#0959aa;--alarm:#a3182f;"
+         "--on:#fff;--link:#0959aa;--best:#1b1f24;--rest:#8b96a3;--alarm:#a3182f;"
 _DARK = "color-scheme:dark;--page:#12151a;--card:#1a1f26;--ink:#e6e9ed;--soft:#a0aab5;--rule:#333b45;--track:#262d36;" \
-        "--on:#0b0e12;--link:#7ab8ff;--alarm:#ff8f9a;"
+        "--on:#0b0e12;--link:#7ab8ff;--best:#e6e9ed;--rest:#6c7885;--alarm:#ff8f9a;"
 
 _RULES = """
 *{box-sizing:border-box}
@@ -40,7 +40,7 @@ margin:4px 0}
 .plot svg{display:block}.plot>svg{overflow:visible}
 text{fill:var(--ink);font:11.5px system-ui,sans-serif}.axis text{fill:var(--soft)}
 .in{fill:var(--on);text-anchor:middle;dominant-baseline:central;pointer-events:none}
-.f-idle+.in{fill:var(--ink)}.track{fill:var(--track)}.mark{fill:var(--ink)}.seg{stroke:var(--card);stroke-width:1px}
+.f-idle+.in{fill:var(--ink)}.track{fill:var(--track)}.best{fill:var(--best)}.rest{fill:var(--rest)}.mark{fill:var(--alarm)}.seg{stroke:var(--card);stroke-width:1px}
 .line{stroke-width:2px;vector-effect:non-scaling-stroke}.grid{stroke:var(--rule)}
 .limit{stroke:var(--alarm);stroke-dasharray:5 4;stroke-width:1.5px}
 .cell{stroke-width:1px;fill:none;shape-rendering:crispEdges}.over{fill:none;stroke:none;pointer-events:all}
