@@ -59,7 +59,7 @@ def verdict(result: Result) -> list[str]:
             first, found = critical_path(result, result.phases[name])[0], getattr(result, figure)
             what = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
             who = f" on {listed(first.lanes)}" if first.lanes else ""
-            told.append(f"{what} is bound by {word(first.label)}{who}, {percent_text(first.share)} of {name}.")
+            told.append(f"{what} is bound by {word(first.label)}{who} ({percent_text(first.share)} of {name}).")
     bound = result.bound
     if bound is not None and bound.times:
         told.append(f"The run takes {number_text(bound.times)} times its lower bound of "

@@ -37,8 +37,8 @@ def join(parts: Iterable[str], between: str = "") -> Markup:
 
 def number(value: float) -> str:
     """A coordinate with at most two digits behind the point, the shortest that says it."""
-    short = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return "0" if short in ("-0", "") else short
+    short = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if short == "-0" else short
 
 
 def tag(name: str, /, *children: str, **attributes: str | float | None) -> Markup:

@@ -53,8 +53,8 @@ def _tokens(result: Result) -> Markup:
 
 
 def _rates(result: Result, row: Sequence[int]) -> list[float]:
-    """Amounts of slices, a second."""
-    return [amount * PS_PER_S / width for amount, width in zip(row, widths_ps(result), strict=True)]
+    """Amounts of slices, a second; of the last slice too as if it were whole."""
+    return [amount * PS_PER_S / result.series.slice_ps for amount in row]
 
 
 def traffic(result: Result) -> Markup:
@@ -111,7 +111,6 @@ def _curves(result: Result, title: str, curves: Sequence[Curve], unit: Unit, *, 
     slice_s, end_s = seconds(result.series.slice_ps), seconds(result.horizon_ps)
     rows = [(curve.name, *map(unit.text, (sum(curve.values) / len(curve.values), min(curve.values),
                                           max(curve.values), curve.values[-1]))) for curve in curves]
-    shown = explained or (legend([(curve.class_, curve.name) for curve in curves]) if len(curves) > 1 else
-                          note(curves[0].name))
+    shown = explained or (legend([(curve.class_, curve.name) for curve in curves if any(curve.values)]))
     return figure(title, over_time(title, curves, unit, slice_s, end_s, stacked=stacked), shown,
                   behind=table(("", "mean of slices", "least", "most", "last"), rows))

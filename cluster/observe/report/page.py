@@ -32,8 +32,8 @@ nav ul,.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 14px;padding:
 figure{margin:14px 0;padding:12px 14px;background:var(--card);border:1px solid var(--rule);border-radius:8px}
 figcaption{font-weight:600;margin-bottom:8px}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 16px;align-items:start}
-.bar{display:grid;grid-template-columns:minmax(110px,190px) 1fr minmax(84px,max-content);gap:10px;align-items:center;
-margin:4px 0}
+.bars{display:grid;grid-template-columns:fit-content(40%) minmax(60px,1fr) max-content;gap:4px 10px;align-items:center}
+.bar{display:contents}
 .bar .name{text-align:right;line-height:1.2}.bar .value{font-variant-numeric:tabular-nums;line-height:1.2}
 .bar svg{display:block}
 .plot{display:grid;grid-template-columns:auto minmax(0,1fr);margin:6px 0}
@@ -56,7 +56,9 @@ details.run{border-top:1px solid var(--rule);padding-top:10px}details.run>summar
 .facts dt{color:var(--soft)}.facts dd{margin:0}
 footer{margin-top:40px;color:var(--soft);font-size:.87rem}
 @media(max-width:600px){body{padding:14px 12px 40px}h1{font-size:1.25rem}figure{padding:10px}
-.bar{grid-template-columns:1fr auto;gap:2px 8px;margin:8px 0}.bar .name{text-align:left}.bar .value{order:2}
+.bars{display:block}
+.bar{display:grid;grid-template-columns:1fr auto;gap:2px 8px;margin:8px 0}.bar .name{text-align:left}
+.bar .value{order:2}
 .bar svg{order:3;grid-column:1/3}.bar .name{order:1}}
 @media print{@page{size:A4;margin:14mm}body{max-width:none;padding:0}html{font-size:12px}nav,button{display:none}
 figure,.bar,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}details:not([open]){display:none}
