@@ -28,7 +28,9 @@ def widths_ps(result: Result) -> list[int]:
 def utilisation(result: Result) -> Markup:
     """The use of every lane that did anything, slice by slice, and the tokens that came out."""
     found, widths = result.series, widths_ps(result)
-    busy = {lane: row for lane, row in found.busy_ps.items() if any(row)}
+    order = [lane.lane for lane in result.lanes if lane.lane in found.busy_ps]
+    order += [lane for lane in sorted(found.busy_ps) if lane not in order]  # those of many, summed up
+    busy = {lane: row for lane in order if any(row := found.busy_ps[lane])}
     if not busy:
         return absent("No lane did anything in this run.")
     rows = {lane: [ps / (found.servers[lane] * width) for ps, width in zip(row, widths, strict=True)]
@@ -93,7 +95,7 @@ def residency(result: Result) -> Markup:
 
 
 def _held(result: Result, title: str, held: Mapping[str, Sequence[int]]) -> Markup:
-    used = sorted((name for name, row in held.items() if any(row)), key=lambda name: -max(held[name]))
+    used = sorted((name for name, row in held.items() if any(row)), key=lambda name: (-max(held[name]), name))
     if not used:
         return NOTHING
     rows: dict[tuple[int, ...], list[str]] = {}
