@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors.scheduler import Scheduler
@@ -61,7 +62,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         no_energy_data=energy.without_data(rates, setting.machine),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
         faults=faults, host=schema.Host(**(host or {})))
-    result._flight = flight
+    result._flight = None if flight is None else replace(flight, steps=tuple(scheduler.steps))
     return result
 
 
