@@ -6,6 +6,7 @@ length, the same of a prefill step, and further layers of these steps as far as 
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -16,9 +17,10 @@ from actors.scheduler import StepTimes
 from cluster.observe.attribution import COPY, LABELS, paths, work_label
 from cluster.observe.flight import Flight
 from cluster.observe.schema import Part
+from cluster.observe.store import Store, folder_of
 from emulation.errors import InputError
 from emulation.lowering.emit import KINDS
-from emulation.reading import parse_json
+from emulation.reading import parse_json, read_bytes
 
 Ints = NDArray[np.int64]
 
@@ -138,10 +140,21 @@ def read_layers(data: bytes, digest: str, where: str = LAYERS_FILE) -> Layers:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {path}: {first['msg']}" if path else f"{where}: {first['msg']}") from None
+        raise InputError(f"{where}: {path + ': ' if path else ''}{first['msg'].removeprefix('Value error, ')}") from None
     if layers.digest != digest:
         raise InputError(f"{where} belongs to another result ({layers.digest[:16]}, not {digest[:16]}): run it again")
     return layers
+
+
+def stored_layers(path: str | Path, digest: str) -> Layers | None:
+    """The layers beside a result: in the folder of a run, which may be a URL, or in that of a result.json. None where
+    none were written."""
+    folder = folder_of(path)
+    if isinstance(folder, Store):
+        data = folder.read(LAYERS_FILE)
+        return None if data is None else read_layers(data, digest, str(folder / LAYERS_FILE))
+    file = (folder if folder.is_dir() else folder.parent) / LAYERS_FILE
+    return read_layers(read_bytes(file, "layers", LARGEST_BYTES), digest, str(file)) if file.is_file() else None
 
 
 def layers_of(flight: Flight, digest: str, *, step: int | None = None,

@@ -20,10 +20,10 @@ ROW, BAR, HEAD, TOP = 19, 14, 20, 44
 WIDEST_NAMES = 150
 LETTER = 6.4
 """Pixels of a letter of the names of lanes, about."""
-MOST_LANES = 40
+MOST_LANES = 16
 """Beyond so many lanes, those that did nothing are left out."""
-LEAST, WITH_WORDS = 0.04, 4.0
-"""Shares of the width in per cent: the narrowest bar, and the narrowest that has an expert's number in it."""
+LEAST, WITH_OUTLINE, WITH_WORDS = 0.04, 0.3, 4.0
+"""Shares of the width in per cent: the narrowest bar, and those from which on it has an outline, an expert's number."""
 
 RULES = """
 .gantt{display:grid;grid-template-columns:auto minmax(0,1fr);margin:8px 0}
@@ -192,7 +192,8 @@ def _bars(layers: Layers, at: LayerSpans, rows: Sequence[_Row]) -> list[Markup]:
         label = layers.whats[spans.what[i]]
         begin, end = _percent(spans.from_ps[i], at), _percent(spans.to_ps[i], at)
         y, width = y_of[spans.lane[i], spans.server[i]], max(end - begin, LEAST)
-        state = " path" if spans.on_path[i] else "" if spans.is_own[i] else " other"
+        state = "" if spans.is_own[i] or spans.on_path[i] else " other"
+        state += " path" if spans.on_path[i] and width >= WITH_OUTLINE else ""
         told = tag("title", _told(layers, at, i))
         drawn.append(tag("rect", told, class_=fill(label) + state, x=_at(begin), y=y, width=_at(width), height=BAR))
         if width >= WITH_WORDS and spans.expert[i] >= 0 and spans.count[i] == 1:
