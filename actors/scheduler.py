@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import as_pair, seal_step, sealed
-from actors.counts import Counts
+from actors.counts import NOTHING, Counts, Since
 from actors.faults import Faults
 from emulation.engine.contract import Describe, Engine
 from emulation.engine.play import Program
@@ -52,7 +52,8 @@ MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 @dataclass(frozen=True)
 class StepTimes:
-    """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
+    """When a step began and ended, how many of its tokens were prefill and decode, the op whose end ended it, and what
+    it counted."""
 
     number: int
     begin_ps: int
@@ -60,6 +61,7 @@ class StepTimes:
     prefill_tokens: int
     decode_tokens: int
     end_op: int = NO
+    counted: Since = NOTHING
 
 
 class Batch(NamedTuple):
@@ -124,7 +126,7 @@ class Scheduler:
         """Between two steps: the policy has started again, on a machine that lost something."""
         self.now, self.state = setting, state
         self._lay_out(ledger)
-        self.counts.go_on(ledger)
+        self.counts.go_on(ledger, self.engine.now_ps)
 
     def stand_at(self, op: int) -> None:
         """Submit what was lowered, and run to the end of an operation: what follows is decided there."""
@@ -290,7 +292,7 @@ class Scheduler:
         phase = phase if joins is None else phase[joins == FROM_START]  # a token counts in the step that begins it
         prefill = int((phase == PREFILL).sum())
         times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(phase) - prefill,
-                          self._decision)
+                          self._decision, self.counts.since())
         self.steps.append(times)
         if self.sink is not None:
             self.sink.step(times.begin_ps, times.end_op)

@@ -68,6 +68,8 @@ class Result(schema.Part):
     no_energy_data: tuple[str, ...]
     text: tuple[schema.Answer, ...] | None
     faults: tuple[schema.FaultEffect, ...] | None = None
+    load: schema.Load
+    series: schema.Series
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
