@@ -15,7 +15,7 @@ MOST_OPS = 1_000_000
 """Operations of a run that are kept whole when it is carried out again for a picture: some hundred MB."""
 
 
-def gantt(result: Annotated[str, typer.Argument(metavar="RESULT", help="A result.json, or the folder of a run; a URL.")],
+def gantt(result: Annotated[str, typer.Argument(metavar="RESULT", help="A result.json, or a run's folder; a URL.")],
           step: Annotated[int | None, typer.Option("--step", min=0, help="Of this step (default: the decode and the "
                                                                          "prefill step of median length).")] = None,
           layer: Annotated[int | None, typer.Option("--layer", min=0, help="This layer (default: the middle one with "
@@ -71,8 +71,8 @@ def _again(read: "Result", folder: Path, step: int | None, layer: int | None) ->
             raise type(error)(f"the run of this result cannot be carried out again: {error} (relative paths in its "
                               f"config start from {folder}: --from says from where else)") from None
     if found.digest != read.digest:
-        raise InputError(f"the run gives another result now ({found.digest[:16]}, not {read.digest[:16]}): files that it "
-                         "names have changed, or this moelab is another one; carry it out anew")
+        raise InputError(f"the run gives another result now ({found.digest[:16]}, not {read.digest[:16]}): files "
+                         "that it names have changed, or this moelab is another one; carry it out anew")
     flight = found._flight
     if flight is None:
         raise InputError("the run keeps no operations: there is nothing to draw")

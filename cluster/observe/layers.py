@@ -33,7 +33,7 @@ ROOM_SPANS = 4000
 """Spans of the whole file, beyond those of the first layer of each phase."""
 MOST_MARKS = 200
 COARSER = (4096, 2048, 1024, 512, 256, 128, 64)
-"""Where there are too many spans, those of one kind that start within one part in so many of a layer are put together."""
+"""Where there are too many spans, those of one kind that start within such a part of a layer are put together."""
 NO = -1
 _OF_EXPERTS = [KINDS.index(kind) for kind in ("expert", "einsum")]
 _AHEAD = LABELS.index(COPY["prefetch"])
@@ -139,8 +139,8 @@ def read_layers(data: bytes, digest: str, where: str = LAYERS_FILE) -> Layers:
         layers = Layers.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {path + ': ' if path else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        parts = [*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")]
+        raise InputError(f"{where}: {': '.join(('.'.join(parts[:-1]), parts[-1]) if parts[:-1] else parts)}") from None
     if layers.digest != digest:
         raise InputError(f"{where} belongs to another result ({layers.digest[:16]}, not {digest[:16]}): run it again")
     return layers

@@ -69,6 +69,10 @@ for(const over of ["pointerup","pointerleave"])box.addEventListener(over,()=>{dr
 scrolling and dragging."""
 
 
+READ = ("Outlined: on the critical path, which the first row shows by itself. Pale: of another layer. Dotted, with a "
+        "triangle: a plan came.")
+
+
 class _Row(NamedTuple):
     """A server of a lane, and where it is drawn."""
 
@@ -86,9 +90,7 @@ def gantt(layers: Layers, at: LayerSpans, why: str = "") -> Markup:
              f"{time_text(at.length_ps / PS_PER_S)}")
     labels = [layers.whats[what] for what in at.spans.what]
     return figure(title, *(note(line) for line in told if line), _drawn(layers, at, heads, rows, height, title),
-                  label_legend(labels), note("Outlined: on the critical path, which the first row shows by itself. Pale: "
-                                             "of another layer. Dotted, with a triangle: a plan came."),
-                  behind=_table(layers, at))
+                  label_legend(labels), note(READ), behind=_table(layers, at))
 
 
 def gantts(layers: Layers) -> Markup:

@@ -67,7 +67,8 @@ figure,.bar,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}details:not
 STYLE = "".join((
     f":root{{{_LIGHT}{variables(False)}}}",
     f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{_DARK}{variables(True)}}}}}",
-    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(), f"{_RULES}{RULES}".replace("\n", "")))
+    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(),
+    f"{_RULES}{RULES}".replace("\n", "")))
 
 THEME = """(()=>{const root=document.documentElement,button=document.getElementById("theme"),key="moelab-theme";
 const stored=()=>{try{return localStorage.getItem(key)}catch{return null}};
