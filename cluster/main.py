@@ -23,6 +23,7 @@ from cluster.commands import (
     matrix,
     price,
     remote,
+    report,
     reproduce,
     run,
     schema,
@@ -51,6 +52,7 @@ app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
 app.command("gantt")(gantt.gantt)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)

@@ -20,7 +20,7 @@ from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
-from cluster.observe.slices import rows_of
+from cluster.observe.series.slices import rows_of
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes
 from cluster.safe import Safe
 from cluster.session import Progress, Record, Session, Silent, device_specs

@@ -16,8 +16,8 @@ from cluster.observe.journal import Asked, Journal
 from cluster.observe.requests import Service
 from cluster.observe.requests import figures as request_figures
 from cluster.observe.result import Result
-from cluster.observe.series import series
-from cluster.observe.slices import rows_of
+from cluster.observe.series.of_result import series
+from cluster.observe.series.slices import rows_of
 
 
 def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str, Any], policy: str,

@@ -166,9 +166,9 @@ def _links(figures: Figures) -> Markup:
     for total, link, causes in used[:MOST_BARS]:
         parts = by_family(causes)
         names += parts
-        rows.append(Stack(link, tuple(Segment(f"f-{part}", float(amount), bytes_text(amount),
-                                              f"{TITLES[part]} {bytes_text(amount)}") for part, amount in parts.items()),
-                          bytes_text(total)))
+        rows.append(Stack(link, tuple(
+            Segment(f"f-{part}", float(amount), bytes_text(amount), f"{TITLES[part]} {bytes_text(amount)}")
+            for part, amount in parts.items()), bytes_text(total)))
     return figure("bytes over links, by what for, since it was switched on", stacks(rows), family_legend(names))
 
 

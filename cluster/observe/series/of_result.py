@@ -10,7 +10,7 @@ from cluster.observe import schema
 from cluster.observe.held import caches
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
-from cluster.observe.slices import SLICES, grouped, rows_of, slice_at
+from cluster.observe.series.slices import SLICES, grouped, rows_of, slice_at
 from cluster.observe.submitted import Sliced
 from emulation.lowering.emit import CAUSES
 from emulation.machine import Machine
