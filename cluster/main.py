@@ -18,6 +18,7 @@ from cluster.commands import (
     ending,
     explain,
     fidelity,
+    gantt,
     listing,
     matrix,
     metrics,
@@ -52,6 +53,7 @@ app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
 app.command("metrics")(metrics.metrics)
+app.command("gantt")(gantt.gantt)
 app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
