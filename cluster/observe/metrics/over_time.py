@@ -120,8 +120,9 @@ class _Course:
             outcome: sums[f"prefetch_{outcome}"] for outcome in ("issued", "useful", "late", "wasted")})
 
     def _tell_requests(self, out: Samples, now_ps: int) -> None:
-        came = bisect_right(self._came, now_ps, key=lambda request: request[0])
-        began, over = bisect_right(self._began, now_ps), bisect_right(self._over, now_ps)
+        # Counters begin at 0: a rate sees nothing of what the first sample has already.
+        came = bisect_right(self._came, now_ps, key=lambda request: request[0]) if now_ps else 0
+        began, over = bisect_right(self._began, now_ps) if now_ps else 0, bisect_right(self._over, now_ps)
         out.add("moelab_tokens_total", sum(tokens for _, tokens in self._came[:came]), kind="prompt")
         out.each("moelab_requests_total", "outcome", {"asked": came, "length": over})
         out.add("moelab_requests_waiting", came - began)
