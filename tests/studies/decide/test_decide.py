@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_told_before_anything_runs_and_wins_nothing(tmp_pat
     assert (wide.of("small").why or "").startswith(why)
     (need,) = [need for need in wide.of("small").needs if need.what == "experts"]
     assert (need.bytes, need.capacity_bytes) == (64 * EXPERT_BYTES, 500_000_000)
-    assert made.verdict[0] == "The most output tokens a second has wide at 1 of 2 places and small at 1."
+    assert made.verdict[0] == "wide has the most output tokens a second at 1 of 2 places, small at 1."
     assert made.verdict[-1].startswith("small does not fit at 1 of 2 places: ")
     assert all(one.candidate != "small" or one.at == {"precision": "int4"} for one in made.frontier)
 
