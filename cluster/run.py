@@ -16,10 +16,11 @@ from emulation.extras import require
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
-        on_token: OnToken | None = None, watch: Watch | None = None) -> Result:
+        on_token: OnToken | None = None, watch: Watch | None = None, bounded: bool = True) -> Result:
     """Carry out a run; its result is not written yet. one_thread: where others use the other cores. on_token: hears
-    tokens at the pace of `clock: wall`. watch: has its metrics meanwhile."""
-    host = Host(compare=False, one_thread=one_thread)
+    tokens at the pace of `clock: wall`. watch: has its metrics meanwhile. bounded: with its lower bound, which takes
+    half the time of a short run."""
+    host = Host(compare=False, one_thread=one_thread, bounded=bounded)
     return next(iter(_perform(config, host, progress, on_token, watch).values()))
 
 
@@ -68,6 +69,7 @@ class Host:
 
     compare: bool
     one_thread: bool = False
+    bounded: bool = True
 
     def run(self, config: RunConfig, transport: Transport, progress: Progress, on_token: OnToken | None = None,
             safe: Safe | None = None, watch: Watch | None = None) -> dict[str, Result]:
@@ -84,7 +86,7 @@ class Host:
                     watch.end(named, results[named])
                 continue
             one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
-                         on_token=on_token, safe=safe and Part(named, safe))
+                         on_token=on_token, safe=safe and Part(named, safe), bounded=self.bounded)
             if watch is not None:
                 one.watched_by(watch, named)
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
