@@ -101,7 +101,8 @@ def _crew(options: Options, study: Study, heard: Progress) -> Iterator[Crew]:
             yield processes
 
 
-def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool) -> Iterator[Answer]:
+def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool,
+                  bounded: bool = True) -> Iterator[Answer]:
     """The answers as they come, the longest points first; one whose worker dies is tried again, then fails."""
     waiting = deque(sorted(points, key=lambda point: -point.work))
     work, done, failed, total = sum(point.work for point in waiting), 0.0, 0, len(waiting)
@@ -109,7 +110,7 @@ def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, ke
     left = total
     while left:
         while waiting and crew.idle():
-            crew.give(Task(waiting.popleft(), keep))
+            crew.give(Task(waiting.popleft(), keep, bounded))
         task, told = crew.answer()
         point = task.point
         if isinstance(told, str):

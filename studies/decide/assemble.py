@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cluster.build import device_names, resolve_options
-from cluster.config.quantities import number
 from studies.decide.decision import (
     Again,
     Axis,
@@ -78,7 +77,7 @@ def _contender(parts: Parts, name: str) -> Contender:
     options = resolve_options(ground.hardware, ground.machine.options)
     memory = sum(len(names) * spec.memory.si for group, names in device_names(ground.hardware, options).items()
                  if (spec := ground.hardware.devices[group]).memory)
-    return Contender(name=name, machine=ground.machine.name, options=options, memory_bytes=int(number(memory)),
+    return Contender(name=name, machine=ground.machine.name, options=options, memory_bytes=int(memory),
                      policies=tuple(dict.fromkeys(tried.name for tried, _ in ground.tried)), searched=ground.searched,
                      amount=parts.ready.amounts.get(name))
 

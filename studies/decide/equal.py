@@ -34,8 +34,8 @@ def amount(equal: Equal, name: str, hardware: Hardware, options: Mapping[str, in
         low, high = (parse(text, each.dimension) for text in each.range or (each.value, each.value))
         parts[group] = (count * each.si, count * low, count * high)
         sources[group] = f"{count} x {each.value} ({each.kind}: {each.source})"
-    value, low, high = (float(sum((part[i] for part in parts.values()), Fraction(0))) for i in range(3))
-    return Amount(value=value, low=low, high=high, parts={group: float(part[0]) for group, part in parts.items()},
+    sums = [float(sum((part[i] for part in parts.values()), Fraction(0))) for i in range(3)]
+    return Amount(value=sums[0], low=sums[1], high=sums[2], parts={group: float(part[0]) for group, part in parts.items()},
                   sources=sources)
 
 

@@ -52,7 +52,8 @@ class Ready:
 
 def prepare(study: Decide) -> Ready:
     """Read all that a study names, hold equal what it says, and tell what fits; nothing runs."""
-    ground, equality, amounts = grounds(study), None, {}
+    ground, equality = grounds(study), None
+    amounts: dict[str, Amount] = {}
     if study.objective == ENERGY:
         _check_energy(study, ground)
     if study.equal is not None:

@@ -36,16 +36,19 @@ class Runs:
     _spent_s: float = 0.0
 
     def rows(self, points: Iterable[Point], stage: str) -> list[Row]:
-        """The row of each point, in their order; those that have none are carried out, the longest first."""
+        """The row of each point, in their order; those that have none are carried out, the longest first.
+
+        Those of a search are whole, with their lower bound and digest; the others do without."""
         points = list(points)
         new: dict[str, Point] = {point.key: point for point in points if point.key not in self._seen}
         self._seen |= dict.fromkeys(new)
         self.asked[stage] += len(new)
         self.expected[stage] = max(self.expected[stage] - len(new), 0)
-        wanted = [point for key, point in new.items() if key not in self.file.rows
-                  or (self.retry_failed and self.file.rows[key]["status"] == FAILED)]
+        whole = stage == "search"
+        wanted = [point for key, point in new.items() if (row := self.file.rows.get(key)) is None
+                  or (self.retry_failed if row["status"] == FAILED else whole and "digest" not in row)]
         began, left = time.monotonic(), len(wanted)
-        for answer in carry_out_all(wanted, self.crew, Silent(), keep=False):
+        for answer in carry_out_all(wanted, self.crew, Silent(), keep=False, bounded=whole):
             self.file.append(answer.row)
             left, self.carried = left - 1, self.carried + 1
             spent = self._spent_s + time.monotonic() - began

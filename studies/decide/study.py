@@ -293,3 +293,9 @@ def load_decide(name: str | Path) -> Decide:
     """A decision's study by name or path."""
     path = name if isinstance(name, Path) else locate("decide", "decision", name)
     return validate(Decide, read_yaml(path), shown(path)).placed(path.stem, path.parent, shown(path))
+
+
+def with_samples(study: Decide, samples: int) -> Decide:
+    """The study with another number of draws."""
+    uncertain = study.uncertainty.model_copy(update={"samples": min(samples, MOST_SAMPLES)})
+    return study.model_copy(update={"uncertainty": uncertain}).placed(study.name, study.folder, study.where)

@@ -89,9 +89,9 @@ class Variable:
 
 def _between(part: Part, place: float, beyond: float, log: bool) -> float:
     if place > 1:
-        return min(part.high * beyond ** (place - 1), part.most)
+        return min(part.high * math.pow(beyond, place - 1), part.most)
     if place < -1:
-        return part.low / beyond ** (-1 - place)
+        return part.low / math.pow(beyond, -1 - place)
     end = part.high if place > 0 else part.low
     return _mix(part.value, end, abs(place), log or min(part.value, end) > 0)
 
