@@ -6,7 +6,8 @@ from cluster.observe.report.colours import variables
 from cluster.observe.report.markup import NOTHING, Markup, join, tag
 from studies.decide.decision import Decision, Outcome, Place
 from studies.decide.picture_parts import break_evens, intervals
-from studies.decide.reading import across, amount, fitted, percent, rows_of, sentence, times, wrapped
+from studies.decide.reading import across, fitted, percent, rows_of, sentence, times, wrapped
+from studies.decide.words import quantity_text
 
 WIDE, MARGIN, GAP = 1120, 20, 28
 PLANE_WIDE, NAMES_WIDE, CELL_HIGH, HIGHEST_CELL, LEAST_CELL = 520, 78, 46, 120, 52
@@ -86,7 +87,7 @@ def _entries(decision: Decision) -> Iterator[tuple[str, str]]:
         options = ", ".join(f"{name}={value}" for name, value in one.options.items())
         told = f"{one.name}: {one.machine}" + (f" ({options})" if options else "")
         if one.amount is not None and decision.equal is not None:
-            told += f", {amount(one.amount.value, decision.equal.unit)}"
+            told += f", {quantity_text(one.amount.value, decision.equal.unit)}"
         yield one.name, told
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cluster.observe.report.markup import NOTHING, Markup, join, tag
-from studies.decide.decision import BreakEven, Decision, Outcome, Sampled
-from studies.decide.reading import across, amount, fitted, rows_of
+from studies.decide.decision import BreakEven, Decision, Goal, Outcome, Sampled
+from studies.decide.reading import across, fitted, rows_of
+from studies.decide.words import goal_text, quantity_text
 
 PANEL_HIGH, MOST_PANELS, AXIS_WIDE = 120, 6, 66
 LOG_FROM = 8.0
@@ -61,7 +62,7 @@ def intervals(decision: Decision, x: float, y: float, wide: float) -> tuple[Mark
         for tick in scale.ticks:
             level = foot - scale.share(tick) * PANEL_HIGH
             drawn += [tag("line", class_="rule", x1=left, x2=x + wide, y1=level, y2=level),
-                      tag("text", amount(tick, goal.unit), class_="soft e small", x=left - 6, y=level + 3.5)]
+                      tag("text", _tick(goal, tick), class_="soft e small", x=left - 6, y=level + 3.5)]
         drawn += [_spread(outcome, i, len(place.outcomes), left + c * step, step, foot, scale, decision)
                   for c, place in enumerate(places) for i, outcome in enumerate(place.outcomes)]
         at = foot + 16
@@ -73,6 +74,11 @@ def intervals(decision: Decision, x: float, y: float, wide: float) -> tuple[Mark
         drawn.append(tag("text", f"{len(rows) - MOST_PANELS} more rows of the plane are not drawn", class_="soft small",
                          x=left, y=at))
     return join(drawn), at - y + 8
+
+
+def _tick(goal: Goal, value: float) -> str:
+    """A tick of the axis, with the unit of a rate."""
+    return goal_text(goal, value) + ("/s" if goal.unit == "1/s" else "")
 
 
 def _values(outcome: Outcome) -> list[float]:
@@ -87,13 +93,13 @@ def _spread(outcome: Outcome, number: int, of: int, x: float, wide: float, foot:
     if outcome.value is None:
         return NOTHING
     middle = x + wide * (0.5 + (number + 0.5 - of / 2) * min(0.28, 0.8 / of))
-    unit, told = decision.goal.unit, f"{outcome.candidate}: {amount(outcome.value, decision.goal.unit)}"
+    goal, told = decision.goal, f"{outcome.candidate}: {goal_text(decision.goal, outcome.value)}"
     drawn = []
     if outcome.interval is not None and outcome.interval.samples:
         low, high = (foot - scale.share(v) * PANEL_HIGH for v in (outcome.interval.p5, outcome.interval.p95))
         drawn.append(tag("rect", class_=f"s{number % 8}", x=middle - 3, y=min(low, high), width=6,
                          height=max(abs(low - high), 1.5), opacity="0.55"))
-        told += f" (P5 {amount(outcome.interval.p5, unit)}, P95 {amount(outcome.interval.p95, unit)})"
+        told += f" (P5 {goal_text(goal, outcome.interval.p5)}, P95 {goal_text(goal, outcome.interval.p95)})"
     level = foot - scale.share(outcome.value) * PANEL_HIGH
     drawn.append(tag("line", class_=f"l{number % 8}", x1=middle - 7, x2=middle + 7, y1=level, y2=level))
     return tag("g", tag("title", told), *drawn)
@@ -134,6 +140,12 @@ def told_first(decision: Decision) -> list[BreakEven]:
     return out
 
 
+def _whose(constant: Sampled) -> str:
+    """A constant as it is told, and whose it is."""
+    whose = ", ".join(dict.fromkeys(member.candidate for member in constant.members))
+    return f"{whose}: {constant.label}" if whose else constant.label
+
+
 def _placing(low: float, high: float, left: float, wide: float) -> Callable[[float], float]:
     """Where a value lies between low and high: on a scale of logarithms where they are far apart."""
     if low > 0 and high / low > LOG_FROM:
@@ -153,7 +165,7 @@ def _bar(decision: Decision, even: BreakEven, constant: Sampled, x: float, y: fl
     change = place(value)
     below, above = (even.other, even.winner) if even.keeps == "above" else (even.winner, even.other)
     drawn = [tag("title", even.text),
-             tag("text", fitted(f"{constant.name}", WORDS_WIDE - 10, 6.6), x=x, y=y + 5),
+             tag("text", fitted(_whose(constant), WORDS_WIDE - 10, 6.6), x=x, y=y + 5),
              tag("text", fitted(f"at {decision.places[even.place].label or 'the one place'}"
                                 + ("" if even.where == "within" else ", beyond its range"), WORDS_WIDE - 10, 6.0),
                  class_="soft small", x=x, y=y + 18)]
@@ -169,9 +181,9 @@ def _bar(decision: Decision, even: BreakEven, constant: Sampled, x: float, y: fl
                   for edge in (constant.low, constant.high)]
     drawn += [tag("line", class_="tick", x1=place(constant.value), x2=place(constant.value), y1=y - 7,
                   y2=y + BAR_HIGH - 1),
-              tag("text", amount(low, constant.unit), class_="soft small", x=left, y=y + 20),
-              tag("text", amount(high, constant.unit), class_="soft small e", x=left + across_wide, y=y + 20),
-              tag("text", f"changes at {amount(value, constant.unit)}", x=left + across_wide + 10, y=y + 4),
-              tag("text", f"file: {amount(constant.value, constant.unit)}", class_="soft small",
+              tag("text", quantity_text(low, constant.unit), class_="soft small", x=left, y=y + 20),
+              tag("text", quantity_text(high, constant.unit), class_="soft small e", x=left + across_wide, y=y + 20),
+              tag("text", f"changes at {quantity_text(value, constant.unit)}", x=left + across_wide + 10, y=y + 4),
+              tag("text", f"file: {quantity_text(constant.value, constant.unit)}", class_="soft small",
                   x=left + across_wide + 10, y=y + 18)]
     return tag("g", *drawn)

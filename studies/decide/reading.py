@@ -3,27 +3,11 @@
 import math
 import textwrap
 
-from cluster.observe.table import number_text, time_text
 from studies.decide.decision import Decision, Outcome, Place
+from studies.decide.words import goal_text
 
-_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_SMALL = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 MOST_MARGIN = 1000.0
 """A lead beyond this is told as more than it."""
-
-
-def amount(value: float, unit: str) -> str:
-    """An amount in SI with the prefix in which it reads best; rates of nothing (`1/s`) and counts have none."""
-    if unit == "s":
-        return time_text(value)
-    if unit in ("", "1/s"):
-        return number_text(value) + unit.removeprefix("1")
-    if unit == "USD":
-        return f"{number_text(value)} {unit}"
-    for scale, prefix in (*_LARGE, (1.0, ""), *_SMALL):
-        if abs(value) >= scale * (1 - 1e-9):
-            return f"{number_text(value / scale)} {prefix}{unit}"
-    return f"{number_text(value)} {unit}"
 
 
 def times(margin: float) -> str:
@@ -71,7 +55,7 @@ def sentence(decision: Decision, place: Place) -> str:
         what = f"{' and '.join(place.tied)} tie" if place.tied else "none of the candidates goes through"
     else:
         value = place.of(place.winner).value
-        what = f"{place.winner} wins" + (f" with {amount(value, decision.goal.unit)}" if value is not None else "")
+        what = f"{place.winner} wins" + (f" with {goal_text(decision.goal, value)}" if value is not None else "")
         what += f", {times(place.margin)} the next" if place.margin is not None else ", alone"
         if place.stability is not None and place.stability.samples:
             what += f", in {percent(place.stability.share)} of {place.stability.samples} draws"
