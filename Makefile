@@ -8,7 +8,7 @@ export PYTHON
 # Without bytecode on the disk each process that a test starts compiles all of moelab, and pytest all tests, anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint types format families fast slow alone ray soak bench protos count clean
+.PHONY: help setup demo test lint types format families fast slow alone ray soak bench protos docs count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ bench: setup  ## measure speed on this machine: one table, and out/bench.json
 
 protos: setup  ## make the Python of the gRPC protos again
 	@$(PY) deploy/ci/protos.py
+
+docs: setup  ## build the site of the docs into out/site; a link that leads nowhere fails
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet && echo "docs: out/site/index.html"
 
 count: setup  ## lines of code by package, and the longest files
 	@$(PY) deploy/ci/count.py
