@@ -13,7 +13,8 @@ from cluster.config.load import read_yaml, validate
 from cluster.config.names import CONFIGS, names, trace_path
 from cluster.config.reading import load_run, policy_target
 from cluster.config.run import PolicyChoice, RunConfig
-from cluster.resolve import budget_bytes, cache_tokens, resolve
+from cluster.resolve import PolicyTarget, budget_bytes, cache_tokens, resolve
+from cluster.run import title
 from cluster.serve.setting import setup_of
 from emulation.errors import ConfigError, InputError, MoelabError
 
@@ -275,3 +276,8 @@ def test_paths_of_a_setting_lead_on_from_the_current_folder(tmp_path: Path, monk
     assert setup.policies[0].target == str(here / "mine.py")
     assert with_policies(config, "mine.py(a=1),lru").policy.name == str(here / "mine.py")
     assert "there is no config file" in told(SMALL, ["machine=other.yaml"], tmp_path / "runs")
+
+
+def test_a_policy_file_is_titled_by_its_name_and_two_of_one_name_apart() -> None:
+    targets = [PolicyTarget(name, name, {}) for name in ("/a/mine.py", "lru", "b/lru.py", "c/lru.py")]
+    assert [title(target, targets, ()) for target in targets] == ["mine.py", "lru", "b_lru.py", "c_lru.py"]
