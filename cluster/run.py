@@ -99,8 +99,8 @@ class Host:
 
 
 def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:
-    """A policy's name; with its parameters, if it has any, where the same policy is there twice. It names a folder, too:
-    of a path only the file's name is taken, unless another file has the same one."""
+    """A policy's name; with its parameters, if it has any, where the same policy is there twice. It names a folder,
+    too: of a path only the file's name is taken, unless another file has the same one."""
     twice = sum(other.name == target.name for other in targets) > 1
     name = Path(target.name).name if target.name.endswith(".py") else target.name
     if any(Path(other.name).name == name and other.target != target.target for other in targets):

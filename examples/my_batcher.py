@@ -13,7 +13,7 @@ from workloads.batchers.contract import Batch, Queues
 
 @dataclass(frozen=True)
 class Batcher:
-    """Who runs goes on; of those that wait, the shortest prompts start, at most `starts` a step, while there is room."""
+    """Who runs goes on; of those that wait, the shortest prompts start, at most `starts` a step while there is room."""
 
     clock: ClassVar[bool] = False  # it never calls queues.clock()
     starts: int = 2
@@ -38,7 +38,7 @@ class Batcher:
         if not preempt:
             for i in np.argsort(waiting.todo, kind="stable")[:min(room, self.starts)]:
                 take = min(int(waiting.todo[i]), budget)
-                blocks = int(queues.blocks_for(waiting, waiting.todo)[i])  # all of the prompt fits, or it does not start
+                blocks = int(queues.blocks_for(waiting, waiting.todo)[i])  # all of it fits, or it waits
                 if take < 1 or blocks > free[waiting.home[i]]:
                     break
                 number.append(int(waiting.number[i]))

@@ -13,8 +13,8 @@ from moelab import Plan, Setting, Start, View
 
 @dataclass(frozen=True)
 class Policy:
-    """Expert e rests whole on unit e modulo units. The first `fixed` experts of each layer are copied to the home before
-    the run and stay there; another runs on its unit."""
+    """Expert e rests whole on unit e modulo units. The first `fixed` experts of each layer are copied to the home
+    before the run and stay there; another runs on its unit."""
 
     exact: ClassVar[bool] = True
     fixed: int = 2

@@ -262,8 +262,8 @@ class Hardware(Strict):
     """A machine.
 
     parameters: numbers that a run may choose. devices: groups of equal devices, by name. links: what joins them. homes:
-    the groups that hold the dense weights and the tokens. quantum: how much of a
-    prefetch moves before a demand load may take its links; 1 MiB by default. actions: times of a frame-driven simulator, taken literally.
+    the groups that hold the dense weights and the tokens. quantum: how much of a prefetch moves before a demand load
+    may take its links; 1 MiB by default. actions: times of a frame-driven simulator, taken literally.
     leaves_out: what it does not model, in sentences.
     """
 

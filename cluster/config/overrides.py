@@ -14,7 +14,6 @@ from cluster.config.load import parse_yaml
 from cluster.config.quantities import Strict
 from emulation.errors import ConfigError, unknown
 
-
 PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",
          "workload", "workload.trace", "workload.prompts", "workload.generator.fitted",
          "workload.serving.recorded", "workload.serving.batcher", "workload.serving.batcher.name"}

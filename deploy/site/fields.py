@@ -29,7 +29,7 @@ def meanings(doc: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
     told: dict[str, str] = {}
     for at, end in zip(found, [*(match.start() for match in found[1:]), len(text)], strict=True):
         said = text[at.end():end].strip().rstrip(";")
-        for word in re.findall(rf"`?([a-z_*]+)`?(?: \(([^)]*)\))?", at[1]):
+        for word in re.findall(r"`?([a-z_*]+)`?(?: \(([^)]*)\))?", at[1]):
             name, aside = word
             for field in names:
                 if re.fullmatch(name.replace("*", "[a-z_]*"), field):
@@ -101,8 +101,8 @@ def section(model: type[BaseModel], link: Mapping[type, str], *, defaults: bool 
     """A model's heading, what it is, and its table. defaults: whether it is written by a user."""
     names = {name: field.alias or name for name, field in model.model_fields.items()}
     whole, told = meanings(model.__doc__ or "", [*names, *(alias for alias in names.values() if alias not in names)])
-    head = "| key | type | default | meaning |\n|---|---|---|---|" if defaults else "| key | type | meaning |\n|---|---|---|"
-    rows = [head]
+    head = ("key", "type", *(("default",) if defaults else ()), "meaning")
+    rows = [row(head), row("---" for _ in head)]
     for name, field in model.model_fields.items():
         bounds = limits(field)
         kind = typed(field.annotation, link) + (f", {bounds}" if bounds else "")

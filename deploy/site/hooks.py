@@ -45,10 +45,10 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
     """Links of a page as they lie in the site."""
     uri = page.file.src_uri
-    here = posixpath.dirname(f"docs/{uri}" if uri not in ORIGINS else ORIGINS[uri])
+    here = posixpath.dirname(ORIGINS.get(uri, f"docs/{uri}"))
     return outside_fences(markdown, lambda text: LINK.sub(lambda found: _led(found, here, uri), text))
 
 

@@ -4,7 +4,6 @@
 """
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,23 +32,24 @@ from studies.sweep_study import Study
 WIDTH = 110
 
 PAGES: dict[str, tuple[str, type[BaseModel], str]] = {
-    "run": ("Run files", RunConfig, "A run names one machine, model, precision, policy and workload, and says how it is "
-            "carried out: `configs/run/`, `moelab run FILE.yaml`. `name` alone may be written for a choice that has no "
-            "more to say: `machine: h200-host`."),
+    "run": ("Run files", RunConfig, "A run names one machine, model, precision, policy and workload, and says how it "
+            "is carried out: `configs/run/`, `moelab run FILE.yaml`. `name` alone may be written for a choice that has "
+            "no more to say: `machine: h200-host`."),
     "workload": ("Workload files", Workload, "What the model is asked, or which routing stands in for it: "
                  "`configs/workload/`, or the key `workload` of a run."),
     "hardware": ("Hardware files", Hardware, "A machine: `configs/hardware/`, or a file of your own by path. "
                  "[How to write one](../how-to/machine.md)."),
     "precision": ("Precision files", Precision, "How wide weights, activations and caches are: `configs/precision/`."),
-    "policy": ("Policies and batchers", PolicyFile, "A policy file names a class and its parameters: `configs/policy/`. "
-               "[How to write a policy](../how-to/policy.md)."),
+    "policy": ("Policies and batchers", PolicyFile, "A policy file names a class and its parameters: `configs/policy/`."
+               " [How to write a policy](../how-to/policy.md)."),
     "study": ("Sweep studies", Study, "A run and what of it varies: `configs/study/`, `moelab sweep STUDY` "
               "([sweeps](../sweeps.md))."),
 }
 """Page -> its title, the model at its root, and what it is."""
 
-OPTIONAL = {"decide": ("Decision studies", "studies.decide.study", "Study",
-                       "Machines against machines, each with its best policy: `configs/decide/`, `moelab decide STUDY`.")}
+OPTIONAL = {"decide": ("Decision studies", "studies.decide.study", "Decide",
+                       "Machines against machines, each with its best policy and parameters: `configs/decide/`, "
+                       "`moelab decide STUDY`.")}
 """Pages of parts that a checkout may lack."""
 
 
@@ -57,8 +57,8 @@ def pages() -> dict[str, str]:
     """Page of the site -> its markdown. The same checkout makes the same text."""
     roots, made = dict(PAGES), {}
     for name, (title, module, attribute, what) in OPTIONAL.items():
-        if found := _there(module, attribute):
-            roots[name] = (title, found, what)
+        if (found := _there(module)) is not None:
+            roots[name] = (title, getattr(found, attribute), what)
     link = _places(roots)
     for name, (title, root, what) in roots.items():
         mine = [model for model in below(root) if link[model].startswith(f"{name}.md#")]
@@ -73,8 +73,8 @@ def pages() -> dict[str, str]:
 def index(made: dict[str, str]) -> str:
     """The list of the pages."""
     lines = [f"- [{text.partition(chr(10))[0].lstrip('# ')}]({name}.md)" for name, text in made.items()]
-    return ("# Reference\n\nMade from the schemas that configs, results and options are checked by, whenever the site is "
-            "built. `moelab schema KIND` prints the same as JSON schema, for editors.\n\n" + "\n".join(lines))
+    return ("# Reference\n\nMade from the schemas that configs, results and options are checked by, whenever the site "
+            "is built. `moelab schema KIND` prints the same as JSON schema, for editors.\n\n" + "\n".join(lines))
 
 
 def quantities() -> str:
@@ -82,8 +82,8 @@ def quantities() -> str:
     units = ", ".join(f"{name.replace('_', ' ')} ({unit})" for name, unit in SI_UNITS.items() if unit)
     return section(Quantity, {}).replace("## Quantity", "## Quantities {#quantities}") + (
         f"\nA value carries its unit: {units}. Prefixes are decimal (`k`, `M`, `G`, `T`, `m`, `u`, `n`, `p`) or binary "
-        "(`KiB`, `MiB`, `GiB`). `kind` is `paper`, `data_sheet`, `measured`, `computed` (from others) or `assumed`, and "
-        "what is assumed needs a `range: [low, high]`.\n")
+        "(`KiB`, `MiB`, `GiB`). `kind` is `paper`, `data_sheet`, `measured`, `computed` (from others) or `assumed`, "
+        "and what is assumed needs a `range: [low, high]`.\n")
 
 
 def policies() -> str:
@@ -132,32 +132,28 @@ def metrics() -> str:
     """Every metric, from the catalogue that exposes them."""
     head = ("# Metrics\n\nWhat Prometheus is told of runs and of served machines. Times are emulated seconds, unless a "
             "name says real: divide by `moelab_emulated_seconds_total`, never by the scrape's time.\n\n")
-    catalogue = _there("cluster.observe.metrics.catalogue", "CATALOGUE") or _there(
-        "cluster.observe.metrics.catalogue", "METRICS")
-    if catalogue is not None:
-        return head + _catalogue(catalogue)
-    from cluster.observe import metrics as told
+    catalogue = _there("cluster.observe.metrics.catalogue")
+    if catalogue is None:
+        from cluster.observe import metrics as told
 
-    spreads = [row([f"`moelab_{name}_seconds`", "histogram", text]) for name, text in told.SPREADS.values()]
-    return head + "| metric | kind | meaning |\n|---|---|---|\n" + "\n".join(spreads) + "\n"
-
-
-def _catalogue(catalogue: Any) -> str:
-    lines = ["| metric | kind | unit | labels | meaning |\n|---|---|---|---|---|"]
-    for entry in catalogue.values() if isinstance(catalogue, dict) else catalogue:
-        labels = getattr(entry, "labels", ())
-        bounds = labels.items() if isinstance(labels, dict) else [(label, "") for label in labels]
-        said = ", ".join(f"`{getattr(label, 'name', label)}`" + (f" ({bound})" if bound else "")
-                         for label, bound in bounds)
-        lines.append(row([f"`{entry.name}`", str(getattr(entry.kind, "value", entry.kind)), entry.unit or "", said,
-                          prose(entry.help)]))
-    return "\n".join(lines) + "\n"
+        spreads = [row([f"`moelab_{name}_seconds`", "histogram", text]) for name, text in told.SPREADS.values()]
+        return head + "| metric | kind | meaning |\n|---|---|---|\n" + "\n".join(spreads) + "\n"
+    lines = []
+    for metric in catalogue.METRICS:
+        labels = ", ".join(f"`{label}` (≤ {catalogue.BOUNDS[label]})" for label in metric.labels)
+        lines.append(row([f"`{metric.name}`", metric.kind, metric.unit, labels, prose(metric.text),
+                          ", ".join(metric.of)]))
+    identity = " and ".join(f"`{label}`" for label in catalogue.IDENTITY)
+    return (head + f"Every metric carries the labels {identity}. A label's values are bounded; what lies beyond is "
+            f"summed under `{catalogue.OTHER}`. *Of*: a run, a served machine, a sweep.\n\n"
+            "| metric | kind | unit | labels | meaning | of |\n|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n")
 
 
 def command_line() -> str:
     """Every command with its options, as `--help` says them."""
     parts = ["# Command line", "`moelab COMMAND --help` shows the same.", f"## Exit codes\n\n{_codes()}"]
-    parts += [f"## {path}\n\n```text\n{text}\n```" for path, text in _helps(typer.main.get_command(app), "moelab", None)]
+    parts += [f"## {path}\n\n```text\n{text}\n```"
+              for path, text in _helps(typer.main.get_command(app), "moelab", None)]
     return "\n\n".join(parts)
 
 
@@ -210,13 +206,14 @@ def _places(roots: dict[str, tuple[str, type[BaseModel], str]]) -> dict[type, st
     return link | {model: f"workload.md#{model.__name__.lower()}" for model in taken}
 
 
-def _there(module: str, attribute: str) -> Any:
-    """What a module holds, or None where the checkout has no such module."""
-    parent = module.rpartition(".")[0]
-    spec = importlib.util.find_spec(parent)
-    if spec is None or spec.submodule_search_locations is None or importlib.util.find_spec(module) is None:
+def _there(module: str) -> Any:
+    """A module, or None where the checkout has none."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name or "nothing"):
+            raise
         return None
-    return getattr(importlib.import_module(module), attribute, None)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,8 @@ def _commands(body: str, at: int, soak: bool) -> Iterator[Command]:
 
 def matches(expected: Sequence[str], printed: Sequence[str]) -> bool:
     """Whether what was printed is what the page says."""
-    parts = []
-    for line in expected:
-        parts.append("(?:.*\n)*?" if line == ELLIPSIS else
-                     ".*?".join(re.escape(part) for part in line.split(ELLIPSIS)) + "\n")
+    parts = ["(?:.*\n)*?" if line == ELLIPSIS else ".*?".join(map(re.escape, line.split(ELLIPSIS))) + "\n"
+             for line in expected]
     return re.fullmatch("".join(parts), "".join(f"{line}\n" for line in printed)) is not None
 
 
@@ -129,7 +127,7 @@ def check(page: Path, *, soak: bool, write: bool = False, times: bool = False) -
 
 def main(arguments: Sequence[str]) -> int:
     """Check the pages that are named."""
-    os.environ["MOELAB"] = str(ROOT)
+    os.environ |= {"MOELAB": str(ROOT), "COLUMNS": "110"}
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["PYTHONPATH"] = str(ROOT)
     pages = [Path(name).resolve() for name in arguments if not name.startswith("--")]

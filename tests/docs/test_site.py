@@ -1,4 +1,4 @@
-"""The site of the docs is built without a link that leads nowhere, asks no other host for anything, and is the same again."""
+"""The site of the docs is built without a link that leads nowhere, and asks no other host for anything."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "deploy" / "site"))
 
-import fields  # noqa: E402 (they lie beside the hook that mkdocs loads)
-import reference  # noqa: E402
+import fields
+import reference
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,8 @@ def test_the_reference_is_the_same_again_and_names_every_option_field_and_policy
 
 def test_what_a_docstring_says_of_fields_is_taken_apart() -> None:
     whole, told = fields.meanings("One run. seed: of all draws. first_s, last_s: a window; max_*: bounds (of bytes).\n"
-                                  "  `out`: where. Paths: are relative.", ["seed", "first_s", "last_s", "max_ops", "out"])
+                                  "  `out`: where. Paths: are relative.",
+                                  ["seed", "first_s", "last_s", "max_ops", "out"])
     assert whole == "One run."
     assert told == {"seed": "Of all draws.", "first_s": "A window", "last_s": "A window",
                     "max_ops": "Bounds (of bytes).", "out": "Where. Paths: are relative."}
