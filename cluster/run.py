@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.config.run import RunConfig
 from cluster.observe.metrics.watch import Watch
@@ -101,8 +102,12 @@ class Host:
 
 
 def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:
-    """A policy's name; with its parameters, if it has any, where the same policy is there twice."""
+    """A policy's name; with its parameters, if it has any, where the same policy is there twice. It names a folder,
+    too: of a path only the file's name is taken, unless another file has the same one."""
     twice = sum(other.name == target.name for other in targets) > 1
-    if target.name not in taken and not (twice and target.parameters):
-        return target.name
-    return f"{target.name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"
+    name = Path(target.name).name if target.name.endswith(".py") else target.name
+    if any(Path(other.name).name == name and other.target != target.target for other in targets):
+        name = target.name.strip("./").replace("/", "_")
+    if name not in taken and not (twice and target.parameters):
+        return name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"

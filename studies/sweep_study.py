@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import locate, trace_path
 from cluster.config.on_ray import OnRay
-from cluster.config.overrides import put_value
+from cluster.config.overrides import PATHS, SUFFIXES, put_value
 from cluster.config.quantities import Strict, refuse
 from cluster.config.reading import load_workload
 from cluster.config.run import EMBEDDED, RunConfig
@@ -28,11 +28,6 @@ from moe import shapes
 SETTLED: dict[str, Any] = {"transport": "local", "clock": "virtual", "against": [], "workers": None,
                            "devices_per_actor": 1, "restarts": 8, "out": None, "timeline": {}}
 """What a sweep decides itself: each point is one policy's run in one process."""
-
-PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",
-         "workload", "workload.trace", "workload.prompts", "workload.generator.fitted",
-         "workload.serving.recorded", "workload.serving.batcher", "workload.serving.batcher.name"}
-"""Settings that may hold a path, which a study gives relative to its own file."""
 
 
 class Study(Strict):
@@ -204,7 +199,7 @@ def _rebased(path: str, value: Any, study: Path, run: Path) -> Any:
     if isinstance(value, Mapping):
         return {key: _rebased(f"{path}.{key}", inner, study, run) for key, inner in value.items()}
     if path in PATHS and isinstance(value, str) and study.absolute() != run.absolute() and (
-            "/" in value or value.endswith((".yaml", ".yml", ".py", ".npz", ".jsonl"))):
+            "/" in value or value.endswith(SUFFIXES)):
         return str(study.absolute() / value)
     return value
 

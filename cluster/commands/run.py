@@ -102,17 +102,18 @@ def with_policies(config: "RunConfig", asked: str) -> "RunConfig":
 def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
     """A policy as it is written in the head of a table: its name, and parameters in parentheses."""
     from cluster.config.load import parse_yaml, validate
+    from cluster.config.overrides import here
     from cluster.config.run import PolicyChoice
     from emulation.errors import ConfigError
 
     name, bracket, rest = text.partition("(")
     if not bracket:
-        return own.get(name) or PolicyChoice(name=name)
+        return own.get(name) or PolicyChoice(name=here(name))
     pairs = [pair.partition("=") for pair in rest.removesuffix(")").split(",")]
     if not rest.endswith(")") or not all(key.strip() and equals for key, equals, _ in pairs):
         raise ConfigError(f"--policies {text!r}: parameters are written like lru(slots=8)")
     parameters = parse_yaml("".join(f"{key.strip()}: {value}\n" for key, _, value in pairs), f"--policies {text!r}")
-    return validate(PolicyChoice, {"name": name.strip(), "parameters": parameters}, f"--policies {text!r}")
+    return validate(PolicyChoice, {"name": here(name.strip()), "parameters": parameters}, f"--policies {text!r}")
 
 
 @contextmanager
