@@ -117,10 +117,10 @@ def _faults(result: Result) -> list[str]:
         if fault.took_ps is None:
             told.append(f"The fault {fault.what} never took effect: the run was over before.")
             continue
-        speeds = [None if part is None else part.tokens_per_s for part in (fault.before, fault.during)]
+        steps_s = [None if part is None else part.decode_step_s for part in (fault.before, fault.during)]
         change = ""
-        if speeds[0] and speeds[1]:
-            change = f"; tokens/s went from {number_text(speeds[0])} to {number_text(speeds[1])}"
+        if steps_s[0] and steps_s[1]:
+            change = f"; a decode step took {time_text(steps_s[0])} before and {time_text(steps_s[1])} meanwhile"
         cost = f", and {time_text(seconds(fault.recovery_ps))} went into recovery" if fault.recovery_ps else ""
         told.append(f"From {time_text(seconds(fault.took_ps))} on, {fault.what}{cost}{change}.")
     return told
@@ -140,10 +140,11 @@ def _serving(result: Result) -> list[str]:
     assert served is not None
     assert served.queueing is not None
     assert result.ttft is not None
+    again = (f"{served.preemptions:,} pre-emptions computed {served.recomputed_tokens:,} positions again"
+             if served.preemptions else "nobody was pre-empted")
     return [f"Requests queue for {time_text(served.queueing.mean_s)} of their mean TTFT of "
             f"{time_text(result.ttft.mean_s)} ({percent_text(share)}): KV memory peaked at "
-            f"{sum(served.kv_peak_blocks):,} of {sum(served.kv_capacity_blocks):,} blocks, and "
-            f"{served.preemptions} pre-emptions computed {served.recomputed_tokens:,} positions again."]
+            f"{sum(served.kv_peak_blocks):,} of {sum(served.kv_capacity_blocks):,} blocks, and {again}."]
 
 
 def _alike(devices: Sequence[DeviceUse]) -> list[list[DeviceUse]]:
