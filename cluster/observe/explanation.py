@@ -60,8 +60,7 @@ def verdict(result: Result) -> list[str]:
     told = []
     for name, figure in FIGURES.items():
         if result.phases[name].time_ps:
-            first, found = critical_path(result, result.phases[name])[0], getattr(result, figure)
-            what = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
+            first, what = critical_path(result, result.phases[name])[0], _what(result, name, figure)
             who = f" on {listed(first.lanes)}" if first.lanes else ""
             told.append(f"{what} is bound by {word(first.label)}{who} ({percent_text(first.share)} of {name}).")
     bound = result.bound
@@ -82,15 +81,21 @@ def explain(result: Result) -> list[str]:
 
 def _phase(result: Result, name: str, figure: str) -> str:
     """What a phase's time went to, and whom that names."""
-    path, found = critical_path(result, result.phases[name]), getattr(result, figure)
-    first, *rest = path
+    first, *rest = critical_path(result, result.phases[name])
     who = f" on {listed(first.lanes)}" if first.lanes else ""
-    what = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
-    if figure == "ttft" and _queueing(result) > 1 / 2:
-        what += " is mostly waiting in the queue; computing the prompts"
     others = [f"{word(share.label)} {percent_text(share.share)}" for share in rest if share.share >= LEAST]
     more = f"; then {', '.join(others)}" if others else ""
-    return f"{what} is bound by {word(first.label)}{who}: {percent_text(first.share)} of {name}'s critical path{more}."
+    return (f"{_what(result, name, figure)} is bound by {word(first.label)}{who}: {percent_text(first.share)} of "
+            f"{name}'s critical path{more}.")
+
+
+def _what(result: Result, name: str, figure: str) -> str:
+    """What a phase binds: the figure of a request that it decides, or its own time where no request has one."""
+    found = getattr(result, figure)
+    told = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
+    if figure == "ttft" and _queueing(result) > 1 / 2:
+        told += " is mostly waiting in the queue; computing the prompts"
+    return told
 
 
 def _queueing(result: Result) -> float:
