@@ -103,10 +103,10 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
 
     from cluster.observe.table import number_text
 
-    for row in head(one, other):
-        name = " ".join(word for word in (row.name.upper(), row.figure) if word).replace("_", " ")
-        screen.print(f"{name}: {number_text(row.first)} and {number_text(row.second)} {row.unit}, "
-                     f"B / A {row.ratio:.4g}", markup=False, highlight=False)
+    for figure in head(one, other):
+        name = " ".join(word for word in (figure.name.upper(), figure.figure) if word).replace("_", " ")
+        screen.print(f"{name}: {number_text(figure.first)} and {number_text(figure.second)} {figure.unit}, "
+                     f"B / A {figure.ratio:.4g}", markup=False, highlight=False)
     asked = Table("asked", str(first), str(second), title="what was asked", title_justify="left")
     for row in found.asked:
         asked.add_row(row.path, row.first or "-", row.second or "-")
