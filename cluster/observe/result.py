@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cluster.observe import schema
-from cluster.observe.digest import canonical, sha256
+from cluster.observe.digest import canonical, indented, sha256
 from cluster.observe.files import write_whole
 from cluster.observe.flight import Flight
 from cluster.observe.layers import LAYERS_FILE, layers_of
@@ -98,8 +98,7 @@ class Result(schema.Part):
 
     def to_json(self) -> str:
         """The text of result.json: sorted keys, exact integers, floats as Python's repr, and the digest."""
-        data = {**self.model_dump(mode="json"), "digest": self.digest}
-        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return indented({**self.model_dump(mode="json"), "digest": self.digest}) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "the result") -> Self:

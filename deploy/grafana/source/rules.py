@@ -33,7 +33,8 @@ def _names(metric: Metric) -> Iterator[tuple[str, tuple[str, ...]]]:
 def of_ray() -> str:
     """rules/ray.yml: counters add up over processes, a gauge is the highest that any tells."""
     how = {"counter": "sum", "histogram": "sum", "gauge": "max"}
-    rules = [{"record": name, "expr": f"{how[metric.kind]} by ({', '.join(labels)}) (ray_{name})"}
+    told = {"counter": "", "histogram": "_total", "gauge": ""}  # of a histogram Ray is told counters
+    rules = [{"record": name, "expr": f"{how[metric.kind]} by ({', '.join(labels)}) (ray_{name}{told[metric.kind]})"}
              for metric in METRICS if "run" in metric.of for name, labels in _names(metric)]
     return HEAD + _yaml({"groups": [{"name": "moelab-ray", "rules": rules}]})
 
