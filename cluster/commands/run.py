@@ -145,9 +145,11 @@ def _report(config: "RunConfig", results: "dict[str, Result]", folder: "Path | S
 
     if config.report:
         from cluster.observe.files import write_texts
+        from cluster.observe.report.gantt import SCRIPT, pictures
         from cluster.observe.report.report import report
 
-        write_texts(folder, {REPORT_FILE: report(results)})
+        layers = {name: result.layers() for name, result in results.items()}
+        write_texts(folder, {REPORT_FILE: report(results, pictures(layers), (SCRIPT,))})
         return []
     earlier = not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
     return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if earlier else []

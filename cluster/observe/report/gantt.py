@@ -4,7 +4,7 @@ The picture stands as it is; with the script it can be made wider and moved. Pos
 words keep their size whatever the width is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.observe.layers import Layers, LayerSpans
@@ -69,6 +69,8 @@ for(const over of ["pointerup","pointerleave"])box.addEventListener(over,()=>{dr
 scrolling and dragging."""
 
 
+MOST_RUNS = 3
+FOR_MORE = "Drawn by `moelab gantt`, of the folder of this run: a page with all runs' layers would be too large."
 READ = ("Outlined: on the critical path, which the first row shows by itself. Pale: of another layer. Dotted, with a "
         "triangle: a plan came.")
 
@@ -106,6 +108,12 @@ def gantts(layers: Layers) -> Markup:
         parts.append(gantt(layers, at, f"The {phase} step of median length {of} ({time_text(at.step_ps / PS_PER_S)}), "
                                        "and in it the middle layer with experts."))
     return join(parts)
+
+
+def pictures(found: Mapping[str, Layers | None]) -> dict[str, Markup]:
+    """The pictures of runs by name, of the first few that have any: each takes up to 200 kB."""
+    drawn = [(name, layers) for name, layers in found.items() if layers is not None]
+    return {name: gantts(layers) if i < MOST_RUNS else absent(FOR_MORE) for i, (name, layers) in enumerate(drawn)}
 
 
 def _count(number: int, what: str) -> str:
