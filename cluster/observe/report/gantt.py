@@ -22,8 +22,8 @@ LETTER = 6.4
 """Pixels of a letter of the names of lanes, about."""
 MOST_LANES = 16
 """Beyond so many lanes, those that did nothing are left out."""
-LEAST, WITH_OUTLINE, WITH_WORDS = 0.04, 0.3, 4.0
-"""Shares of the width in per cent: the narrowest bar, and those from which on it has an outline, an expert's number."""
+LEAST, WITH_OUTLINE, DIGIT = 0.04, 0.3, 2.2
+"""Shares of the width in per cent: the narrowest bar, one that has an outline, and a digit of an expert's number."""
 
 RULES = """
 .gantt{display:grid;grid-template-columns:auto minmax(0,1fr);margin:8px 0}
@@ -206,8 +206,9 @@ def _bars(layers: Layers, at: LayerSpans, rows: Sequence[_Row]) -> list[Markup]:
         state += " path" if spans.on_path[i] and width >= WITH_OUTLINE else ""
         told = tag("title", _told(layers, at, i))
         drawn.append(tag("rect", told, class_=fill(label) + state, x=_at(begin), y=y, width=_at(width), height=BAR))
-        if width >= WITH_WORDS and spans.expert[i] >= 0 and spans.count[i] == 1:
-            drawn.append(tag("text", str(spans.expert[i]), class_="in", x=_at(begin + width / 2), y=y + BAR // 2))
+        name = str(spans.expert[i])
+        if width >= DIGIT * len(name) + 0.8 and spans.expert[i] >= 0 and spans.count[i] == 1:
+            drawn.append(tag("text", name, class_="in", x=_at(begin + width / 2), y=y + BAR // 2))
         if spans.on_path[i]:
             path.append((spans.from_ps[i], tag("rect", told, class_=fill(label), x=_at(begin), y=28, width=_at(width),
                                                height=BAR - 2)))
