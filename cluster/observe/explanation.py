@@ -129,14 +129,14 @@ def _links(result: Result) -> list[str]:
     if not used:
         return []
     share, lane, busy = max(used, key=lambda item: item[0])
-    causes = ", ".join(word(cause) for cause, _ in sorted(busy.items(), key=lambda item: -item[1]))
+    causes = ", ".join(word(cause) for cause, _ in sorted(busy.items(), key=lambda item: (-item[1], item[0])))
     return [f"The busiest link is {lane}, {percent_text(share)} of the run: {causes}."]
 
 
 def _caches(result: Result) -> list[str]:
     """Hits and prefetches, where experts were loaded."""
     told, prefetch = [], result.prefetch
-    for name, phase in result.phases.items():
+    for name, phase in ((name, result.phases[name]) for name in FIGURES):
         if phase.loads and phase.hit_rate is not None:
             told.append(f"In {name} {percent_text(phase.hit_rate)} of routed experts were there when their layer was "
                         f"decided; {phase.loads:,} loads brought {number_text(phase.loaded_bytes / 1e9)} GB.")

@@ -1,7 +1,7 @@
 """The result of a run: everything it found, under one digest, with what depends on the host apart."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, Vali
 
 from cluster.observe import schema
 from cluster.observe.digest import canonical, sha256
-from cluster.observe.files import write_whole
+from cluster.observe.files import text_writers, write_whole
 from cluster.observe.flight import Flight
 from cluster.observe.layers import LAYERS_FILE, Layers, layers_of
 from cluster.observe.store import Store, folder_of
@@ -139,10 +139,12 @@ class Result(schema.Part):
         file = Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path)
         return cls.from_json(read_bytes(file, "result", LARGEST_BYTES), str(file))
 
-    def write(self, folder: str | Path | Store, extent: Extent | None = None) -> Written | None:
-        """Write result.json, and the timeline and some layers of a run that this process timed; whole, or not at all.
+    def write(self, folder: str | Path | Store, extent: Extent | None = None,
+              texts: Mapping[str, str] | None = None) -> Written | None:
+        """Write result.json, and timeline and layers of a run that this process timed; all whole, or none at all.
 
-        Returns what of the run the timeline holds; None where there is none to write (a result that was read).
+        texts: further files that belong to it, by name. Returns what of the run the timeline holds; None where there is
+        none to write (a result that was read).
         """
         written: list[Written] = []
         writers: dict[str, Callable[[IO[bytes]], object]] = {}
@@ -150,6 +152,7 @@ class Result(schema.Part):
             writers[TIMELINE_FILE] = lambda file: written.append(write_timeline(flight, file, extent))
         if (layers := self.layers()) is not None:
             writers[LAYERS_FILE] = lambda file: file.write(layers.to_json().encode("utf-8"))
+        writers |= text_writers(texts or {})
         writers[RESULT_FILE] = lambda file: file.write(self.to_json().encode("utf-8"))
         write_whole(folder_of(folder), writers)
         return written[0] if written else None

@@ -1,6 +1,6 @@
 """How fast, and what bound it: the verdict, all runs side by side, the critical path, and times of requests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.observe.energy_table import joules_text
 from cluster.observe.explanation import critical_path, verdict, word
@@ -145,10 +145,18 @@ def requests(results: Results) -> Markup:
         entries = [(curve.class_, curve.name) for curve in curves]
         out.append(figure(f"{title}: share of requests whose {title} is at most so long", cumulative(
             f"distribution of {title} over {len(curves[0].values)} requests", curves, slo), legend(entries),
-            note(f"dashed: the objective, {time_text(slo)}") if slo is not None else NOTHING))
+            note(f"dashed: the objective, {time_text(slo)}") if slo is not None else NOTHING,
+            behind=table(("share of requests", *(curve.name for curve in curves)), _spread(curves))))
     parts = [tag("div", *out, class_="grid2")] if out else [
         note(f"No distribution is drawn: there are fewer than {LEAST_REQUESTS} requests, or all took equally long.")]
     return join([*parts, table(("", "", "mean", "P50", "P90", "P99", "count"), _quantiles(results), words=2)])
+
+
+def _spread(curves: Sequence[Curve]) -> list[tuple[str, ...]]:
+    """By nearest rank: within what time each tenth of the requests was served."""
+    ordered = [sorted(curve.values) for curve in curves]
+    return [(f"{10 * tenth} %", *(time_text(row[-(-len(row) * tenth // 10) - 1]) for row in ordered))
+            for tenth in range(1, 11)]
 
 
 def _quantiles(results: Results) -> list[tuple[str, ...]]:

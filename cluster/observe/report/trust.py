@@ -77,8 +77,8 @@ def _trust(kind: str) -> int:
 def identity(results: dict[str, Result]) -> Markup:
     """Digest, seed, hashes and versions of each run, and how to make each again."""
     names = list(results)
-    hashes = list(dict.fromkeys(name for result in results.values() for name in result.hashes))
-    versions = list(dict.fromkeys(name for result in results.values() for name in result.host.versions))
+    hashes = sorted(dict.fromkeys(name for result in results.values() for name in result.hashes))
+    versions = sorted(dict.fromkeys(name for result in results.values() for name in result.host.versions))
     rows = [("digest", *(result.digest for result in results.values())),
             ("seed", *(str(result.config.get("seed")) for result in results.values())),
             *((f"{name} (SHA-256)", *(result.hashes.get(name, "-") for result in results.values())) for name in hashes)]

@@ -39,7 +39,7 @@ def devices(result: Result) -> Markup:
 
 def _device_table(result: Result, of: dict[str, dict[str, int]]) -> Markup:
     """Times by label; of devices that are drawn."""
-    labels = list(dict.fromkeys(label for row in of.values() for label in row))
+    labels = sorted(dict.fromkeys(label for row in of.values() for label in row))
     found = {device.device: device for device in result.devices}
     return table(("device", "lane", *map(word, labels)), [
         (name, found[name].lane, *(_share(row.get(label, 0), found[name]) for label in labels))
@@ -55,7 +55,7 @@ def links(result: Result) -> Markup:
     used = sorted((link for link in result.traffic if link.total_bytes), key=lambda link: -link.total_bytes)
     if not used:
         return absent("Nothing crossed a link.")
-    causes = list(dict.fromkeys(cause for link in used for cause in link.bytes))
+    causes = sorted(dict.fromkeys(cause for link in used for cause in link.bytes))
     rows = [Stack(link.link, _parts(link), bytes_text(link.total_bytes)) for link in used[:MOST_BARS]]
     families = [name for link in used for name in by_family(link.bytes)]
     behind = table(("link", "from", "to", *map(word, causes), "bytes"), [
@@ -88,10 +88,10 @@ def energy(results: dict[str, Result]) -> Markup:
         rows.append(Stack(name, tuple(
             Segment(COLOURS[ENERGY.index(part)], joules, percent_text(joules / found.joules),
                     f"{part} {joules_text(joules / tokens)}")
-            for part, joules in found.by_part.items() if joules), joules_text(found.joules_per_token)))
+            for part in ENERGY if (joules := found.by_part.get(part))), joules_text(found.joules_per_token)))
         behind += [(name, device, *(joules_text(found.device_parts[device].get(part)) for part in ENERGY[:4]),
-                    joules_text(joules)) for device, joules in found.by_device.items()]
-        behind += [(name, link, *["-"] * 4, joules_text(joules)) for link, joules in found.by_link.items()]
+                    joules_text(joules)) for device, joules in sorted(found.by_device.items())]
+        behind += [(name, link, *["-"] * 4, joules_text(joules)) for link, joules in sorted(found.by_link.items())]
     missing = [f"{name}: {missing_text(result)}." for name, result in results.items()
                if result.energy is None or result.no_energy_data]
     if not rows:

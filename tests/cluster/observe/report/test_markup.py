@@ -32,7 +32,7 @@ def test_text_from_outside_is_never_markup() -> None:
 
 
 @pytest.mark.parametrize(("most", "unit", "ticks"), [
-    (0.0087, TIME, ["0 ms", "2 ms", "4 ms", "6 ms", "8 ms"]),
+    (0.0087, TIME, ["0 ms", "5 ms"]),
     (288.2, TIME, ["0 s", "100 s", "200 s"]),
     (3.2e-6, TIME, ["0 µs", "1 µs", "2 µs", "3 µs"]),
     (58e9, BANDWIDTH, ["0 GB/s", "20 GB/s", "40 GB/s"]),
