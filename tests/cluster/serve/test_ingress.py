@@ -95,6 +95,8 @@ def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[st
             assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, None, "length"]
             with pytest.raises(openai.BadRequestError):
                 client.completions.create(model="embedded", prompt="Hello", max_tokens=10**6)
+        assert "moelab serve" in httpx.get(f"{url}/").text
+        assert "emulated time ago" in httpx.get(f"{url}/live").text
         with httpx.stream("POST", f"{url}/v1/completions", json={"prompt": "a", "max_tokens": 4000, "stream": True,
                                                                  "ignore_eos": True}) as gone:
             next(gone.iter_raw())
