@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from cluster.main import enter
 from cluster.observe.flight import read_flight
 from cluster.observe.layers import LAYERS_FILE, MOST_SPANS, Layers, _fewer, layers_of, read_layers, stored_layers
 from cluster.observe.report.gantt import SCRIPT, gantt, gantts, pictures
@@ -136,3 +137,32 @@ def test_a_run_without_a_phase_says_so_and_many_runs_are_not_all_drawn(layers: L
     assert "No layer of a decode step is drawn: the run has none." in gantts(prefill)
     drawn = pictures({str(i): prefill for i in range(5)} | {"none": None})
     assert [("<svg" in markup) for markup in drawn.values()] == [True] * 3 + [False] * 2
+
+
+RUN = """
+machine: {name: edge-gpu-ndp, options: {units: 2}}
+model: {name: qwen3-30b-a3b, layers: 2}
+policy: expert_parallel
+workload: {work: synthetic, generator: {name: zipf, skew: 0.6}, batch: 2, prompt_tokens: 4, output_tokens: 4}
+report: false
+"""
+
+
+def test_the_command_draws_what_is_kept_and_else_carries_the_run_out_again(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(RUN)
+    assert enter(["run", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]) == 0
+    command = ["gantt", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]
+    capsys.readouterr()
+    assert enter(command) == 0
+    assert "goes again" not in capsys.readouterr().out
+    kept = (tmp_path / "page.html").read_text()
+    assert kept.count("<figure>") == 2
+    (tmp_path / "out" / LAYERS_FILE).unlink()
+    assert enter(command) == 0
+    assert "goes again" in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text() == kept
+    assert enter([*command, "--step", "2", "--layer", "1"]) == 0
+    assert "Step 2 (decode, 2 tokens), layer 1, lane by lane" in (tmp_path / "page.html").read_text()
+    assert enter([*command, "--step", "2", "--layer", "5"]) == 3
+    assert "step 2 has no layer 5 with experts: it has 0, 1" in capsys.readouterr().err
