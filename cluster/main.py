@@ -18,6 +18,7 @@ from cluster.commands import (
     ending,
     explain,
     fidelity,
+    gantt,
     listing,
     matrix,
     price,
@@ -50,6 +51,7 @@ app.command("run")(run.run)
 app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
+app.command("gantt")(gantt.gantt)
 app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)

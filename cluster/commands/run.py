@@ -146,10 +146,12 @@ def _pages(config: "RunConfig", results: "dict[str, Result]") -> dict[str, str]:
     """The page of all results by its file's name, where it is wanted."""
     if not config.report:
         return {}
+    from cluster.observe.report.gantt import SCRIPT, pictures
     from cluster.observe.report.report import report
     from cluster.observe.result import REPORT_FILE
 
-    return {REPORT_FILE: report(results)}
+    layers = {name: result.layers() for name, result in results.items()}
+    return {REPORT_FILE: report(results, pictures(layers), (SCRIPT,))}
 
 
 def _stale_page(config: "RunConfig", folder: "Path | Store") -> list[str]:

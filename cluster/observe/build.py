@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors.scheduler import Scheduler
@@ -65,7 +66,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         faults=faults, load=figures.load(scheduler),
         series=series(scheduler, journal, service, timed.sliced(), timed.horizon_ps, timed.end_ps),
         host=schema.Host(**(host or {})))
-    result._flight = flight
+    result._flight = None if flight is None else replace(flight, steps=tuple(scheduler.steps))
     return result
 
 

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from cluster.observe.report.colours import classes, variables
+from cluster.observe.report.gantt import RULES
 from cluster.observe.report.markup import NOTHING, Markup, join, tag
 
 _LIGHT = "color-scheme:light;--page:#fff;--card:#f7f8fa;--ink:#1b1f24;--soft:#57606a;--rule:#d5dae0;--track:#e8ebef;" \
@@ -68,7 +69,8 @@ figure,.bar,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}details:not
 STYLE = "".join((
     f":root{{{_LIGHT}{variables(False)}}}",
     f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{_DARK}{variables(True)}}}}}",
-    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(), _RULES.replace("\n", "")))
+    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(),
+    f"{_RULES}{RULES}".replace("\n", "")))
 
 THEME = """(()=>{const root=document.documentElement,button=document.getElementById("theme"),key="moelab-theme";
 const stored=()=>{try{return localStorage.getItem(key)}catch{return null}};
