@@ -1,6 +1,8 @@
 """The page of results: well-formed, complete in itself, the same bytes each time, and nothing that no result says."""
 
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html import unescape
@@ -235,3 +237,25 @@ def test_results_are_named_by_what_tells_them_apart(results: dict[str, Result]) 
                                                        "expert_parallel on elsewhere"]
     assert list(named([first, first], ["x/a", "y/b"])) == ["a", "b"]
     assert list(named([first, first], ["x/a", "y/a"])) == ["x/a", "y/a"]
+
+
+WIDTH = """<script>addEventListener("load",()=>{for(const fold of document.querySelectorAll("details"))fold.open=true;
+parent.postMessage([innerWidth,document.documentElement.scrollWidth].join(),"*")})</script>"""
+TELEPHONE = """<!DOCTYPE html><title>none</title><script>addEventListener("message",e=>{document.title=e.data})</script>
+<iframe src="page.html" width="390" height="2000" style="border:0"></iframe>"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")
+def test_nothing_reaches_beyond_a_telephone_even_with_every_fold_open(page: str, tmp_path: Path) -> None:
+    bare = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"{WIDTH}</body>")
+    (tmp_path / "page.html").write_text(bare, encoding="utf-8")
+    (tmp_path / "telephone.html").write_text(TELEPHONE, encoding="utf-8")
+    done = subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                           "--disable-background-networking", f"--user-data-dir={tmp_path}/profile",
+                           "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "telephone.html").as_uri()],
+                          capture_output=True, text=True, timeout=120, check=True)
+    told = re.search(r"<title>(\d+),(\d+)</title>", done.stdout)
+    assert told is not None, done.stdout[:200]
+    wide, reaches = int(told.group(1)), int(told.group(2))
+    assert 0 < reaches <= wide <= 390
