@@ -31,8 +31,9 @@ def report(results: Results, out: Out = None) -> None:
 
     places = [place for text in results for place in found(text)]
     runs = named([read(place) for place in places], places)
-    layers = {name: stored(place, run.digest) for place, (name, run) in zip(places, runs.items(), strict=True)}
-    page = page_of(runs, pictures(layers), (SCRIPT,))
+    drawn = pictures({name: stored(place, run.digest)
+                      for place, (name, run) in zip(places, runs.items(), strict=True)})
+    page = page_of(runs, drawn, (SCRIPT,) if drawn else ())
     if out is None:
         beside = results[0].removesuffix("/").removesuffix("/result.json") if len(results) == 1 else "."
         out = f"{'.' if beside == 'result.json' else beside}/{REPORT_FILE}"

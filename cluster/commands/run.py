@@ -150,8 +150,8 @@ def _pages(config: "RunConfig", results: "dict[str, Result]") -> dict[str, str]:
     from cluster.observe.report.report import report
     from cluster.observe.result import REPORT_FILE
 
-    layers = {name: result.layers() for name, result in results.items()}
-    return {REPORT_FILE: report(results, pictures(layers), (SCRIPT,))}
+    drawn = pictures({name: result.layers() for name, result in results.items()})
+    return {REPORT_FILE: report(results, drawn, (SCRIPT,) if drawn else ())}
 
 
 def _stale_page(config: "RunConfig", folder: "Path | Store") -> list[str]:

@@ -141,7 +141,7 @@ class Result(schema.Part):
 
     def write(self, folder: str | Path | Store, extent: Extent | None = None,
               texts: Mapping[str, str] | None = None) -> Written | None:
-        """Write result.json, the timeline and some layers of a run that this process timed; whole, or not at all.
+        """Write result.json, and timeline and layers of a run that this process timed; all whole, or none at all.
 
         texts: further files that belong to it, by name. Returns what of the run the timeline holds; None where there is
         none to write (a result that was read).

@@ -24,7 +24,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # every byte that is not taken counts as waiting
+        transport.set_write_buffer_limits(high=1, low=0)  # whatever is not taken counts as waiting
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._head = self.loop.call_later(HEAD_S, transport.close)
 

@@ -146,7 +146,8 @@ def _lanes(figures: Figures, past: Past) -> Markup:
     order = sorted((lane for lane in share if share[lane] >= LEAST), key=lambda lane: (-share[lane], lane))
     rows = []
     for lane in order[:MOST_BARS]:
-        now = min(lately.get(lane, 0.0) / servers.get(lane, 1) if lately else share[lane], 1.0)  # work is noted at its end
+        now = lately.get(lane, 0.0) / servers.get(lane, 1) if lately else share[lane]
+        now = min(now, 1.0)  # work is noted at its end, which may be in the next sample
         rows.append(Bar(lane, now, percent_text(now), series(0), share[lane],
                         f"{percent_text(share[lane])} since it was switched on"))
     scale = Bar("all of the time", 1.0, "100 %", "track")

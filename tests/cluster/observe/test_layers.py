@@ -97,7 +97,7 @@ def test_columns_of_different_lengths_are_refused(layers: Layers) -> None:
         read_layers(json.dumps(data).encode(), "0" * 64)
 
 
-def test_what_is_not_there_is_told_with_what_is(layers: Layers) -> None:
+def test_what_is_not_there_is_told_with_what_is() -> None:
     scheduler, _ = run(policy_of("on_demand"), feed())
     flight = changed(read_flight(scheduler), steps=tuple(scheduler.steps))
     assert layers_of(flight, "", step=3, layer=2).layers[0].step == 3

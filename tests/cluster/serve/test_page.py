@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from cluster.serve.contract import Identity, Status
-from cluster.serve.page.parts import shown
+from cluster.serve.page.parts import LATENCIES, shown
 from cluster.serve.page.past import SAMPLES, SLICES, Past
 from cluster.serve.page.watch import MOST_LOOKS
 from tests.cluster.serve.http_rig import Behind, behind_http
@@ -130,14 +130,14 @@ def test_a_machine_that_has_just_begun_is_shown_without_a_number_made_up(behind:
              "load": None, "phases": {}, "prefetch": {"issued": 0, "useful": 0, "late": 0},
              "requests": dict.fromkeys(("asked", "refused", "stop", "length", "cancelled"), 0),
              "tokens": dict.fromkeys(("prompt", "output", "prefill", "decode"), 0),
-             **{name: {"count": 0, "buckets": []} for name in ("ttft", "tpot", "itl", "end_to_end", "queueing", "step")}}
+             **{name: {"count": 0, "buckets": []} for name, _ in LATENCIES}}
     status = Status("starting", "wall", 1000.0, 0, 0, 0, 0, 0, 0, 0, 0, (hostile,))
     told = shown(hostile, Identity("r", hostile, hostile, "bf16", "local", "1"), status, empty, Past())
     parsed(told)
     assert hostile not in told
     assert "nan" not in told
-    for words in ("Nothing was answered yet", "No emulated time has passed", "an emulated second takes 1,000 real ones"):
-        assert words in told or words.replace("1,000", "1000") in told
+    for words in ("Nothing was answered yet", "No emulated time has passed", "emulated second takes 1,000 real ones"):
+        assert words in told
 
 
 def test_the_past_is_bounded_and_rates_are_of_emulated_time() -> None:
