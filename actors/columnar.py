@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import seal_step, sealed
-from actors.counts import NOTHING, Since, phase_of
-from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
+from actors.counts import NOTHING, Since, SoFar, Tally, phase_of
+from actors.scheduler import MakeEngine, Scheduler, StepTimes
+from actors.sink import Sink
 from emulation.engine.play import Program, play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
@@ -130,6 +131,14 @@ class ColumnScheduler(Scheduler):
         self.engine.run()
         assert self.sink is not None
         self.sink.flush()
+
+    def so_far(self) -> SoFar:
+        """What is counted so far; deciding may be some steps ahead of timing."""
+        state, counts = self.lowering.state, self.counts
+        phases = {name: Tally(row, *(int(state.phase[i, key]) for key in (HITS, MISSES, LOADS, LOADED_BYTES)))
+                  for i, (name, row) in enumerate(zip(counts.phases, state.runs, strict=True))}
+        return SoFar(phases, counts.load, self.emit.moved_bytes + state.moved, int(state.phase[0, PREFETCHED]),
+                     int(state.phase[0, USES]))
 
     def count(self, end_ps: Ints) -> None:
         """Note in `counts` and `emit` what was counted; end_ps: when each operation ended."""

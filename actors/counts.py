@@ -1,6 +1,6 @@
 """What a run counts: hits and misses, where experts ran, what prefetch was good for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +34,16 @@ class Tally:
     substituted: int = 0
     dropped: int = 0
     substituted_experts: int = 0
+
+
+class SoFar(NamedTuple):
+    """What a run under way has counted. load [phases, moe_layers, experts]; moved_bytes [links, CAUSES]."""
+
+    phases: Mapping[str, Tally]
+    load: Ints
+    moved_bytes: Ints
+    prefetch_issued: int
+    prefetch_useful: int
 
 
 @dataclass
@@ -94,8 +104,8 @@ class Counts:
 
     def since(self) -> Since:
         """What was counted since the last call."""
-        now = Since(*(sum(getattr(tally, key) for tally in self.phases.values()) for key in ("hits", "misses")),
-                    self.prefetch_issued)
+        hits, misses = (sum(getattr(tally, key) for tally in self.phases.values()) for key in ("hits", "misses"))
+        now = Since(hits, misses, self.prefetch_issued)
         more, self._told = Since(*(new - old for new, old in zip(now, self._told, strict=True))), now
         return more
 
@@ -153,6 +163,10 @@ class Counts:
                 self._prefetched[load.device, load.moe, load.expert, load.part] = Prefetched(load.op)
             else:
                 self._prefetched.pop((load.device, load.moe, load.expert, load.part), None)
+
+    def so_far(self, moved_bytes: Ints) -> SoFar:
+        """What is counted so far; not to be changed."""
+        return SoFar(self.phases, self.load, moved_bytes, self.prefetch_issued, len(self.first_uses))
 
     def prefetch(self, end_ps: Ints) -> dict[str, int]:
         """issued, useful (used), late (used, but arrived after the decision that used it), wasted (never used)."""

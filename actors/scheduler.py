@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import as_pair, seal_step, sealed
-from actors.counts import NOTHING, Counts, Since
+from actors.counts import NOTHING, Counts, Since, SoFar
 from actors.faults import Faults
+from actors.sink import Sink
 from emulation.engine.contract import Describe, Engine
-from emulation.engine.play import Program
 from emulation.errors import PlanError
 from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
@@ -30,22 +30,6 @@ from schedulers.contract import Policy
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-
-class Sink(Protocol):
-    """Takes what a scheduler submits, so that the scheduler need not keep it."""
-
-    def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
-        """Operations that were submitted at an instant, behind a decision (NO: none)."""
-
-    def batches(self, program: Program, labels: Labels, at_ps: Ints, after: Ints) -> None:
-        """Several batches at once: when each was submitted, and behind which decision, [batches]."""
-
-    def step(self, begin_ps: int, end_op: int) -> None:
-        """A step is over: what has ended may be asked of the engine."""
-
-    def flush(self) -> None:
-        """Nothing more comes for now."""
 
 
 MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
@@ -308,6 +292,10 @@ class Scheduler:
         self.engine.run()
         if self.sink is not None:
             self.sink.flush()
+
+    def so_far(self) -> SoFar:
+        """What is counted so far, between two steps; nobody else's to change."""
+        return self.counts.so_far(self.emit.moved_bytes)
 
     def _submit(self) -> None:
         ops, labels = self.emit.finish()

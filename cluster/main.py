@@ -14,6 +14,7 @@ from cluster.commands import (
     bench,
     calibrate,
     check,
+    decide,
     doctor,
     ending,
     explain,
@@ -21,6 +22,7 @@ from cluster.commands import (
     gantt,
     listing,
     matrix,
+    metrics,
     price,
     remote,
     report,
@@ -51,6 +53,7 @@ app.command("run")(run.run)
 app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
+app.command("metrics")(metrics.metrics)
 app.command("gantt")(gantt.gantt)
 app.command("report")(report.report)
 app.command("check")(check.check)
@@ -60,6 +63,7 @@ app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
+app.command("decide")(decide.decide)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
 app.command("serve")(serve.serve)

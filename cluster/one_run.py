@@ -1,7 +1,7 @@
 """One policy on one workload: from what a run resolves to, to its result."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from cluster.observe.build import build_result
 from cluster.observe.energy import rates_of
 from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
+from cluster.observe.metrics.watch import Watch
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
 from cluster.observe.series.slices import rows_of
@@ -36,6 +37,19 @@ if TYPE_CHECKING:
     from cluster.observe.collect import Collector
     from cluster.observe.schema import Wall
     from moe.generate import OnLogits
+    from workloads.serving import Serving
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Progress that somebody else hears, too."""
+
+    progress: Progress
+    other: Callable[[int, int], None]
+
+    def update(self, done: int, total: int, text: str) -> None:
+        self.other(done, total)
+        self.progress.update(done, total, text)
 
 
 class OneRun:
@@ -43,7 +57,9 @@ class OneRun:
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
                  one_thread: bool = False, on_token: OnToken | None = None,
-                 on_logits: "OnLogits | None" = None, safe: Safe | None = None) -> None:
+                 on_logits: "OnLogits | None" = None, safe: Safe | None = None,
+                 bounded: bool = True) -> None:
+        self.bounded = bounded
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
         self.on_logits, self.safe = on_logits, safe
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
@@ -55,6 +71,35 @@ class OneRun:
             self.setting, self.kv_blocks = division(setup, self.policy)
         self.setting = told(setup, self.policy, target.name, self.setting, lambda: self.parts)
         self.served: Served | None = None
+        self.watch: Watch | None = None
+
+    def watched_by(self, watch: Watch, name: str) -> None:
+        """Let somebody have its metrics while it runs."""
+        self.watch, self.progress = watch, Heard(self.progress, watch.far)
+        watch.begin(name, self)
+
+    @property
+    def who(self) -> dict[str, str]:
+        """What is run, as a metric tells it."""
+        config = self.setup.config
+        return {"machine": self.setup.machine.name, "model": self.setup.model.name, "precision": config.precision,
+                "transport": self.transport.name, "version": versions()["moelab"]}
+
+    @property
+    def serving(self) -> "Serving | None":
+        """The requests, where they are batched continuously."""
+        return None if self.served is None else self.served.serving
+
+    @property
+    def restarts(self) -> int:
+        """Actors or processes that were started again so far."""
+        return int(str(self.transport.describe().get("restarts", 0)))
+
+    @property
+    def dilation(self) -> float | None:
+        """Real seconds for an emulated one, at the wall clock."""
+        conductor = self.session.conductor
+        return None if conductor is None else conductor.dilation
 
     @cached_property
     def parts(self) -> tuple[Steps, Steps]:
@@ -85,6 +130,7 @@ class OneRun:
         self.journal = Journal()
         self.session = Session(self.scheduler, self.forecaster, self.journal,
                                Silent() if self.is_wall else self.progress, setup.setting.budget_bytes)
+        self.session.look = None if self.watch is None else self.watch.step
 
     def replay(self, record: Record | None) -> Result:
         """Time a record, or the routing that the workload names. Devices in this process would compute nothing."""
@@ -206,8 +252,9 @@ class OneRun:
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
-        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed."""
-        if self._parks or self.setup.machine.actions is not None or moved(self.scheduler):
+        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed,
+        or not wanted."""
+        if not self.bounded or self._parks or self.setup.machine.actions is not None or moved(self.scheduler):
             return None
         found = self.session.bound()
         return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}

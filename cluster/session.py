@@ -1,6 +1,6 @@
 """One run from its first step to its last: feeds the scheduler, and in `execute` the devices and the model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -158,6 +158,7 @@ class Session:
         self.scheduler, self.forecaster, self.journal = scheduler, forecaster, journal
         self.transport: Transport | None = None
         self.conductor: Conductor | None = None
+        self.look: Callable[[], None] | None = None
         self.progress = progress or Silent()
         setting = scheduler.setting
         room = setting.budget_bytes if room_bytes is None else room_bytes
@@ -190,6 +191,8 @@ class Session:
         self.scheduler.end()
         if self.conductor is not None:
             self.conductor.step(made, total)
+        if self.look is not None:
+            self.look()
 
     def clock(self) -> int:
         """The engine's time: when the next step would start."""
@@ -291,6 +294,8 @@ class Session:
                 behind.do(scheduler.time, lowered)
                 behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
                 behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
+                if self.look is not None:
+                    behind.do(self.look)
                 ahead.hand_on()
                 if guesses is not None:
                     self.record.steps.append(step)

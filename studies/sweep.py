@@ -1,7 +1,7 @@
 """A sweep: every point of a study once, over all cores or a Ray cluster, whatever kills it in between."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from studies.sweep_work import Answer, Task, carry_out, died
 ATTEMPTS = 2
 """How often a point is tried whose worker dies."""
 
+Counted = Callable[[int, int, int], None]
 TRANSPORTS = ("processes", "ray")
 
 
@@ -55,23 +56,39 @@ class Options:
 
 
 def sweep(study: Study, folder: Path | Store, options: Options | None = None,
-          progress: Progress | None = None) -> Swept:
-    """Carry out every point of a study that the rows in a folder do not hold yet."""
+          progress: Progress | None = None, counted: Counted | None = None) -> Swept:
+    """Carry out every point of a study that the rows in a folder do not hold yet. counted: hears how many points there
+    are, how many have a row, and how many of those failed."""
     options = options or Options()
     if options.transport not in TRANSPORTS:
         raise ConfigError(unknown("transport of a sweep", options.transport, TRANSPORTS))
     check_writable(folder)
     heard = progress or Silent()
-    with _rows(folder) as file, _crew(options, study, heard) as crew:
+    with opened(folder, study, options, heard) as (file, crew):
         points = study.expand()
         before = dict(file.rows)
         wanted = [point for point in points if point.key not in before
                   or (options.retry_failed and before[point.key]["status"] == FAILED)]
+        asked = {point.key for point in wanted}
+        rows = [before[point.key] for point in points if point.key not in asked]
+        there, failed = len(rows), sum(row["status"] == FAILED for row in rows)
+        hear = counted or (lambda *_: None)
+        hear(len(points), there, failed)
         for done in carry_out_all(wanted, crew, heard, keep=options.keep):
             _record(done, file, folder)
+            there, failed = there + 1, failed + (done.row["status"] == FAILED)
+            hear(len(points), there, failed)
         keys = {point.key for point in points}
         return Swept(folder, [{**file.rows[point.key], **point.at} for point in points], len(wanted),
                      len(points) - len(wanted), sum(key not in keys for key in file.rows), file.torn_bytes)
+
+
+@contextmanager
+def opened(folder: Path | Store, study: Study, options: Options,
+           progress: Progress) -> Iterator[tuple[RowFile | RowObjects, Crew]]:
+    """The rows in a folder, open for appending, and who carries out points."""
+    with _rows(folder) as file, _crew(options, study, progress) as crew:
+        yield file, crew
 
 
 def _rows(folder: Path | Store) -> RowFile | RowObjects:
@@ -93,7 +110,8 @@ def _crew(options: Options, study: Study, heard: Progress) -> Iterator[Crew]:
             yield processes
 
 
-def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool) -> Iterator[Answer]:
+def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool,
+                  bounded: bool = True) -> Iterator[Answer]:
     """The answers as they come, the longest points first; one whose worker dies is tried again, then fails."""
     waiting = deque(sorted(points, key=lambda point: -point.work))
     work, done, failed, total = sum(point.work for point in waiting), 0.0, 0, len(waiting)
@@ -101,7 +119,7 @@ def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, ke
     left = total
     while left:
         while waiting and crew.idle():
-            crew.give(Task(waiting.popleft(), keep))
+            crew.give(Task(waiting.popleft(), keep, bounded))
         task, told = crew.answer()
         point = task.point
         if isinstance(told, str):

@@ -61,8 +61,9 @@ for top in ("emulation", "schedulers", "workloads", "moe", "actors", "studies", 
 print(json.dumps(lack))
 """
 
-WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.experts|cluster\.serve\..*|cluster\.observe\.metrics"
-                         r"|studies\.(calibration|offload)\..*|studies\.host_fidelity|cluster\.transports\.ray.*")
+WITH_MODELS = re.compile(r"moe\..*|cluster\.execute|cluster\.experts|cluster\.serve\..*"
+                         r"|cluster\.observe\.metrics\.(collector|door)|studies\.(calibration|offload)\..*"
+                         r"|studies\.host_fidelity|cluster\.transports\.ray.*")
 """Modules that only what needs an extra imports."""
 
 

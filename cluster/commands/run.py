@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,10 @@ from cluster.commands.speech import Speech
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cluster.config.metrics import MetricsChoice
     from cluster.config.run import PolicyChoice, RunConfig
+    from cluster.observe.metrics.families import Family
+    from cluster.observe.metrics.watch import Watch
     from cluster.observe.result import Result
     from cluster.observe.store import Store
 
@@ -28,13 +33,19 @@ Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS",
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
                                               help="Policies to set side by side, like lru(slots=8),on_demand "
                                                    "(default: the run's own).")]
+MetricsPort = Annotated[int | None, typer.Option("--metrics-port", metavar="N", min=0, max=65535, help=(
+    "Show the run's metrics at this port of 127.0.0.1 while it lasts (0: any free one)."))]
+OpenMetrics = Annotated[bool, typer.Option("--openmetrics", help=(
+    "Write metrics over emulated time beside the result, for `promtool tsdb create-blocks-from openmetrics`."))]
+TOKEN_VARIABLE = "MOELAB_TOKEN"
 Report = Annotated[bool | None, typer.Option("--report/--no-report", help="Write report.html beside the results "
                                                                           "(default: as the run says, which is yes).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
-         out: str | None = None, wait_s: float | None = None, report: bool | None = None) -> "RunConfig":
+         out: str | None = None, wait_s: float | None = None, metrics_port: int | None = None,
+         openmetrics: bool = False, report: bool | None = None) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -45,24 +56,30 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
         more.append(f"out={out}")
     if wait_s is not None:
         more.append(f"ray.wait_s={wait_s}")
+    if metrics_port is not None:
+        more.append(f"metrics.port={metrics_port}")
+    if openmetrics:
+        more.append("metrics.openmetrics=true")
     if report is not None:
         more.append(f"report={str(report).lower()}")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
+        wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False, report: Report = None,
+        as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out, wait, report)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics, report)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
-            out: Out = None, wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
+            out: Out = None, wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False,
+            report: Report = None, as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out, wait, report)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics, report)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -85,20 +102,45 @@ def with_policies(config: "RunConfig", asked: str) -> "RunConfig":
 def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
     """A policy as it is written in the head of a table: its name, and parameters in parentheses."""
     from cluster.config.load import parse_yaml, validate
+    from cluster.config.overrides import here
     from cluster.config.run import PolicyChoice
     from emulation.errors import ConfigError
 
     name, bracket, rest = text.partition("(")
     if not bracket:
-        return own.get(name) or PolicyChoice(name=name)
+        return own.get(name) or PolicyChoice(name=here(name))
     pairs = [pair.partition("=") for pair in rest.removesuffix(")").split(",")]
     if not rest.endswith(")") or not all(key.strip() and equals for key, equals, _ in pairs):
         raise ConfigError(f"--policies {text!r}: parameters are written like lru(slots=8)")
     parameters = parse_yaml("".join(f"{key.strip()}: {value}\n" for key, _, value in pairs), f"--policies {text!r}")
-    return validate(PolicyChoice, {"name": name.strip(), "parameters": parameters}, f"--policies {text!r}")
+    return validate(PolicyChoice, {"name": here(name.strip()), "parameters": parameters}, f"--policies {text!r}")
+
+
+@contextmanager
+def shown(asked: "MetricsChoice", source: "Callable[[], list[Family]]") -> "Iterator[None]":
+    """Where a config or command line asks for it, the door at which metrics are shown meanwhile."""
+    if asked.port is None:
+        yield
+        return
+    from cluster.serve.options import read_token
+    from emulation.extras import require
+
+    require("--metrics-port", "service", "prometheus_client")
+    from cluster.observe.metrics.door import opened
+
+    with opened(asked.port, source, read_token(None, os.environ.get(TOKEN_VARIABLE) or None), asked.linger_s):
+        yield
 
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
+    from cluster.observe.metrics.watch import Watch
+
+    watch = Watch(config.name)
+    with shown(config.metrics, watch.families):
+        _carry_out_watched(config, as_json, comparing, None if config.metrics.port is None else watch)
+
+
+def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watch: "Watch | None") -> None:
     from cluster import run as running
     from cluster.observe.files import check_writable, write_texts
     from cluster.observe.store import folder_of
@@ -109,8 +151,8 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     speech = None if as_json or comparing or config.clock == "virtual" or config.workload.work != "execute" else \
         Speech(config.workload.texts, config.workload.batch)
     with Bar(quiet=speech is not None) as bar:
-        results = running.compare(config, bar) if comparing else {
-            config.policy.name: running.run(config, bar, on_token=speech)}
+        results = running.compare(config, bar, watch) if comparing else {
+            config.policy.name: running.run(config, bar, on_token=speech, watch=watch)}
     if speech is not None:
         speech.end()
     window = config.timeline
@@ -125,6 +167,10 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
                                {} if comparing else pages)
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
+        if config.metrics.openmetrics:
+            from cluster.commands.metrics import write_beside
+
+            notes.append(write_beside(places[name], config.name, name, result))
     if comparing and pages:
         write_texts(folder, pages)
     notes += _stale_page(config, folder)

@@ -17,6 +17,8 @@ HttpPort = Annotated[int | None, typer.Option("--http-port", metavar="N", min=0,
     f"{GRPC_PORT}."))]
 GrpcPort = Annotated[int | None, typer.Option("--grpc-port", metavar="N", min=0, max=65535,
                                               help="Open the gRPC door here (0: any free port).")]
+MetricsPort = Annotated[int | None, typer.Option("--metrics-port", metavar="N", min=0, max=65535, help=(
+    "Open a door of its own for /metrics here (0: any free port); the HTTP door has them too."))]
 Host = Annotated[str, typer.Option("--host", help="Where both listen; beyond loopback only with TLS and a token.")]
 Clock = Annotated[str | None, typer.Option("--clock", help="virtual (as fast as it can), or wall (paced).")]
 Dilation = Annotated[str | None, typer.Option("--dilation", metavar="X", help=(
@@ -34,7 +36,8 @@ Ready = Annotated[Path | None, typer.Option("--ready-file", metavar="FILE", help
 
 
 def serve(config: Config = "serve_embedded", http_port: HttpPort = None, grpc_port: GrpcPort = None,
-          host: Host = "127.0.0.1", clock: Clock = None, dilation: Dilation = None, settings: Settings = None,
+          metrics_port: MetricsPort = None, host: Host = "127.0.0.1", clock: Clock = None, dilation: Dilation = None,
+          settings: Settings = None,
           transport: Transport = None, tls_cert: Cert = None, tls_key: Key = None, token_file: TokenFile = None,
           max_streams: MaxStreams = 1024, max_body_bytes: MaxBody = 4 << 20, drain_s: Drain = 10.0,
           admin: Admin = False, ready_file: Ready = None) -> None:
@@ -51,7 +54,8 @@ def serve(config: Config = "serve_embedded", http_port: HttpPort = None, grpc_po
     if http_port is None and grpc_port is None:
         http_port, grpc_port = HTTP_PORT, GRPC_PORT
     options = ServeOptions(
-        http_host=host, http_port=http_port, grpc_host=host, grpc_port=grpc_port, tls_cert=tls_cert, tls_key=tls_key,
+        http_host=host, http_port=http_port, grpc_host=host, grpc_port=grpc_port, metrics_port=metrics_port,
+        tls_cert=tls_cert, tls_key=tls_key,
         token=read_token(token_file, os.environ.get(TOKEN_VARIABLE)), max_streams=max_streams,
         max_body_bytes=max_body_bytes, admin=admin, drain_s=drain_s)
     keep_house(wanted, options, ready_file, lambda line: print(line, flush=True, file=sys.stdout))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cluster.commands.run import CLEARED, Json, Out, Wait, cleared
+from cluster.commands.run import CLEARED, Json, MetricsPort, Out, Wait, cleared, shown
 from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
@@ -45,16 +45,19 @@ Least = Annotated[str | None, typer.Option("--least", metavar="COLUMN", help="Th
 @app.command("run")
 def run(study: Study, workers: Workers = None, transport: Transport = "processes", out: Out = None,
         wait: Wait = None, retry_failed: Retry = False, keep_results: Keep = False, top: Top = 10,
-        as_json: Json = False) -> None:
+        metrics_port: MetricsPort = None, as_json: Json = False) -> None:
     """Carry out the points that have no row yet; stopped at any moment, the same command goes on from there."""
+    from cluster.config.metrics import MetricsChoice
+    from cluster.observe.metrics.watch import Points
     from cluster.observe.store import folder_of
     from studies.sweep import Options, sweep
     from studies.sweep_study import load_study
 
     asked = load_study(study)
     folder = folder_of(out or f"runs/{asked.name}")
-    with Bar() as bar:
-        swept = sweep(asked, folder, Options(workers, transport, retry_failed, keep_results, wait), bar)
+    points = Points(asked.name)
+    with shown(MetricsChoice(port=metrics_port), points.families), Bar() as bar:
+        swept = sweep(asked, folder, Options(workers, transport, retry_failed, keep_results, wait), bar, points.count)
     if as_json:
         print(json.dumps(_facts(swept, asked.most, asked.least), indent=1, sort_keys=True))
     else:

@@ -18,6 +18,7 @@ from cluster.observe.requests import figures as request_figures
 from cluster.observe.result import Result
 from cluster.observe.series.of_result import series
 from cluster.observe.series.slices import rows_of
+from cluster.observe.spreads import spreads
 
 
 def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str, Any], policy: str,
@@ -46,6 +47,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
     rates = rates or energy.Rates()
     joules = energy.spent(rates, setting.machine, lanes, scheduler.emit.worked, scheduler.emit.moved_bytes,
                           timed.horizon_ps)
+    course = series(scheduler, journal, service, timed.sliced(), timed.horizon_ps, timed.end_ps)
     result = Result(
         machine=setting.machine.name, model=setting.model.name, policy=policy, exact=scheduler.policy.exact,
         config=dict(config), provenance=constants, confidence=_confidence(constants),
@@ -64,7 +66,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         no_energy_data=energy.without_data(rates, setting.machine),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
         faults=faults, load=figures.load(scheduler),
-        series=series(scheduler, journal, service, timed.sliced(), timed.horizon_ps, timed.end_ps),
+        series=course, spreads=spreads(scheduler.steps, found.times, course.slice_ps, course.slices),
         host=schema.Host(**(host or {})))
     result._flight = None if flight is None else replace(flight, steps=tuple(scheduler.steps))
     return result

@@ -96,6 +96,10 @@ class Collector:
             stall_ps[lane, c.NO_WORK] += int((self.horizon_ps - last_ps).sum())
         return Use(self._busy_ps, stall_ps)
 
+    def so_far(self) -> tuple[Ints, Ints]:
+        """Busy and stalled time of each lane by LABELS, of what was worked off; idleness at the end is not in it."""
+        return self._busy_ps.copy(), self._stall_ps.copy()
+
     def sliced(self) -> Sliced:
         """In slices of emulated time."""
         return self._slicer.told()

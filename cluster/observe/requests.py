@@ -41,7 +41,8 @@ class Service:
 
 
 class Times(NamedTuple):
-    """Instants of each request (NEVER: none), [requests], and the gaps between all tokens of one request, [gaps].
+    """Instants of each request (NEVER: none), [requests], and the gaps between all tokens of one request, and their
+    ends, [gaps].
 
     started: the begin of the first step that computed any of it. first, last: ends of the steps that made its first
     and its last token. made: tokens. prompted: its prefill was part of the run, and ended.
@@ -53,6 +54,7 @@ class Times(NamedTuple):
     made: Ints
     prompted: NDArray[np.bool_]
     gaps_ps: Ints
+    gap_at_ps: Ints
 
 
 def times(scheduler: Scheduler, journal: Journal, asked: Asked) -> Times:
@@ -64,7 +66,7 @@ def times(scheduler: Scheduler, journal: Journal, asked: Asked) -> Times:
     started, first, last = (np.full(count, NEVER, np.int64) for _ in range(3))
     if not steps or not count:
         none = np.zeros(count, np.int64)
-        return Times(started, first, last, none, none > 0, none[:0])
+        return Times(started, first, last, none, none > 0, none[:0], none[:0])
     number = np.repeat(np.arange(len(steps)), [len(step) for step in steps])
     who = np.searchsorted(asked.sequence, np.concatenate([step.sequence for step in steps]))
     phase, ends = (np.concatenate([getattr(step, key) for step in steps]) for key in ("phase", "ends"))
@@ -74,8 +76,9 @@ def times(scheduler: Scheduler, journal: Journal, asked: Asked) -> Times:
     order = np.argsort(who[ends], kind="stable")
     whose, at_ps = who[ends][order], end_ps[number[ends][order]]
     first[whose[::-1]], last[whose] = at_ps[::-1], at_ps
-    gaps = np.diff(at_ps)[whose[1:] == whose[:-1]]
-    return Times(started, first, last, np.bincount(whose, minlength=count), prefilled & (first != NEVER), gaps)
+    same = whose[1:] == whose[:-1]
+    return Times(started, first, last, np.bincount(whose, minlength=count), prefilled & (first != NEVER),
+                 np.diff(at_ps)[same], at_ps[1:][same])
 
 
 def quantiles(values_ps: Sequence[int] | Ints) -> schema.Quantiles | None:
@@ -112,6 +115,7 @@ class Figures(NamedTuple):
     tpot: schema.Quantiles | None
     itl: schema.Quantiles | None
     serving: schema.Serving | None
+    times: Times
 
 
 def figures(scheduler: Scheduler, journal: Journal, asked: Asked, service: Service | None, makespan_ps: int) -> Figures:
@@ -123,7 +127,8 @@ def figures(scheduler: Scheduler, journal: Journal, asked: Asked, service: Servi
               zip((found.last_ps - found.first_ps)[several].tolist(), found.made[several].tolist(), strict=True)]
     return Figures(_columns(asked, found, service),
                    quantiles((found.first_ps - asked.arrival_ps)[found.prompted]), quantiles_s(tpot_s),
-                   quantiles(found.gaps_ps), None if service is None else _serving(asked, found, service, makespan_ps))
+                   quantiles(found.gaps_ps),
+                   None if service is None else _serving(asked, found, service, makespan_ps), found)
 
 
 def _columns(asked: Asked, found: Times, service: Service | None) -> schema.Requests:

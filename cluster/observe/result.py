@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cluster.observe import schema
-from cluster.observe.digest import canonical, sha256
+from cluster.observe.digest import canonical, indented, sha256
 from cluster.observe.files import text_writers, write_whole
 from cluster.observe.flight import Flight
 from cluster.observe.layers import LAYERS_FILE, Layers, layers_of
@@ -35,7 +35,8 @@ class Result(schema.Part):
     spans, and of the inputs that the run names. makespan_ps: when the last step ended; horizon_ps: the last operation.
     output_tokens_per_s: tokens emitted over the makespan. ttft, tpot, itl: None where no request has one. serving:
     None of static batches. energy: None where the machine's file says nothing of it, which is not zero; no_energy_data:
-    the devices of which it says nothing. faults: None of a run without any.
+    the devices of which it says nothing. faults: None of a run without any. spreads:
+    steps' own times (step), gaps between tokens (itl) and times per output token (tpot).
     """
 
     schema_version: int = schema.SCHEMA_VERSION
@@ -71,6 +72,7 @@ class Result(schema.Part):
     faults: tuple[schema.FaultEffect, ...] | None = None
     load: schema.Load
     series: schema.Series
+    spreads: dict[str, schema.Spread]
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
@@ -103,8 +105,7 @@ class Result(schema.Part):
 
     def to_json(self) -> str:
         """The text of result.json: sorted keys, exact integers, floats as Python's repr, and the digest."""
-        data = {**self.model_dump(mode="json"), "digest": self.digest}
-        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return indented({**self.model_dump(mode="json"), "digest": self.digest}) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "the result") -> Self:
@@ -169,7 +170,8 @@ class Result(schema.Part):
         from cluster.observe.report.gantt import SCRIPT, pictures
         from cluster.observe.report.report import report
 
-        return report({self.policy: self}, pictures({self.policy: self.layers()}), (SCRIPT,))
+        drawn = pictures({self.policy: self.layers()})
+        return report({self.policy: self}, drawn, (SCRIPT,) if drawn else ())
 
     def table(self) -> "Group":
         """What the run found, as tables for a terminal."""

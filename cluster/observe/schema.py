@@ -5,6 +5,7 @@ from pydantic import Field, JsonValue
 from cluster.observe.part import Part as Part
 from cluster.observe.schema_series import Load as Load
 from cluster.observe.schema_series import Series as Series
+from cluster.observe.schema_series import Spread as Spread
 
 SCHEMA_VERSION = 4
 

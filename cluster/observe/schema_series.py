@@ -33,7 +33,8 @@ class Series(Part):
 
     By the end of their step: steps; prefill_tokens, decode_tokens: tokens that steps computed; tokens: those that were
     emitted; hits, misses as in `phases`; prefetch_issued; prefetch_useful, prefetch_late: of the step that used them;
-    prefetch_wasted: of the step that issued them, and none used. Sums are those of `phases` and `prefetch`.
+    prefetch_wasted: of the step that issued them, and none used. Sums are those of `phases` and `prefetch`. prefill_*:
+    those in steps with any prefill token.
 
     At the slice's end, by device that ever holds any (of more than 64, those behind as "other KIND"): resident_bytes:
     experts, as those that rest there and what memory has been taken for copies and not been given back; kv_bytes:
@@ -46,14 +47,29 @@ class Series(Part):
     busy_ps: dict[str, Slices]
     link_bytes: dict[str, dict[str, Slices]]
     steps: Slices
+    prefill_steps: Slices
     prefill_tokens: Slices
     decode_tokens: Slices
     tokens: Slices
     hits: Slices
     misses: Slices
+    prefill_hits: Slices
+    prefill_misses: Slices
     prefetch_issued: Slices
     prefetch_useful: Slices
     prefetch_late: Slices
     prefetch_wasted: Slices
     resident_bytes: dict[str, Slices]
     kv_bytes: dict[str, Slices]
+
+
+class Spread(Part):
+    """Durations as a histogram in slices, each in the slice in which it was known: sum_s, and counts by bucket.
+
+    buckets: the number of a bucket -> durations in it, of those buckets that ever have any. Bucket 0 ends at 1 us, and
+    the next at 2, 5, 10, 20, 50 us and so on; the 27th ends at 500 s, and the last has what lies above
+    (cluster/observe/metrics/catalogue.py).
+    """
+
+    sum_s: tuple[float, ...]
+    buckets: dict[str, Slices]

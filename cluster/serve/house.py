@@ -62,6 +62,10 @@ async def _open(machine: Emulated, options: ServeOptions) -> list[tuple[str, Doo
             from cluster.serve.http import serve_http
 
             doors.append(("http", await serve_http(machine, options)))
+        if options.metrics_port is not None:
+            from cluster.serve.http import serve_metrics
+
+            doors.append(("metrics", await serve_metrics(machine, options)))
         if options.grpc_port is not None:
             from cluster.serve.rpc.server import serve_grpc
 
@@ -88,7 +92,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
 
 def address(options: ServeOptions, door: str, port: int) -> str:
     """Where a door is, as clients write it."""
-    host = options.http_host if door == "http" else options.grpc_host
+    host = options.grpc_host if door == "grpc" else options.http_host
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    scheme = f"http{'s' if options.tls_cert else ''}://" if door == "http" else "grpc://"
-    return f"{scheme}{host}:{port}"
+    scheme = "grpc://" if door == "grpc" else f"http{'s' if options.tls_cert else ''}://"
+    return f"{scheme}{host}:{port}" + ("/metrics" if door == "metrics" else "")

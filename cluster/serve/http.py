@@ -6,12 +6,15 @@ import math
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cluster.serve.connection import Connection
 from cluster.serve.contract import Machine
 from cluster.serve.openai.app import app
+from cluster.serve.openai.scrape import scrape_app
 from cluster.serve.options import ServeOptions, check_binding
 from emulation.errors import ConfigError, MoelabError
 
@@ -61,9 +64,18 @@ async def serve_http(machine: Machine, options: ServeOptions) -> HttpDoor:
     ConfigError where it would be open to others without TLS and a token, or where the certificate is wrong; MoelabError
     where it cannot listen there.
     """
+    return await _serve(app(machine, options), options)
+
+
+async def serve_metrics(machine: Machine, options: ServeOptions) -> HttpDoor:
+    """Open a door on `options.http_host` and `options.metrics_port` that shows metrics and health only."""
+    return await _serve(scrape_app(machine, options), replace(options, http_port=options.metrics_port))
+
+
+async def _serve(made: ASGIApp, options: ServeOptions) -> HttpDoor:
     check_binding(options)
     config = uvicorn.Config(
-        app(machine, options), log_config=None, log_level="critical", access_log=False, http=Connection, ws="none",
+        made, log_config=None, log_level="critical", access_log=False, http=Connection, ws="none",
         lifespan="off", server_header=False, timeout_keep_alive=IDLE_S, backlog=BACKLOG,
         limit_concurrency=options.max_streams + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=max(1, math.ceil(options.drain_s)),

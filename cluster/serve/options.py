@@ -14,7 +14,8 @@ STALL_S = 60.0
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Of both front doors. A port of 0 is any that is free; None: this door stays shut.
+    """Of the front doors. A port of 0 is any that is free; None: this door stays shut. metrics_port: a door on the
+    HTTP host that shows metrics only.
 
     tls_cert, tls_key: PEM files. token: what clients send as `Authorization: Bearer`; it is read from a file or from
     the environment, never from a command line. max_streams: answers under way at once, over each door. max_body_bytes:
@@ -26,6 +27,7 @@ class ServeOptions:
     http_port: int | None = 0
     grpc_host: str = LOOPBACK
     grpc_port: int | None = 0
+    metrics_port: int | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     token: str | None = field(default=None, repr=False)
@@ -49,6 +51,7 @@ def check_binding(options: ServeOptions) -> None:
         given, missing = ("certificate", "key") if options.tls_key is None else ("key", "certificate")
         raise ConfigError(f"a TLS {given} is given and no {missing}: TLS needs both")
     for what, host, port in (("HTTP", options.http_host, options.http_port),
+                             ("the door of metrics", options.http_host, options.metrics_port),
                              ("gRPC", options.grpc_host, options.grpc_port)):
         if port is None or is_loopback(host):
             continue

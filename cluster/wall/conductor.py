@@ -69,6 +69,11 @@ class Conductor:
         self._thread: threading.Thread | None = None
         self._computing, self._left_s = 0.0, time.monotonic()
 
+    @property
+    def dilation(self) -> float | None:
+        """Real seconds for an emulated one, once it is chosen."""
+        return None if self._pace is None else self._pace.dilation
+
     def open(self) -> None:
         """Let the players meet, and rehearse; refuses players on several hosts."""
         self._folder = Path(tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None))

@@ -34,7 +34,7 @@ PODS = [pytest.param(role, template, id=f"{name}-{role}") for name, role, templa
 
 def test_all_kinds_that_a_cluster_needs_are_there() -> None:
     kinds = [document["kind"] for document in DOCUMENTS.values()]
-    assert {"RayCluster", "RayService", "NetworkPolicy", "PodMonitor", "ServiceAccount"} < set(kinds)
+    assert {"RayCluster", "RayService", "NetworkPolicy", "PodMonitor", "PrometheusRule", "ServiceAccount"} < set(kinds)
     assert {job["spec"]["submissionMode"] for job in JOBS.values()} == {"K8sJobMode", "HTTPMode", "SidecarMode"}
     listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
     applied_singly = {name.partition(":")[0] for name in DOCUMENTS} - set(listed)

@@ -45,7 +45,9 @@ def policy(folder: Path, body: str) -> str:
 
 def test_each_point_has_one_row_and_it_is_its_runs(tmp_path: Path) -> None:
     study = load_study(written(tmp_path))
-    done = sweep(study, tmp_path / "out", Options(workers=2, keep=True))
+    heard: list[tuple[int, int, int]] = []
+    done = sweep(study, tmp_path / "out", Options(workers=2, keep=True), counted=lambda *told: heard.append(told))
+    assert heard == [(6, there, 0) for there in range(7)]
     assert (done.ran, done.kept, done.failed, done.stray) == (6, 0, [], 0)
     assert told(done.rows) == told(lines(tmp_path / "out"))
     assert [row["point"] for row in done.rows] == [point.key for point in study.expand()]

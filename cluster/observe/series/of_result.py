@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.counts import phase_of
 from actors.scheduler import Scheduler
 from cluster.observe import schema
 from cluster.observe.held import caches
@@ -32,6 +33,8 @@ def series(scheduler: Scheduler, journal: Journal, service: Service | None, of: 
         np.add.at(out, where, np.asarray(values, np.int64))
         return tuple(out.tolist())
 
+    prefills = [int(step.prefill_tokens > 0) for step in steps]
+    counts_as_prefill = np.array([phase_of(activity.step) == 0 for activity in journal.activities], np.bool_)
     counted = np.array([step.counted for step in steps], np.int64).reshape(-1, 3)
     used = np.array(scheduler.counts.first_uses, np.int64).reshape(-1, 2)
     user = np.searchsorted(step_end_ps, used[:, 1])
@@ -46,10 +49,13 @@ def series(scheduler: Scheduler, journal: Journal, service: Service | None, of: 
         busy_ps=dict(zip(rows.lanes, _tuples(of.busy_ps[:, :count]), strict=True)),
         link_bytes={name: {cause: tuple(at.tolist()) for cause, at in zip(CAUSES, moved[:, :count], strict=True)
                            if at.any()} for name, moved in zip(rows.links, of.moved, strict=True)},
-        steps=by_step(np.ones(len(steps))), prefill_tokens=by_step([step.prefill_tokens for step in steps]),
+        steps=by_step([1] * len(steps)), prefill_steps=by_step(prefills),
+        prefill_tokens=by_step([step.prefill_tokens for step in steps]),
         decode_tokens=by_step([step.decode_tokens for step in steps]),
         tokens=by_step([int(activity.step.ends.sum()) for activity in journal.activities]),
-        hits=by_step(counted[:, 0]), misses=by_step(counted[:, 1]), prefetch_issued=by_step(counted[:, 2]),
+        hits=by_step(counted[:, 0]), misses=by_step(counted[:, 1]),
+        prefill_hits=by_step(counted[:, 0] * counts_as_prefill),
+        prefill_misses=by_step(counted[:, 1] * counts_as_prefill), prefetch_issued=by_step(counted[:, 2]),
         prefetch_useful=by_step(useful), prefetch_late=by_step(of_those_late),
         prefetch_wasted=by_step(counted[:, 2] - kept),
         resident_bytes=_by_device(machine, _resident(scheduler, of.taken, width)[:, :count]),
@@ -79,8 +85,8 @@ def _resident(scheduler: Scheduler, taken: Ints, width: int) -> Ints:
         out[:, int(slice_at(np.array(from_ps), width))] += bytes_ - before
         before = bytes_
     slot_bytes = int(scheduler.ledger.part_bytes.max())
-    for pool, amounts in zip(machine.pools, taken, strict=False):
-        out[machine.index[pool.name.rpartition(".")[0]]] += amounts * slot_bytes
+    for slots, amounts in zip(machine.pools, taken, strict=False):
+        out[machine.index[slots.name.rpartition(".")[0]]] += amounts * slot_bytes
     for device, pool in scheduler.pool_of.items():
         out[device] += taken[pool]
     held: Ints = out.cumsum(axis=1)

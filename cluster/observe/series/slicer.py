@@ -41,12 +41,13 @@ class Slicer:
         op, link, cause, bytes_ = rows.T
         np.add.at(self.moved, (self._rows.link[link], cause, slice_at(end_ps[op], self.width)), bytes_)
 
-    def copies(self, of: Crossings, labels: Sequence[Ints], bytes_: Ints, end_ps: Ints, hold_ptr: Ints,
+    def copies(self, of: Crossings, labels: Sequence[NDArray[np.int32]], bytes_: Ints, end_ps: Ints, hold_ptr: Ints,
                hold_lane: Ints) -> None:
         """Bytes of operations that hold the lanes of links. labels: kind, cause and device, of 32 bits each."""
         if len(self._rows.link):
-            add_copies(*labels, bytes_, end_ps, hold_ptr, hold_lane, of.toward, of.outward, self._rows.link, self.width,
-                       self.moved.reshape(-1, SLICES))
+            kind, cause, device = labels
+            add_copies(kind, cause, device, bytes_, end_ps, hold_ptr, hold_lane, of.toward, of.outward, self._rows.link,
+                       self.width, self.moved.reshape(-1, SLICES))
 
     def take(self, pool: Ints, at_ps: Ints, amount: Ints) -> None:
         """What was taken from pools, or (negative) given back."""

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cluster.observe.metrics import Metrics
+from cluster.observe.metrics.collector import Metrics
 from cluster.serve.contract import Machine
 from cluster.serve.openai.answers import Answers, Events, Gone, Slots, unless_gone
 from cluster.serve.openai.errors import Refusal, error_response, json_response, refusal, wrong_body

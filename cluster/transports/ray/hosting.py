@@ -1,10 +1,13 @@
 """The scheduler as a Ray actor: hosts one run."""
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from cluster.config.run import RunConfig
+from cluster.observe.metrics.families import Samples
+from cluster.observe.metrics.watch import Watch
 from cluster.transports.board import Board, News
 from cluster.transports.crash import VARIABLE, Fuse, fuse
 from cluster.transports.ray.cluster import DiedError, cause, cluster, gone, lost, spent
@@ -13,15 +16,14 @@ from cluster.transports.ray.transport import RayTransport
 from emulation.errors import TransportError
 
 POLL_S = 0.2
+WATCHED_S = 1.0
+"""Between two looks at the metrics of a run that shows them where it was started."""
 
 
 class Host(Protocol):
     """What the scheduler actor hosts: one run."""
 
-    def run(self, config: Any, transport: Any, progress: Any, on_token: Any, safe: Any) -> Any: ...
-
-    def counts(self, answer: Any) -> Mapping[str, Mapping[str, float]]:
-        """Of what `run` returned, by policy: the figures that Ray's metrics count."""
+    def run(self, config: Any, transport: Any, progress: Any, on_token: Any, safe: Any, watch: Any) -> Any: ...
 
 
 class SchedulerActor:
@@ -36,24 +38,29 @@ class SchedulerActor:
         os.environ[VARIABLE] = crash
         self._board, self._fuse, self._restarts = Board(kept, burn), burn, restarts
         self._transport: RayTransport | None = None
+        self._watch: Watch | None = None
 
     def run(self, host: Host, config: RunConfig, place: Standing) -> Any:
-        from cluster.transports.ray import figures
+        from cluster.transports.ray.figures import EVERY_S, Figures
 
+        self._watch = Watch(config.name, Figures().tell, EVERY_S if config.metrics.port is None else WATCHED_S)
         transport = self._transport = RayTransport(
             config.devices_per_actor, place, ships=config.ray.checkpoint == "shipped", most_restarts=config.restarts,
             restarts=self._restarts, burn=self._fuse)
         try:
-            answer = host.run(config, transport, self._board, self._board.add, self._board)
+            answer = host.run(config, transport, self._board, self._board.add, self._board, self._watch)
             self._fuse.at("finishing")
         finally:
             transport.close()
-        figures.count(config.name, host.counts(answer))
         return answer
 
     def read(self) -> tuple[News, int]:
         """What is new, and how many actors were started again."""
         return self._board.read(), self._restarts if self._transport is None else self._transport.restarts
+
+    def metrics(self) -> dict[str, Samples]:
+        """The metrics of each policy that has begun."""
+        return {} if self._watch is None else self._watch.told()
 
     def flush(self) -> None:
         """Return when what was counted has reached Ray's agent."""
@@ -65,8 +72,8 @@ class SchedulerActor:
 class Follower:
     """The driver's side of a run: passes on what is new and nothing twice, whichever scheduler tells it."""
 
-    def __init__(self, progress: Heard, on_token: Any) -> None:
-        self._progress, self._on_token = progress, on_token
+    def __init__(self, progress: Heard, on_token: Any, watch: Watch | None = None) -> None:
+        self._progress, self._on_token, self._watch, self._due_s = progress, on_token, watch, 0.0
         self._furthest: dict[str, int] = {}
         self.kept: dict[str, Any] = {}
         self.restarts = 0
@@ -80,6 +87,9 @@ class Follower:
             is_over = bool(ray.wait([answer], timeout=POLL_S)[0])
             news, self.restarts = ray.get(scheduler.read.remote())
             self._hear(news)
+            if self._watch is not None and (is_over or time.monotonic() > self._due_s):
+                self._watch.take(ray.get(scheduler.metrics.remote()))
+                self._due_s = time.monotonic() + WATCHED_S
         return ray.get(answer)
 
     def _hear(self, news: News) -> None:
@@ -94,14 +104,15 @@ class Follower:
             self._on_token(token)
 
 
-def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, on_token: Any = None) -> Any:
+def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, on_token: Any = None,
+                   watch: Watch | None = None) -> Any:
     """Host a run in a scheduler actor, and pass on its progress and tokens; returns what it returns.
 
     actors: how many its devices need. Where the scheduler is lost, another one is started in its place, up to
     config.restarts: it takes results and batches that the driver has from there, and does the rest again, which gives
     the same. Not at the wall clock.
     """
-    label, follower, life = new_label(config.name), Follower(progress, on_token), 0
+    label, follower, life = new_label(config.name), Follower(progress, on_token, watch), 0
     with cluster(config.ray.namespace or f"moelab-{label}") as found, standing(
             label, config.ray, actors + 1, bool(found["private"]), progress,
             one_node=config.clock == "wall") as place:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.main import enter
+from tests.scraped import value
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -57,7 +58,8 @@ def test_switched_off_while_it_answers_it_ends_the_answer_and_leaves_nothing(tmp
 
         listener = threading.Thread(target=listen)
         listener.start()
-        while b"moelab_requests_running 1.0" not in urllib.request.urlopen(f"{door}/metrics", timeout=60).read():
+        while value(urllib.request.urlopen(f"{door}/metrics", timeout=60).read().decode(),
+                    "moelab_requests_running") != 1:
             assert listener.is_alive()
         server.send_signal(signal.SIGTERM)
         out, err = server.communicate(timeout=60)

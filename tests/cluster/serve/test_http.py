@@ -17,9 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.serve.http import serve_metrics
+from cluster.serve.options import ServeOptions
 from emulation.errors import ConfigError, MoelabError
 from tests.cluster.serve.http_rig import Behind, behind_http
 from tests.cluster.serve.serve_rig import config
+from tests.scraped import value
 
 TOKEN = "correct-horse-battery-staple"
 LONG = 400
@@ -47,7 +50,7 @@ def idle(behind: Behind, within_s: float = 20.0) -> bool:
     while time.monotonic() < until:
         status = behind.machine.status()
         if status.running + status.waiting == 0 and (
-                "moelab_http_streams 0.0" in httpx.get(f"{behind.url}/metrics").text):
+                value(httpx.get(f"{behind.url}/metrics").text, "moelab_http_streams") == 0):
             return True
         time.sleep(0.02)
     return False
@@ -276,13 +279,13 @@ def test_health_and_metrics_follow_the_machine(behind: Behind) -> None:
     before = httpx.get(f"{behind.url}/metrics").text
     httpx.post(f"{behind.url}/v1/completions", json={"prompt": "a", "max_tokens": 3})
     after = httpx.get(f"{behind.url}/metrics").text
-    assert value(after, 'moelab_tokens_total{kind="output"}') == value(before, 'moelab_tokens_total{kind="output"}') + 3
+    tokens = {"name": "moelab_tokens_total", "kind": "output"}
+    assert value(after, **tokens) == value(before, **tokens) + 3
     assert value(after, "moelab_emulated_seconds_total") > value(before, "moelab_emulated_seconds_total")
-    assert 'moelab_http_responses_total{code="200",path="/v1/completions"}' in after
-
-
-def value(text: str, name: str) -> float:
-    return float(next(line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name} ")))
+    assert value(after, "moelab_http_responses_total", code="200", path="/v1/completions") >= 1
+    steps = [value(after, "moelab_steps_total", phase=phase) for phase in ("prefill", "decode")]
+    assert sum(steps) == behind.machine.status().steps
+    assert value(after, "moelab_run_info", policy="expert_parallel", model="embedded") == 1
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -313,6 +316,18 @@ def test_a_token_and_tls_guard_the_door_and_a_stopped_machine_says_so(tmp_path: 
                 client.with_options(api_key="wrong").models.list()
             assert httpx.get(f"{behind.url}/metrics", verify=verify).status_code == 401
             assert httpx.get(f"{behind.url}/health", verify=verify).status_code == 200
+            guarded = ServeOptions(token=TOKEN, tls_cert=cert, tls_key=key, http_port=None, metrics_port=0)
+            scraped = behind.do(serve_metrics(behind.machine, guarded))
+            try:
+                assert httpx.get(f"{scraped.url}/metrics", verify=verify).status_code == 401
+                told = httpx.get(f"{scraped.url}/metrics", verify=verify, headers={"Authorization": f"Bearer {TOKEN}"})
+                assert value(told.text, "moelab_tokens_total", kind="output") == 2
+                assert value(told.text, "moelab_http_responses_total", code="401", path="/metrics") == 1
+                asked = httpx.post(f"{scraped.url}/v1/completions", verify=verify, json={"prompt": "a"},
+                                   headers={"Authorization": f"Bearer {TOKEN}"})
+                assert asked.status_code == 404
+            finally:
+                behind.do(scraped.close())
             behind.do(behind.machine.close())
             with pytest.raises(openai.InternalServerError) as caught:
                 client.completions.create(model="embedded", prompt="a", max_tokens=2)

@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from tests.conftest import ROOT
+from tests.scraped import value
 
 pytestmark = pytest.mark.ray
 
@@ -100,10 +101,10 @@ def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[st
         with httpx.stream("POST", f"{url}/v1/completions", json={"prompt": "a", "max_tokens": 4000, "stream": True,
                                                                  "ignore_eos": True}) as gone:
             next(gone.iter_raw())
-        while "moelab_http_streams 0.0" not in httpx.get(f"{url}/metrics").text:
+        while value(httpx.get(f"{url}/metrics").text, "moelab_http_streams"):
             assert time.monotonic() < until
             time.sleep(0.2)
-        assert 'moelab_requests_total{outcome="cancelled"} 1.0' in httpx.get(f"{url}/metrics").text
+        assert value(httpx.get(f"{url}/metrics").text, "moelab_requests_total", outcome="cancelled") == 1
     finally:
         served.send_signal(signal.SIGINT)
         served.wait(60)

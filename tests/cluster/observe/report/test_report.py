@@ -14,7 +14,6 @@ import yaml
 
 from cluster.commands.report import named
 from cluster.main import enter
-from cluster.observe.report.gantt import SCRIPT
 from cluster.observe.report.report import report
 from cluster.observe.report.trust import run_yaml
 from cluster.observe.result import Result
@@ -190,7 +189,7 @@ def test_a_page_is_the_same_bytes_whatever_carried_the_run_out(results: dict[str
     elsewhere = first.model_copy(update={"host": first.host.model_copy(update={
         "transport": "ray", "workers": 9, "ports": {"a": 1}, "times": {"a": 1.0}})})
     assert report({"a": first}) == report({"a": elsewhere})
-    assert first.to_html() == report({first.policy: first}, scripts=(SCRIPT,))
+    assert first.to_html() == report({first.policy: first})
 
 
 def test_one_run_writes_its_page_unless_it_is_told_not_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,182 @@
+"""Every panel's query on a live Prometheus: what it answers is what result.json, or the served machine, says."""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cluster.config.load import validate
+from cluster.config.run import RunConfig
+from cluster.observe.metrics.over_time import SINCE_MS, dilation_of, over_time
+from cluster.observe.metrics.text import openmetrics
+from cluster.observe.result import Result
+from cluster.run import compare, run
+from deploy.grafana.source.__main__ import BOARDS
+from deploy.grafana.source.panels import Board, Panel
+from tests.cluster.serve.http_rig import behind_http
+from tests.cluster.serve.serve_rig import config as serving
+from tests.deploy.prometheus_rig import Prometheus, blocks, started
+from tests.deploy.told import Answer, Key, compared, complaint, expected, of_machine, of_result
+
+pytestmark = pytest.mark.slow
+
+# Panels that most runs have nothing for: shown by a run or a machine that does.
+OF_FAULTS = {f"cluster/{title}" for title in ("Faults that last", "Faults that took effect", "Recovery",
+                                              "Bytes that faults cost")}
+AT_THE_WALL_CLOCK = {f"cluster/{title}" for title in ("Verdict", "Dilation", "Lag", "Late operations", "Error")}
+SERVED = {"machine/KV blocks in use", *(f"cluster/{title}" for title in (
+    "Late tokens of a served machine", "State", "Answers under way over HTTP", "Answers of the HTTP door"))}
+OF_RAY = {"cluster/Actors of Ray by state"}
+
+
+def every_panel() -> set[str]:
+    return {f"{board.uid.removeprefix('moelab-')}/{panel.title}" for board in BOARDS for panel in board.panels}
+
+
+class Asked(NamedTuple):
+    """When and of what panels are asked: the end of their range, its length, and the values of variables."""
+
+    at_s: float | None
+    range_s: int
+    variables: Mapping[str, str]
+
+
+def answers(prometheus: Prometheus, panel: Panel, asked: Asked) -> list[dict[Key, float]]:
+    """What each query of a panel answers, by the labels beside run and policy."""
+    out = []
+    for query in panel.queries:
+        expr = query.expr.replace("$__rate_interval", f"{asked.range_s}s").replace("$__range", f"{asked.range_s}s")
+        for name, value in asked.variables.items():
+            expr = expr.replace(f"${name}", value)
+        assert "$" not in expr
+        found: dict[Key, float] = {}
+        for labels, value in prometheus.ask(expr, asked.at_s):
+            key = tuple(value for name, value in sorted(labels.items()) if name not in {"run", "policy"})
+            assert key not in found, (expr, labels)
+            found[key] = value
+        out.append(found)
+    return out
+
+
+def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], asked: Asked,
+                boards: Sequence[Board] = BOARDS) -> tuple[list[str], set[str]]:
+    """Panels whose answers differ from what must be, and those that were asked."""
+    wrong, seen = [], set()
+    for board in boards:
+        for panel in board.panels:
+            name = f"{board.uid.removeprefix('moelab-')}/{panel.title}"
+            if name not in wanted:
+                continue
+            seen.add(name)
+            for number, (must, found) in enumerate(zip(wanted[name], answers(prometheus, panel, asked), strict=True)):
+                if said := complaint(must, found):
+                    wrong.append(f"{name}, query {number}: {said}")
+    return wrong, seen
+
+
+def groups_of(prometheus: Prometheus, of: str, asked: Asked) -> list[str]:
+    """The groups of layers that the load is told by."""
+    load = f"last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s])"
+    found = prometheus.ask(f"group by (group) ({load})", asked.at_s)
+    return [value.labels["group"] for value in found]
+
+
+# A served machine
+
+
+def complete(door: str, model: str, prompt: str, tokens: int) -> None:
+    body = json.dumps({"model": model, "prompt": prompt, "max_tokens": tokens}).encode()
+    asked = urllib.request.Request(f"{door}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        assert answer.status == 200
+
+
+def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
+    policy = {"name": "lru_prefetch", "parameters": {"slots": 3}}
+    served = serving(policy=policy, serving={"max_batch": 4, "token_budget": 32})
+    with behind_http(served, http_port=0) as behind:
+        address = behind.url.removeprefix("http://")
+        with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
+            prometheus.until('moelab_machine_state{state="ready"} == 1')
+            for number in range(6):
+                complete(behind.url, behind.machine.model, "def read_lines(path): " * (number + 1), 8 + number)
+            told = of_machine(behind.machine)
+            ended = f"moelab_requests_total{{outcome='length'}} == {told.requests['length']}"
+            (seen_s,) = prometheus.until(f"timestamp({ended})")
+            asked = Asked(seen_s.value, 120, {"run": ".+", "policy": ".+"})
+            wanted = expected(told, groups_of(prometheus, "", asked))
+            wanted |= {
+                "machine/KV blocks in use": [Answer({(): 0.0})],
+                "cluster/State": [Answer({(state,): float(state == "ready") for state in (
+                    "starting", "ready", "stopping", "failed")}, ("state",))],
+                "cluster/Answers under way over HTTP": [Answer({(): 0.0})],
+                "cluster/Faults that last": [Answer({(): 0.0})]}
+            wrong, seen = differences(prometheus, wanted, asked)
+            assert not wrong, '\n'.join(wrong)
+            assert set(wanted) == seen
+
+
+# Runs, as OpenMetrics over their emulated time
+
+RUN: dict[str, Any] = {
+    "machine": "h200-host", "model": {"name": "olmoe-1b-7b", "layers": 2},
+    "policy": {"name": "lru_prefetch", "parameters": {"slots": 24}},
+    "against": [{"name": "lru", "parameters": {"slots": 16}}], "forecast": {"name": "oracle", "accuracy": 0.8},
+    "workload": {"work": "synthetic", "generator": {"name": "zipf", "skew": 0.6}, "serving": {
+        "requests": 6, "max_batch": 4, "arrivals": {"name": "poisson", "rate_per_s": 2000},
+        "prompt_tokens": {"mean": 8}, "output_tokens": {"mean": 5}, "slo": {"ttft": "2 ms", "tpot": "1 ms"}}}}
+BROKEN: dict[str, Any] = {
+    "machine": {"name": "edge-gpu-ndp", "options": {"units": 3}}, "model": {"name": "olmoe-1b-7b", "layers": 2},
+    "policy": "expert_parallel", "workload": {"work": "synthetic", "generator": {"name": "zipf", "skew": 0.6},
+                                              "batch": 2, "prompt_tokens": 4, "output_tokens": 8},
+    "faults": [{"fault": "straggler", "device": "ndp1", "to": "25 %", "at": "100 us"},
+               {"fault": "unit_dies", "device": "ndp2", "at": "1 ms"}]}
+
+
+class Past(NamedTuple):
+    """A run that is over, and how it is asked for: its result, and the time that its blocks span."""
+
+    result: Result
+    asked: Asked
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, dict[str, Past]]]:
+    """A Prometheus that holds two runs under two policies, and one with faults, each at its emulated time."""
+    folder = tmp_path_factory.mktemp("runs")
+    results = compare(validate(RunConfig, RUN, "test"))
+    broken = validate(RunConfig, BROKEN, "test")
+    found, instants = {}, []
+    for name, policy, result in [*(("cache", policy, result) for policy, result in results.items()),
+                                 ("broken", "expert_parallel", run(broken))]:
+        told = over_time(result, name, policy, SINCE_MS, dilation_of(result, None))
+        instants += told
+        seconds = (told[-1].at_ms - told[0].at_ms) // 1000 + 1
+        found[f"{name} {policy}"] = Past(result, Asked(told[-1].at_ms / 1000, seconds, {
+            "run_a": "cache", "policy_a": "lru_prefetch", "run_b": name, "policy_b": policy, "run": name,
+            "policy": policy}))
+    text = folder / "metrics.txt"
+    text.write_text("".join(openmetrics(instants)), encoding="utf-8")
+    blocks(text, folder / "data")
+    with started(folder / "data", {}) as prometheus:
+        yield prometheus, found
+
+
+@pytest.mark.parametrize("name", ["cache lru_prefetch", "cache lru", "broken expert_parallel"])
+def test_panels_show_what_result_json_says(name: str, runs: tuple[Prometheus, dict[str, Past]]) -> None:
+    prometheus, found = runs
+    result, asked = found[name]
+    told = of_result(result)
+    groups = groups_of(prometheus, 'run="{run}", policy=~"{policy}"'.format(**asked.variables), asked)
+    wanted = expected(told, groups) | compared(of_result(found["cache lru_prefetch"].result), told)
+    wanted["cluster/Pace"] = [Answer({(): told.emulated_s / asked.range_s})]
+    wrong, seen = differences(prometheus, wanted, asked)
+    assert not wrong, "\n".join(wrong)
+    assert seen == set(wanted)
+    if name == "cache lru_prefetch":
+        assert every_panel() - seen == OF_FAULTS | AT_THE_WALL_CLOCK | SERVED | OF_RAY | {"cluster/Scraped"}
+    if name == "broken expert_parallel":
+        assert seen >= OF_FAULTS
