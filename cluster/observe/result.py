@@ -167,9 +167,11 @@ class Result(schema.Part):
 
     def to_html(self) -> str:
         """The run as one page to look at, complete in itself (docs/report.md)."""
+        from cluster.observe.report.gantt import SCRIPT, pictures
         from cluster.observe.report.report import report
 
-        return report({self.policy: self})
+        drawn = pictures({self.policy: self.layers()})
+        return report({self.policy: self}, drawn, (SCRIPT,) if drawn else ())
 
     def table(self) -> "Group":
         """What the run found, as tables for a terminal."""

@@ -69,7 +69,7 @@ for(const over of ["pointerup","pointerleave"])box.addEventListener(over,()=>{dr
 scrolling and dragging."""
 
 
-MOST_RUNS = 3
+MOST_BYTES = 300_000
 FOR_MORE = "Drawn by `moelab gantt`, of the folder of this run: a page with all runs' layers would be too large."
 READ = ("Outlined: on the critical path, which the first row shows by itself. Pale: of another layer. Dotted, with a "
         "triangle: a plan came.")
@@ -111,9 +111,14 @@ def gantts(layers: Layers) -> Markup:
 
 
 def pictures(found: Mapping[str, Layers | None]) -> dict[str, Markup]:
-    """The pictures of runs by name, of the first few that have any: each takes up to 200 kB."""
-    drawn = [(name, layers) for name, layers in found.items() if layers is not None]
-    return {name: gantts(layers) if i < MOST_RUNS else absent(FOR_MORE) for i, (name, layers) in enumerate(drawn)}
+    """The pictures of runs by name, until a page has `MOST_BYTES` of them: each takes up to 200 kB."""
+    drawn, size = dict[str, Markup](), 0
+    for name, layers in found.items():
+        if layers is not None:
+            picture = gantts(layers) if size < MOST_BYTES else absent(FOR_MORE)
+            size += len(picture)
+            drawn[name] = absent(FOR_MORE) if drawn and size > MOST_BYTES else picture
+    return drawn
 
 
 def _count(number: int, what: str) -> str:
