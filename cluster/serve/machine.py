@@ -123,6 +123,7 @@ class Emulated:
                 found["preempted"] = driver.serving.preempted
                 found["kv"] = {"block_tokens": cache.block_tokens, "capacity_blocks": cache.capacity.tolist(),
                                "used_blocks": cache.private.tolist(), "peak_blocks": cache.peak.tolist()}
+                found |= driver.experts()
             return {**found, "steps": status.steps, "running": status.running, "waiting": status.waiting,
                     "emulated_s": status.emulated_ps / 1e12}
 
