@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.conftest import RAY, Head
 from tests.conftest import ROOT
+from tests.scraped import found, value
 from tests.studies.small import written
 
 pytestmark = pytest.mark.ray
@@ -52,18 +53,27 @@ def test_a_submitted_run_leaves_its_result_its_digest_and_its_metrics(head: Head
     done = subprocess.run(submit, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=240,
                           check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    with urllib.request.urlopen(head.metrics, timeout=30) as page:
+        text = page.read().decode()
     result = json.loads((out / "result.json").read_text())
     assert (result["host"]["transport"], result["host"]["workers"], result["host"]["nodes"]) == ("ray", 5, 1)
     alone = subprocess.run([sys.executable, "-m", "cluster.main", "run", "demo", "--transport", "local", "--json",
                             "--out", str(tmp_path / "alone"), *TINY], cwd=ROOT, capture_output=True, text=True,
                            check=True)
     assert json.loads(alone.stdout)["digest"] == result["digest"]
-    with urllib.request.urlopen(head.metrics, timeout=30) as page:
-        lines = [line for line in page.read().decode().splitlines() if line.startswith("ray_moelab_")]
-    counted = {line.split("{")[0]: float(line.split()[-1]) for line in lines if 'run="demo"' in line}
-    assert counted["ray_moelab_output_tokens_total"] == result["emitted_tokens"]
-    assert counted["ray_moelab_emulated_seconds_total"] == pytest.approx(result["makespan_ps"] / 1e12)
-    assert counted["ray_moelab_steps_total"] == sum(phase["steps"] for phase in result["phases"].values())
+    who = {"run": "demo", "policy": "expert_parallel"}
+    assert value(text, "ray_moelab_output_tokens_total", **who) == result["emitted_tokens"]
+    assert value(text, "ray_moelab_tokens_total", kind="output", **who) == result["emitted_tokens"]
+    assert value(text, "ray_moelab_emulated_seconds_total", **who) == pytest.approx(result["makespan_ps"] / 1e12)
+    for phase, part in result["phases"].items():
+        assert value(text, "ray_moelab_steps_total", phase=phase, **who) == part["steps"]
+        assert value(text, "ray_moelab_experts_misses_total", phase=phase, **who) == part["misses"]
+    assert sum(found(text, "ray_moelab_link_bytes_total", **who)) == sum(
+        link["total_bytes"] for link in result["traffic"])
+    assert value(text, "ray_moelab_ttft_seconds_count_total", **who) == result["ttft"]["count"]
+    buckets = {bound: value(text, "ray_moelab_itl_seconds_bucket_total", le=bound, **who) for bound in ("1e-06", "+Inf")}
+    assert buckets == {"1e-06": 0, "+Inf": result["itl"]["count"]}
+    assert value(text, "ray_moelab_restarts_total", **who) == 0
     assert head.is_clear()
 
 

@@ -1,7 +1,8 @@
 """Metrics of a run for Ray's own: its agents export them as ray_moelab_*, and no port of ours is opened.
 
-Counters go by what they have grown since they were last told. Histograms are told as gauges named as a histogram's
-series are (`_bucket`, `_sum`, `_count`): exact, and of a cost that does not grow with what was counted.
+Counters go by what they have grown since they were last told. Histograms are told as counters named as a histogram's
+series are, ray_NAME_bucket_total, _sum_total and _count_total: exact, where Ray's own histograms guess their sums, and of
+a cost that does not grow with what was counted. Agents keep counters; a gauge goes two report intervals behind its actor.
 """
 
 import time
@@ -47,20 +48,24 @@ class Figures:
                     self._put(told._replace(name=OLD_OUTPUT, tags=tags), IDENTITY)
 
     def _put(self, told: Told, labels: Sequence[str]) -> None:
-        from ray.util.metrics import Counter, Gauge
-
         if told.name not in self._made:
-            names = (*labels, "le") if "le" in told.tags else tuple(labels)
-            self._made[told.name] = (Counter if told.kind == "counter" else Gauge)(told.name, told.text, names)
+            self._made[told.name] = _metric(told, (*labels, "le") if "le" in told.tags else tuple(labels))
         made = self._made[told.name]
-        if told.kind != "counter":
+        if told.kind == "gauge":
             made.set(told.value, told.tags)
             return
         key = told.name, tuple(told.tags.values())
         more = told.value - self._counted.get(key, 0.0)
-        if more > 0:  # Ray refuses to add nothing
-            made.inc(more, told.tags)
+        if more > 0 or key not in self._counted:
+            made._record(max(more, 0.0), told.tags)  # what `inc` does, which refuses to say that there was nothing yet
             self._counted[key] = told.value
+
+
+def _metric(told: Told, names: tuple[str, ...]) -> Any:
+    """One of Ray's metrics."""
+    from ray.util.metrics import Counter, Gauge
+
+    return (Counter if told.kind == "counter" else Gauge)(told.name, told.text, names)
 
 
 def values_of(family: Family) -> Iterator[Told]:
@@ -73,9 +78,9 @@ def values_of(family: Family) -> Iterator[Told]:
             continue
         bounds = (*(f"{bound:g}" for bound in BUCKETS_S), "+Inf")
         for bound, count in zip(bounds, accumulate(value.counts), strict=True):
-            yield Told(f"{metric.name}_bucket", "gauge", metric.text, {**tags, "le": bound}, count)
-        yield Told(f"{metric.name}_sum", "gauge", metric.text, tags, value.sum_s)
-        yield Told(f"{metric.name}_count", "gauge", metric.text, tags, sum(value.counts))
+            yield Told(f"{metric.name}_bucket", "counter", metric.text, {**tags, "le": bound}, count)
+        yield Told(f"{metric.name}_sum", "counter", metric.text, tags, value.sum_s)
+        yield Told(f"{metric.name}_count", "counter", metric.text, tags, sum(value.counts))
 
 
 def flush() -> None:
