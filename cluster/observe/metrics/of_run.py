@@ -208,6 +208,6 @@ class Live:
 def _lanes(scheduler: Scheduler) -> tuple[Ints, Ints]:
     """Busy time of each lane where nobody collects it, [lanes, 1]; why it stalled is not known before the end."""
     lane, _, from_ps, to_ps = scheduler.engine.occupancy()
-    busy_ps = np.zeros((len(scheduler.engine.lanes), 1), np.int64)
-    np.add.at(busy_ps, (lane, 0), to_ps - from_ps)
-    return busy_ps, np.zeros((len(busy_ps), len(LABELS)), np.int64)
+    busy_ps = np.zeros(len(scheduler.engine.lanes), np.int64)
+    np.add.at(busy_ps, lane, to_ps - from_ps)
+    return busy_ps[:, None], np.zeros((len(busy_ps), len(LABELS)), np.int64)

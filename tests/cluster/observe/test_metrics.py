@@ -110,7 +110,7 @@ def test_a_machine_of_256_units_with_hostile_names_stays_within_its_bounds() -> 
     for unit, name in itertools.product(range(256), HOSTILE):
         lane = f"{unit}{name}"
         out.add("moelab_lane_busy_seconds_total", 1.0, lane=lane)
-        for cause in HOSTILE:
+        for cause in HOSTILE[:5]:
             out.add("moelab_lane_stall_seconds_total", 1.0, lane=lane, cause=cause)
             out.add("moelab_link_bytes_total", 1, link=lane, cause=cause)
     for family in out.families():
@@ -121,7 +121,7 @@ def test_a_machine_of_256_units_with_hostile_names_stays_within_its_bounds() -> 
     assert sum(found(text, "moelab_lane_busy_seconds_total")) == 256 * len(HOSTILE)
     written = "".join(openmetrics([Instant(0, out)]))
     read = {family.name: family for family in text_string_to_metric_families(written)}
-    assert sum(sample.value for sample in read["moelab_link_bytes"].samples) == 256 * len(HOSTILE) ** 2
+    assert sum(sample.value for sample in read["moelab_link_bytes"].samples) == 256 * len(HOSTILE) * 5
 
 
 # What is written
