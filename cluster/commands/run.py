@@ -168,7 +168,7 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         if config.metrics.openmetrics:
             from cluster.commands.metrics import write_beside
 
-            notes.append(write_beside(places[name], config.name, name, result))
+            notes += write_beside(places[name], config.name, name, result)
     notes += _report(config, results, folder)
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
@@ -180,7 +180,7 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         return
     _show(config, results, told=speech is not None and speech.is_whole)
     page = f" and {folder}/report.html" if config.report else ""
-    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
+    for line in (*dict.fromkeys(notes), f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
         console().print(line, markup=False, highlight=False)
 
 
