@@ -170,7 +170,7 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         if config.metrics.openmetrics:
             from cluster.commands.metrics import write_beside
 
-            notes.append(write_beside(places[name], config.name, name, result))
+            notes += write_beside(places[name], config.name, name, result)
     if comparing and pages:
         write_texts(folder, pages)
     notes += _stale_page(config, folder)
@@ -184,7 +184,7 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         return
     _show(config, results, told=speech is not None and speech.is_whole)
     page = f" and {folder}/report.html" if config.report else ""
-    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
+    for line in (*dict.fromkeys(notes), f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
         console().print(line, markup=False, highlight=False)
 
 

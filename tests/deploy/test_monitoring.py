@@ -4,7 +4,8 @@ import json
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -19,7 +20,7 @@ from deploy.grafana.source.panels import Board, Panel
 from tests.cluster.serve.http_rig import behind_http
 from tests.cluster.serve.serve_rig import config as serving
 from tests.deploy.prometheus_rig import Prometheus, blocks, started
-from tests.deploy.told import Answer, Key, compared, complaint, expected, of_machine, of_result
+from tests.deploy.told import SHARE, Answer, Key, bucketed, compared, complaint, expected, of_machine, of_result, one
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +31,11 @@ AT_THE_WALL_CLOCK = {f"cluster/{title}" for title in ("Verdict", "Dilation", "La
 SERVED = {"machine/KV blocks in use", *(f"cluster/{title}" for title in (
     "Late tokens of a served machine", "State", "Answers under way over HTTP", "Answers of the HTTP door"))}
 OF_RAY = {"cluster/Actors of Ray by state"}
+
+
+def panel_of(name: str) -> Panel:
+    (found,) = [panel for board in BOARDS for panel in board.panels if f"{board.uid}/{panel.title}" == f"moelab-{name}"]
+    return found
 
 
 def every_panel() -> set[str]:
@@ -100,23 +106,63 @@ def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
     with behind_http(served, http_port=0) as behind:
         address = behind.url.removeprefix("http://")
         with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
-            prometheus.until('moelab_machine_state{state="ready"} == 1')
+            prometheus.scraped('moelab_machine_state{state="ready"}', bool)
             for number in range(6):
                 complete(behind.url, behind.machine.model, "def read_lines(path): " * (number + 1), 8 + number)
+                if number == 2:
+                    behind.do(behind.machine.inject({"fault": "straggler", "device": "gpu", "to": "50 %"}))
             told = of_machine(behind.machine)
-            ended = f"moelab_requests_total{{outcome='length'}} == {told.requests['length']}"
-            (seen_s,) = prometheus.until(f"timestamp({ended})")
-            asked = Asked(seen_s.value, 120, {"run": ".+", "policy": ".+"})
+            ended = 'moelab_requests_total{outcome="length"}'
+            at_s = prometheus.scraped(ended, lambda count: count == told.requests["length"])
+            asked = Asked(at_s, 120, {"run": ".+", "policy": ".+"})
             wanted = expected(told, groups_of(prometheus, "", asked))
             wanted |= {
                 "machine/KV blocks in use": [Answer({(): 0.0})],
                 "cluster/State": [Answer({(state,): float(state == "ready") for state in (
                     "starting", "ready", "stopping", "failed")}, ("state",))],
                 "cluster/Answers under way over HTTP": [Answer({(): 0.0})],
-                "cluster/Faults that last": [Answer({(): 0.0})]}
+                "cluster/Faults that last": [Answer({(): 1.0})],
+                "cluster/Scraped": [Answer({(address, "moelab-serve"): 1.0}, ("instance", "job"))]}
+            # An expert's series begins when it is first among the fullest: its rate has not seen what was before.
+            (whole,) = wanted.pop("experts/Load of the fullest experts")
             wrong, seen = differences(prometheus, wanted, asked)
-            assert not wrong, '\n'.join(wrong)
+            assert not wrong, "\n".join(wrong)
             assert set(wanted) == seen
+            (late,) = answers(prometheus, panel_of("experts/Load of the fullest experts"), asked)
+            assert len(late) >= 16
+            assert all(tokens <= whole.values[key] * (1 + SHARE) for key, tokens in late.items())
+            (doors,) = answers(prometheus, panel_of("cluster/Answers of the HTTP door"), asked)
+            assert doors["200", "/v1/completions"] == 6
+
+
+def test_a_served_machine_at_the_wall_clock_shows_how_late_it_is_and_what_its_cache_holds(tmp_path: Path) -> None:
+    served = serving(policy="expert_parallel", clock="wall", wall={"dilation": 400}, serving={"max_batch": 4})
+    with behind_http(served, http_port=0) as behind:
+        address = behind.url.removeprefix("http://")
+        with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
+            prometheus.scraped('moelab_machine_state{state="ready"}', bool)
+            asking = Thread(target=complete, args=(behind.url, behind.machine.model, "def read_lines(path):" * 8, 40))
+            asking.start()
+            busy_s = prometheus.scraped("moelab_requests_running", bool)
+            asking.join(60)
+            figures = cast(dict[str, Any], behind.machine.figures())
+            ended_s = prometheus.scraped('moelab_requests_total{outcome="length"}', bool)
+            late = figures["late"]
+            during, behind_it = (Asked(at_s, 60, {"run": ".+", "policy": ".+"}) for at_s in (busy_s, ended_s))
+            wrong, _ = differences(prometheus, {
+                "overview/Requests running and waiting": [Answer({(): 1.0}), Answer({(): 0.0})],
+                "machine/KV blocks in use": [Answer({(): 1.0}, low={(): 1.0 / figures["kv"]["capacity_blocks"][0]})]},
+                during)
+            assert not wrong, "\n".join(wrong)
+            # No more than the few blocks of one request.
+            (used,) = answers(prometheus, panel_of("machine/KV blocks in use"), during)
+            assert used[()] * figures["kv"]["capacity_blocks"][0] == pytest.approx(
+                (figures["tokens"]["prompt"] + 40) / figures["kv"]["block_tokens"], abs=3)
+            wrong, _ = differences(prometheus, {
+                "cluster/Late tokens of a served machine": [one(late["sum_s"] / late["count"]),
+                                                            bucketed(late["p99_s"])],
+                "cluster/Dilation": [one(400.0)]}, behind_it)
+            assert not wrong, "\n".join(wrong)
 
 
 # Runs, as OpenMetrics over their emulated time
