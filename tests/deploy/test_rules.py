@@ -78,5 +78,5 @@ def test_what_comes_through_ray_gets_every_name_that_a_run_has() -> None:
             metric.name]
         assert all((name in named) == ("run" in metric.of) for name in names), metric.name
     for record, expr in named.items():
-        assert expr.endswith(f"(ray_{record})")
+        assert expr.endswith((f"(ray_{record})", f"(ray_{record}_total)"))
         assert "WorkerId" not in expr
