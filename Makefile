@@ -8,7 +8,8 @@ export PYTHON
 # Without bytecode on the disk each process that a test starts compiles all of moelab, and pytest all tests, anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint types format families fast slow alone ray soak bench protos dashboards monitor count clean
+.PHONY: help setup demo test lint types format families fast slow alone ray soak bench protos dashboards monitor \
+	docs count clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -66,6 +67,9 @@ dashboards: setup  ## make the dashboards, Ray's recording rules and their table
 
 monitor: setup  ## Prometheus on loopback, and Grafana where it is installed, until Ctrl-C; PORT=9091 GRAFANA_PORT=3001
 	@$(PY) deploy/monitor.py $(if $(PORT),--port $(PORT)) $(if $(GRAFANA_PORT),--grafana-port $(GRAFANA_PORT))
+
+docs: setup  ## build the site of the docs into out/site; a link that leads nowhere fails
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet && echo "docs: out/site/index.html"
 
 count: setup  ## lines of code by package, and the longest files
 	@$(PY) deploy/ci/count.py

@@ -104,8 +104,8 @@ class Counts:
 
     def since(self) -> Since:
         """What was counted since the last call."""
-        now = Since(*(sum(getattr(tally, key) for tally in self.phases.values()) for key in ("hits", "misses")),
-                    self.prefetch_issued)
+        hits, misses = (sum(getattr(tally, key) for tally in self.phases.values()) for key in ("hits", "misses"))
+        now = Since(hits, misses, self.prefetch_issued)
         more, self._told = Since(*(new - old for new, old in zip(now, self._told, strict=True))), now
         return more
 

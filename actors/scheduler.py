@@ -15,8 +15,9 @@ from emulation.engine.contract import Describe, Engine
 from emulation.errors import PlanError
 from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
+from emulation.lowering.crossing import CrossingEmitter
 from emulation.lowering.dense import Dense, Hidden, shares
-from emulation.lowering.emit import NO, Emitter, Labels, describe
+from emulation.lowering.emit import NO, Labels, describe
 from emulation.lowering.experts import Experts, Load
 from emulation.lowering.gating import Gate
 from emulation.lowering.rings_columns import RingColumns
@@ -80,7 +81,7 @@ class Scheduler:
         self.batches: list[Batch] = []
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
-        self.emit = Emitter(machine, model)
+        self.emit = CrossingEmitter(machine, model)
         self._dense, self._gate = Dense(self.emit, model), Gate(self.emit, model)
         self._lay_out(ledger)
         self.counts = Counts(setting, ledger)

@@ -14,15 +14,18 @@ from cluster.commands import (
     bench,
     calibrate,
     check,
+    decide,
     doctor,
     ending,
     explain,
     fidelity,
+    gantt,
     listing,
     matrix,
     metrics,
     price,
     remote,
+    report,
     reproduce,
     run,
     schema,
@@ -51,6 +54,8 @@ app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
 app.command("metrics")(metrics.metrics)
+app.command("gantt")(gantt.gantt)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)
@@ -58,6 +63,7 @@ app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
+app.command("decide")(decide.decide)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
 app.command("serve")(serve.serve)

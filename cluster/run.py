@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.config.run import RunConfig
 from cluster.observe.metrics.watch import Watch
@@ -16,10 +17,11 @@ from emulation.extras import require
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
-        on_token: OnToken | None = None, watch: Watch | None = None) -> Result:
+        on_token: OnToken | None = None, watch: Watch | None = None, bounded: bool = True) -> Result:
     """Carry out a run; its result is not written yet. one_thread: where others use the other cores. on_token: hears
-    tokens at the pace of `clock: wall`. watch: has its metrics meanwhile."""
-    host = Host(compare=False, one_thread=one_thread)
+    tokens at the pace of `clock: wall`. watch: has its metrics meanwhile. bounded: with its lower bound, which takes
+    half the time of a short run."""
+    host = Host(compare=False, one_thread=one_thread, bounded=bounded)
     return next(iter(_perform(config, host, progress, on_token, watch).values()))
 
 
@@ -68,6 +70,7 @@ class Host:
 
     compare: bool
     one_thread: bool = False
+    bounded: bool = True
 
     def run(self, config: RunConfig, transport: Transport, progress: Progress, on_token: OnToken | None = None,
             safe: Safe | None = None, watch: Watch | None = None) -> dict[str, Result]:
@@ -84,7 +87,7 @@ class Host:
                     watch.end(named, results[named])
                 continue
             one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
-                         on_token=on_token, safe=safe and Part(named, safe))
+                         on_token=on_token, safe=safe and Part(named, safe), bounded=self.bounded)
             if watch is not None:
                 one.watched_by(watch, named)
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
@@ -99,8 +102,12 @@ class Host:
 
 
 def title(target: PolicyTarget, targets: Sequence[PolicyTarget], taken: Collection[str]) -> str:
-    """A policy's name; with its parameters, if it has any, where the same policy is there twice."""
+    """A policy's name; with its parameters, if it has any, where the same policy is there twice. It names a folder,
+    too: of a path only the file's name is taken, unless another file has the same one."""
     twice = sum(other.name == target.name for other in targets) > 1
-    if target.name not in taken and not (twice and target.parameters):
-        return target.name
-    return f"{target.name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"
+    name = Path(target.name).name if target.name.endswith(".py") else target.name
+    if any(Path(other.name).name == name and other.target != target.target for other in targets):
+        name = target.name.strip("./").replace("/", "_")
+    if name not in taken and not (twice and target.parameters):
+        return name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in sorted(target.parameters.items()))})"

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import locate, trace_path
 from cluster.config.on_ray import OnRay
-from cluster.config.overrides import put_value
+from cluster.config.overrides import PATHS, SUFFIXES, put_value
 from cluster.config.quantities import Strict, refuse
 from cluster.config.reading import load_workload
 from cluster.config.run import EMBEDDED, RunConfig
@@ -28,11 +28,6 @@ from moe import shapes
 SETTLED: dict[str, Any] = {"transport": "local", "clock": "virtual", "against": [], "workers": None,
                            "devices_per_actor": 1, "restarts": 8, "out": None, "timeline": {}}
 """What a sweep decides itself: each point is one policy's run in one process."""
-
-PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",
-         "workload", "workload.trace", "workload.prompts", "workload.generator.fitted",
-         "workload.serving.recorded", "workload.serving.batcher", "workload.serving.batcher.name"}
-"""Settings that may hold a path, which a study gives relative to its own file."""
 
 
 class Study(Strict):
@@ -99,32 +94,36 @@ class Study(Strict):
 
     def expand(self) -> "list[Point]":
         """Every point once, in the order of the file; refuses one that is no run, with its coordinates."""
-        base, folder, stem = self._base()
-        workload = cache(load_workload)
+        base = self.base()
         found: dict[str, Point] = {}
         for changes in self._combinations():
-            at = columns(changes)
-            where = f"{self._where}: {', '.join(f'{key}={value}' for key, value in at.items()) or 'its run'}"
-            data: dict[str, Any] = base
-            for path, value in sorted({**self.settings, **changes}.items(), key=lambda item: item[0].count(".")):
-                mine = _rebased(path, value, self._folder, folder)
-                if path == "workload" and isinstance(mine, str):
-                    mine = workload(mine, folder)
-                data = put_value(RunConfig, data, path, mine, where)
-            config = validate(RunConfig, data, where).placed(stem, folder)
-            try:
-                key = fingerprint(config)
-            except MoelabError as error:
-                raise type(error)(f"{where}: {error}") from None
-            found.setdefault(key, Point(key, at, config))
+            point = self.point(changes, base)
+            found.setdefault(point.key, point)
         return list(found.values())
+
+    def point(self, changes: Mapping[str, Any], base: "Base") -> "Point":
+        """The run with these changes (dotted path -> value); refuses what is no run, with its coordinates."""
+        at = columns(changes)
+        where = f"{self._where}: {', '.join(f'{key}={value}' for key, value in at.items()) or 'its run'}"
+        data: dict[str, Any] = base.data
+        for path, value in sorted({**self.settings, **changes}.items(), key=lambda item: item[0].count(".")):
+            mine = _rebased(path, value, self._folder, base.folder)
+            if path == "workload" and isinstance(mine, str):
+                mine = base.workload(mine, base.folder)
+            data = put_value(RunConfig, data, path, mine, where)
+        config = validate(RunConfig, data, where).placed(base.stem, base.folder)
+        try:
+            key = fingerprint(config)
+        except MoelabError as error:
+            raise type(error)(f"{where}: {error}") from None
+        return Point(key, at, config)
 
     def on_ray(self) -> OnRay:
         """How the study's run stands on a Ray cluster."""
-        return validate(OnRay, self._base()[0].get("ray") or {}, f"{self._where}: ray")
+        return validate(OnRay, self.base().data.get("ray") or {}, f"{self._where}: ray")
 
-    def _base(self) -> tuple[dict[str, Any], Path, str]:
-        """The run before anything is put in, the folder that its paths are relative to, and its name."""
+    def base(self) -> "Base":
+        """The run before anything is put in."""
         if isinstance(self.run, str):
             path = locate("run", "run", self.run, self._folder)
             data, folder, stem = read_yaml(path), path.parent, path.stem
@@ -132,12 +131,24 @@ class Study(Strict):
             data, folder, stem = dict(self.run), self._folder, self.name
         if isinstance(data.get("workload"), str):
             data["workload"] = load_workload(data["workload"], folder)
-        return {**data, **SETTLED}, folder, stem
+        return Base({**data, **SETTLED}, folder, stem, cache(load_workload))
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         for listed in self.points or ({},):
             for values in itertools.product(*self.grid.values()):
                 yield {**listed, **dict(zip(self.grid, values, strict=True))}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A study's run before anything is put in: what it holds, the folder that its paths are relative to, its name.
+
+    workload: reads a workload that a value names, each once."""
+
+    data: dict[str, Any]
+    folder: Path
+    stem: str
+    workload: Callable[[str, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,7 @@ def _rebased(path: str, value: Any, study: Path, run: Path) -> Any:
     if isinstance(value, Mapping):
         return {key: _rebased(f"{path}.{key}", inner, study, run) for key, inner in value.items()}
     if path in PATHS and isinstance(value, str) and study.absolute() != run.absolute() and (
-            "/" in value or value.endswith((".yaml", ".yml", ".py", ".npz", ".jsonl"))):
+            "/" in value or value.endswith(SUFFIXES)):
         return str(study.absolute() / value)
     return value
 

@@ -38,12 +38,14 @@ MetricsPort = Annotated[int | None, typer.Option("--metrics-port", metavar="N", 
 OpenMetrics = Annotated[bool, typer.Option("--openmetrics", help=(
     "Write metrics over emulated time beside the result, for `promtool tsdb create-blocks-from openmetrics`."))]
 TOKEN_VARIABLE = "MOELAB_TOKEN"
+Report = Annotated[bool | None, typer.Option("--report/--no-report", help="Write report.html beside the results "
+                                                                          "(default: as the run says, which is yes).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
          out: str | None = None, wait_s: float | None = None, metrics_port: int | None = None,
-         openmetrics: bool = False) -> "RunConfig":
+         openmetrics: bool = False, report: bool | None = None) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -58,24 +60,26 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
         more.append(f"metrics.port={metrics_port}")
     if openmetrics:
         more.append("metrics.openmetrics=true")
+    if report is not None:
+        more.append(f"report={str(report).lower()}")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False,
+        wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False, report: Report = None,
         as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics, report)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
             out: Out = None, wait: Wait = None, metrics_port: MetricsPort = None, openmetrics: OpenMetrics = False,
-            as_json: Json = False) -> None:
+            report: Report = None, as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics)
+    wanted = read(config, settings, transport, out, wait, metrics_port, openmetrics, report)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -98,17 +102,18 @@ def with_policies(config: "RunConfig", asked: str) -> "RunConfig":
 def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
     """A policy as it is written in the head of a table: its name, and parameters in parentheses."""
     from cluster.config.load import parse_yaml, validate
+    from cluster.config.overrides import here
     from cluster.config.run import PolicyChoice
     from emulation.errors import ConfigError
 
     name, bracket, rest = text.partition("(")
     if not bracket:
-        return own.get(name) or PolicyChoice(name=name)
+        return own.get(name) or PolicyChoice(name=here(name))
     pairs = [pair.partition("=") for pair in rest.removesuffix(")").split(",")]
     if not rest.endswith(")") or not all(key.strip() and equals for key, equals, _ in pairs):
         raise ConfigError(f"--policies {text!r}: parameters are written like lru(slots=8)")
     parameters = parse_yaml("".join(f"{key.strip()}: {value}\n" for key, _, value in pairs), f"--policies {text!r}")
-    return validate(PolicyChoice, {"name": name.strip(), "parameters": parameters}, f"--policies {text!r}")
+    return validate(PolicyChoice, {"name": here(name.strip()), "parameters": parameters}, f"--policies {text!r}")
 
 
 @contextmanager
@@ -164,6 +169,7 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
             from cluster.commands.metrics import write_beside
 
             notes.append(write_beside(places[name], config.name, name, result))
+    notes += _report(config, results, folder)
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if cleared(folder):
@@ -173,8 +179,24 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
         return
     _show(config, results, told=speech is not None and speech.is_whole)
-    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
+    page = f" and {folder}/report.html" if config.report else ""
+    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
         console().print(line, markup=False, highlight=False)
+
+
+def _report(config: "RunConfig", results: "dict[str, Result]", folder: "Path | Store") -> list[str]:
+    """Write the page of all results, where it is wanted; what is to be noted of it."""
+    from cluster.observe.result import REPORT_FILE
+    from cluster.observe.store import Store
+
+    if config.report:
+        from cluster.observe.files import write_texts
+        from cluster.observe.report.report import report
+
+        write_texts(folder, {REPORT_FILE: report(results)})
+        return []
+    earlier = not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
+    return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if earlier else []
 
 
 CLEARED = "they lie in the job's working folder, which Ray clears away: --out takes a shared path or a URL"

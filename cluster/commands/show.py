@@ -1,5 +1,6 @@
 """What commands share: where they print, and a bar for what takes longer than two seconds."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -10,13 +11,17 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PATIENCE_S = 2.0
+WIDE = 200
 
 
 def console() -> "Console":
-    """Standard output; as wide as it takes where it is no terminal."""
+    """Standard output; where it is no terminal, as wide as $COLUMNS says, or 200."""
     from rich.console import Console
 
-    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, soft_wrap=True)
+    if sys.stdout.isatty():
+        return Console(soft_wrap=True)
+    asked = os.environ.get("COLUMNS", "")
+    return Console(width=int(asked) if asked.isdecimal() and int(asked) >= 40 else WIDE, soft_wrap=True)
 
 
 def printable(text: str) -> str:

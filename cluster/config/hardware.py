@@ -111,6 +111,10 @@ class DeviceGroup(Strict):
     """Devices of one kind. `count` left out: one device named as the group; given: name0, name1, ...
     per: a parameter: so many for each of what it counts, as GPUs for each node.
 
+    kind: a word for readers. memory: what experts, dense weights and caches share. memory_bandwidth, peak, overhead:
+    what a kernel costs: overhead + max(bytes / memory_bandwidth, operations / peak). lanes: what kernels occupy; by
+    default one. copy_lanes: engines that copies occupy besides the link. issuer: a host thread that issues the work.
+    pools: counted slots.
     runs: families that cost `overhead` and the device's own rates; kernels: families with figures of their own.
     A family in neither costs nothing here. rests: experts may lie here at the start without a copy.
     thread: an issuer that its kernels hold besides its lanes. Its own issuer: kernels run on the thread that issues
@@ -189,8 +193,10 @@ class DeviceGroup(Strict):
 
 
 class LinkSpec(Strict):
-    """Connections, each with two directions: `bandwidth` from `from` to `to`, `bandwidth_back` the other way.
+    """Connections, each with two directions.
 
+    from, to: device groups. bandwidth, latency: from `from` to `to`. bandwidth_back, latency_back: the other way; by
+    default the same. in_order: transfers keep the order in which they were issued, as in a stream.
     pattern: each (every device of `from` with every one of `to`), pairs (the i-th with the i-th), blocks (so many of
     `from` in turn with each of `to`, as GPUs with their node), all (every two of one group), mesh (rows x cols of one
     group, row by row; routes go along x first), corners (the i-th of `from` with the i-th corner of the mesh that `to`
@@ -253,7 +259,13 @@ class ActionsSpec(Strict):
 
 
 class Hardware(Strict):
-    """A machine: `homes` hold the dense weights and the tokens; leaves_out: what it does not model, in sentences."""
+    """A machine.
+
+    parameters: numbers that a run may choose. devices: groups of equal devices, by name. links: what joins them. homes:
+    the groups that hold the dense weights and the tokens. quantum: how much of a prefetch moves before a demand load
+    may take its links; 1 MiB by default. actions: times of a frame-driven simulator, taken literally.
+    leaves_out: what it does not model, in sentences.
+    """
 
     title: str
     description: str = ""

@@ -1,8 +1,10 @@
 """Values put into a config before it is checked, as if its file had said so: `--set a.b=c`, and points of a study."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -11,6 +13,39 @@ import yaml
 from cluster.config.load import parse_yaml
 from cluster.config.quantities import Strict
 from emulation.errors import ConfigError, unknown
+
+PATHS = {"machine", "machine.name", "precision", "policy", "policy.name", "model.config", "model.checkpoint",
+         "workload", "workload.trace", "workload.prompts", "workload.generator.fitted",
+         "workload.serving.recorded", "workload.serving.batcher", "workload.serving.batcher.name"}
+"""Settings that may hold a path."""
+
+SUFFIXES = (".yaml", ".yml", ".py", ".npz", ".json", ".jsonl")
+
+
+def from_here(setting: str) -> str:
+    """A `--set` whose relative paths lead on from the current folder, where something is there by that name."""
+    path, equals, text = setting.partition("=")
+    if not any(path == known or known.startswith(f"{path}.") for known in PATHS):
+        return setting
+    if not text.lstrip().startswith("{"):
+        return f"{path}{equals}{here(text) if path in PATHS else text}"
+    try:
+        value = parse_yaml(f"value: {text}", f"--set {path}")["value"]
+    except (ConfigError, yaml.YAMLError):
+        return setting  # whoever reads it next says what is wrong
+    return f"{path}={json.dumps(_here(path, value))}"
+
+
+def here(name: str) -> str:
+    """The file or folder of the current folder that is meant, if one is and is there; else the name as it is."""
+    is_path = "/" in name or name.endswith(SUFFIXES)
+    return str(Path(name).absolute()) if is_path and Path(name).exists() else name
+
+
+def _here(path: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _here(f"{path}.{key}", inner) for key, inner in value.items()}
+    return here(value) if path in PATHS and isinstance(value, str) else value
 
 
 def override(schema: type[Strict], data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

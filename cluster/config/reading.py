@@ -7,7 +7,7 @@ from typing import Any
 from cluster.config.hardware import Hardware
 from cluster.config.load import load, read_yaml, shown, validate
 from cluster.config.names import is_path, locate
-from cluster.config.overrides import override
+from cluster.config.overrides import from_here, override
 from cluster.config.policy import PolicyFile
 from cluster.config.quantities import constants
 from cluster.config.run import PolicyChoice, RunConfig
@@ -15,13 +15,16 @@ from emulation.errors import ConfigError, unknown
 
 
 def load_run(name: str | Path, settings: Iterable[str] = ()) -> RunConfig:
-    """A run by name or path; a workload that it names is read in its place, then `--set` settings are put in."""
+    """A run by name or path; a workload that it names is read in its place, then `--set` settings are put in.
+
+    Paths in a file are relative to it, paths in a setting to the current folder, where there is such a file.
+    """
     path = name if isinstance(name, Path) else locate("run", "run", name)
     data = read_yaml(path)
     if isinstance(data.get("workload"), str):
         data["workload"] = load_workload(data["workload"], path.parent)
     where = shown(path)
-    config = validate(RunConfig, override(RunConfig, data, settings), where)
+    config = validate(RunConfig, override(RunConfig, data, map(from_here, settings)), where)
     return config.placed(path.stem, path.parent)
 
 

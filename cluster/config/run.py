@@ -38,7 +38,8 @@ class MachineChoice(Named):
 class ModelChoice(Named):
     """A shipped shape or `embedded` by name, a config.json by path, or a checkpoint folder in hub layout.
 
-    layers: cut it behind so many of its MoE layers, as a trace of its first layers needs.
+    name: a shipped shape, or embedded. config: the path of a config.json: a shape without weights. checkpoint: the path
+    of a folder with weights. layers: cut it behind so many of its MoE layers, as a trace of its first layers needs.
     """
 
     name: str | None = None
@@ -66,7 +67,12 @@ class PolicyChoice(Named):
 
 
 class Forecast(Named):
-    """Where guesses of later layers' routing come from; accuracy: how often the oracle is right."""
+    """Where guesses of the next MoE layer's routing come from.
+
+    name: no guesses; those of a trace; the next layer's real gate on this layer's hidden state (execute); the experts
+    visited most so far, or in the prefill of the prompt at hand; the truth (oracle). accuracy: how often the oracle is
+    right.
+    """
 
     name: Literal["none", "recorded", "next_gate", "frequency", "prefill_frequency", "oracle"] = "none"
     accuracy: float | None = Field(default=None, ge=0, le=1)
@@ -79,8 +85,11 @@ class Forecast(Named):
 
 
 class Timeline(Strict):
-    """The window of emulated time that is written, the size at which writing stops, and how many of a run's first
-    operations are kept for it."""
+    """The part of a run that timeline.perfetto-trace holds.
+
+    first_s, last_s: the window of emulated time, in seconds. max_bytes: the size at which writing stops. max_ops: how
+    many of a run's first operations are kept for it.
+    """
 
     first_s: float = Field(default=0.0, ge=0)
     last_s: float | None = Field(default=None, gt=0)
@@ -95,7 +104,7 @@ class Timeline(Strict):
 
 
 class Limits(Strict):
-    """Where a run is cut short: after so many steps; a prefill is one."""
+    """Where a run is cut short. steps: after so many; a prefill is one."""
 
     steps: int | None = Field(default=None, ge=1)
 
@@ -115,9 +124,18 @@ class WallClock(Strict):
 
 
 class RunConfig(Strict):
-    """One run. `against`: policies that `compare` sets beside `policy`. `faults`: what breaks meanwhile
-    (docs/faults.md); `storage`: from where experts are read that no device holds any more. `restarts`: how many actors
-    or worker processes that end before their time are started again."""
+    """One run: who computes what, for whom, and how that is carried out.
+
+    title: for lists. precision: of configs/precision/, by name or path. against: policies that `compare` sets beside
+    `policy`. seed: what generated routing, arrivals and sampled answers are drawn from. engine: the compiled timing
+    engine, or the readable one that it is compared with; both give the same. clock: emulated time only, or played for
+    real as well (docs/wall.md). transport: in this process, a process a device, or actors on Ray; the result is the
+    same. devices_per_actor: devices that share a process or an actor. workers: processes at most; by default one a
+    device. restarts: how many actors or worker processes that end before their time are started again. out: a folder
+    or a URL; by default runs/NAME. faults: what breaks meanwhile (docs/faults.md). storage: from where experts are
+    read that no device holds any more. metrics: whether they are shown or written meanwhile (docs/metrics.md). report:
+    a page is written beside results.
+    """
 
     title: str = ""
     machine: MachineChoice
@@ -138,6 +156,7 @@ class RunConfig(Strict):
     ray: OnRay = OnRay()
     out: str | None = None
     timeline: Timeline = Timeline()
+    report: bool = True
     limits: Limits = Limits()
     faults: tuple[FaultChoice, ...] = Field(default=(), strict=False)
     storage: Bandwidth = STORAGE

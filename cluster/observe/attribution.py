@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from actors.scheduler import StepTimes
 from cluster.observe.digest import mix_digest
 from cluster.observe.flight import Flight, slot_peaks
-from cluster.observe.slices import Rows, plain_rows, sliced
+from cluster.observe.series.slices import Rows, plain_rows, sliced
 from cluster.observe.submitted import Sliced
-from emulation.lowering.emit import CAUSES, CROSSING, KINDS
+from emulation.lowering.crossing import CROSSING
+from emulation.lowering.emit import CAUSES, KINDS
 
 Ints = NDArray[np.int64]
 

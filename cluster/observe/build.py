@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors.scheduler import Scheduler
@@ -15,8 +16,8 @@ from cluster.observe.journal import Asked, Journal
 from cluster.observe.requests import Service
 from cluster.observe.requests import figures as request_figures
 from cluster.observe.result import Result
-from cluster.observe.series import series
-from cluster.observe.slices import rows_of
+from cluster.observe.series.of_result import series
+from cluster.observe.series.slices import rows_of
 from cluster.observe.spreads import spreads
 
 
@@ -67,7 +68,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         faults=faults, load=figures.load(scheduler),
         series=course, spreads=spreads(scheduler.steps, found.times, course.slice_ps, course.slices),
         host=schema.Host(**(host or {})))
-    result._flight = flight
+    result._flight = None if flight is None else replace(flight, steps=tuple(scheduler.steps))
     return result
 
 

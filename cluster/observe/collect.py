@@ -15,8 +15,8 @@ from cluster.observe import compiled_sums as sums
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
 from cluster.observe.flight import pointers, slot_peaks
-from cluster.observe.sliced import Slicer, crossed
-from cluster.observe.slices import Rows, plain_rows
+from cluster.observe.series.slicer import Slicer
+from cluster.observe.series.slices import Rows, plain_rows
 from cluster.observe.submitted import Kept, Sliced, Submitted
 from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.contract import Engine, Occupancy, Retired
@@ -149,8 +149,9 @@ class Collector:
         labels = Labels(*(_joined([s.labels[i] for s in submitted]) for i in range(len(Labels._fields))))
         small = [np.ascontiguousarray(column, np.int32) for column in labels[:-1]]
         kind, cause, device, step, layer, expert = small
-        sums.add_mix(self._mix, first, kind, cause, device, step, layer, expert,
-                  np.ascontiguousarray(labels.bytes, np.int64), h.start_ps[first:first + n], h.end_ps[first:first + n])
+        moved = np.ascontiguousarray(labels.bytes, np.int64)
+        sums.add_mix(self._mix, first, kind, cause, device, step, layer, expert, moved, h.start_ps[first:first + n],
+                     h.end_ps[first:first + n])
         self._slicer.reach(end_ps)
         self._note_takes(ops)
         chunk = c.Chunk._make([
@@ -164,26 +165,16 @@ class Collector:
         c.digest_chunk(self._kept_history.at, Addressed(chunk).at, self._before_at, first, self._begin_ps, end_ps,
                        step_op, begins, latency, self._busy_ps, self._stall_ps)
         self._latency.append(latency)
-        self._slice(submitted, retired)
+        slicer = self._slicer
+        slicer.busy(chunk.lane_ptr, chunk.from_ps, chunk.to_ps)
+        if isinstance(self._crossing, Crossings):
+            slicer.copies(self._crossing, small[:3], moved, h.end_ps[first:first + n], chunk.hold_ptr, chunk.hold_lane)
+        elif self._crossing is not None:
+            slicer.cross(self._crossing(), h.end_ps)
         for lane, servers in enumerate(self._before.servers.tolist()):
             if servers > 1:
                 self._several(lane, chunk)
         self._steps, self._begin_ps, self._done = [], end_ps, first + n
-
-    def _slice(self, submitted: Sequence[Submitted], retired: Sequence[Retired]) -> None:
-        """Add the chunk to its slices."""
-        end_ps, slicer = self._history.end_ps, self._slicer
-        for each in retired:
-            lane, _, from_ps, to_ps = each.occupancy
-            slicer.busy(lane, from_ps, to_ps)
-        if isinstance(self._crossing, Crossings):
-            rows = np.concatenate([crossed(self._crossing, s.ops, s.labels) for s in submitted])
-        elif self._crossing is not None:
-            rows = self._crossing()
-        else:
-            return
-        op, link, cause, bytes_ = rows.T
-        slicer.cross(link, cause, end_ps[op], bytes_)
 
     def _columns(self, ops: Sequence[Ops]) -> list[Ints]:
         if len(ops) == 1:

@@ -20,6 +20,17 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+def indented(value: object, line: str = "\n") -> str:
+    """The same for reading, one space a level; a list of plain values stays on one line."""
+    more = line + " "
+    if isinstance(value, dict) and value:
+        rows = (f"{more}{json.dumps(key)}: {indented(value[key], more)}" for key in sorted(value))
+        return "{" + ",".join(rows) + line + "}"
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) for item in value):
+        return "[" + ",".join(more + indented(item, more) for item in value) + line + "]"
+    return json.dumps(value, allow_nan=False)
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

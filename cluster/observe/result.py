@@ -8,9 +8,10 @@ from typing import IO, TYPE_CHECKING, Self
 from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cluster.observe import schema
-from cluster.observe.digest import canonical, sha256
+from cluster.observe.digest import canonical, indented, sha256
 from cluster.observe.files import write_whole
 from cluster.observe.flight import Flight
+from cluster.observe.layers import LAYERS_FILE, layers_of
 from cluster.observe.store import Store, folder_of
 from cluster.observe.tidy import rows
 from cluster.observe.timeline import TIMELINE_FILE, Extent, Written, write_timeline
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 RESULT_FILE = "result.json"
+REPORT_FILE = "report.html"
 LARGEST_BYTES = 1 << 30
 
 
@@ -96,8 +98,7 @@ class Result(schema.Part):
 
     def to_json(self) -> str:
         """The text of result.json: sorted keys, exact integers, floats as Python's repr, and the digest."""
-        data = {**self.model_dump(mode="json"), "digest": self.digest}
-        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return indented({**self.model_dump(mode="json"), "digest": self.digest}) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "the result") -> Self:
@@ -133,7 +134,7 @@ class Result(schema.Part):
         return cls.from_json(read_bytes(file, "result", LARGEST_BYTES), str(file))
 
     def write(self, folder: str | Path | Store, extent: Extent | None = None) -> Written | None:
-        """Write result.json, and the timeline of a run that this process timed; whole, or not at all.
+        """Write result.json, and the timeline and some layers of a run that this process timed; whole, or not at all.
 
         Returns what of the run the timeline holds; None where there is none to write (a result that was read).
         """
@@ -141,6 +142,7 @@ class Result(schema.Part):
         writers: dict[str, Callable[[IO[bytes]], object]] = {}
         if (flight := self._flight) is not None:
             writers[TIMELINE_FILE] = lambda file: written.append(write_timeline(flight, file, extent))
+            writers[LAYERS_FILE] = lambda file: file.write(layers_of(flight, self.digest).to_json().encode("utf-8"))
         writers[RESULT_FILE] = lambda file: file.write(self.to_json().encode("utf-8"))
         write_whole(folder_of(folder), writers)
         return written[0] if written else None
@@ -151,6 +153,12 @@ class Result(schema.Part):
         import pandas
 
         return pandas.DataFrame(rows(self), columns=["part", "name", "figure", "unit", "value"])
+
+    def to_html(self) -> str:
+        """The run as one page to look at, complete in itself (docs/report.md)."""
+        from cluster.observe.report.report import report
+
+        return report({self.policy: self})
 
     def table(self) -> "Group":
         """What the run found, as tables for a terminal."""

@@ -9,7 +9,7 @@ from actors.scheduler import StepTimes
 from cluster.observe import schema
 from cluster.observe.metrics.catalogue import BUCKETS_S
 from cluster.observe.requests import Times
-from cluster.observe.slices import slice_at
+from cluster.observe.series.slices import slice_at
 from emulation.units import PS_PER_S
 
 Ints = NDArray[np.int64]

@@ -11,6 +11,7 @@ from dataclasses import replace
 import uvicorn
 from starlette.types import ASGIApp
 
+from cluster.serve.connection import Connection
 from cluster.serve.contract import Machine
 from cluster.serve.openai.app import app
 from cluster.serve.openai.scrape import scrape_app
@@ -74,7 +75,7 @@ async def serve_metrics(machine: Machine, options: ServeOptions) -> HttpDoor:
 async def _serve(made: ASGIApp, options: ServeOptions) -> HttpDoor:
     check_binding(options)
     config = uvicorn.Config(
-        made, log_config=None, log_level="critical", access_log=False, http="h11", ws="none",
+        made, log_config=None, log_level="critical", access_log=False, http=Connection, ws="none",
         lifespan="off", server_header=False, timeout_keep_alive=IDLE_S, backlog=BACKLOG,
         limit_concurrency=options.max_streams + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=max(1, math.ceil(options.drain_s)),

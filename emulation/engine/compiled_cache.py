@@ -1,5 +1,10 @@
-"""Machine code that numba keeps on disk, dropped where it no longer fits the sources."""
+"""Machine code that numba keeps on disk, dropped where it no longer fits the sources.
 
+A second folder, under the user's cache, keeps it by what all sources hold: what numba keeps lies beside its source, and
+a job that Ray unpacks, or another checkout, would compile the same again.
+"""
+
+import hashlib
 import importlib
 import inspect
 import os
@@ -7,12 +12,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache
+from numba.misc.appdirs import AppDirs
 
 HERE = Path(__file__).parent
+STANDS = 4
+"""States of the sources whose machine code the user's cache holds, at most: the latest."""
 _LOOKS = "numba.np.arraymath"
 
 
@@ -45,7 +54,46 @@ def kept_in(function: Callable[..., Any]) -> Path | None:
     except RuntimeError:  # numba's "no locator available": a read-only checkout, and no home
         return None
     take_along(Path(inspect.getfile(function)).parent / "__pycache__", kept)
+    if next(kept.glob("compiled_*.nbi"), None) is None:
+        take_along(shared_of(function), kept)
+        for index in kept.glob("compiled_*.nbi"):
+            index.touch()  # it fits these sources, however late they were unpacked
     return kept
+
+
+def shared_of(function: Callable[..., Any]) -> Path:
+    """The folder of the user's cache for a function's machine code; where that is, numba's own way tells."""
+    root = Path(AppDirs("moelab", appauthor=False).user_cache_dir)  # type: ignore[no-untyped-call]
+    return root / "kernels" / _digest() / function.__module__.rpartition(".")[0]
+
+
+@cache
+def _digest(root: Path = HERE.parent.parent) -> str:
+    """Of all sources that any kernel is compiled from, or takes a constant from."""
+    sources = [*(root / "emulation").rglob("*.py"), *(root / "workloads" / "routing").glob("*.py"),
+               *(root / "cluster" / "observe").glob("compiled*.py")]
+    total = hashlib.sha256()
+    for source in sorted(sources):
+        total.update(f"{source.relative_to(root)} {source.stat().st_size}\n".encode() + source.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def share(function: Callable[..., Any], kept: Path | None, compiled: Any) -> None:
+    """Put a kernel that was just compiled into the user's cache; nothing where it was loaded, or cannot be written."""
+    if kept is None or not compiled.stats.cache_misses:
+        return
+    mine = shared_of(function)
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-{function.__code__.co_firstlineno}."
+    try:
+        mine.mkdir(parents=True, exist_ok=True)
+        for ending in ("nbc", "nbi"):
+            for file in sorted(kept.glob(f"{name}*.{ending}")):
+                _copy(file, mine)
+        stands = sorted(mine.parent.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+        for old in stands[:-STANDS]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError:  # a cache that cannot be written is none
+        return
 
 
 def take_along(shipped: Path, kept: Path) -> None:
@@ -58,14 +106,22 @@ def take_along(shipped: Path, kept: Path) -> None:
         return
     for ending in ("nbc", "nbi"):
         for file in sorted(shipped.glob(f"compiled_*.{ending}")):
-            handle, part = tempfile.mkstemp(dir=kept)
-            os.close(handle)
             try:
-                shutil.copy2(file, part)
-                os.replace(part, kept / file.name)
+                _copy(file, kept)
             except OSError:  # no room: it is compiled again, or not kept at all
-                Path(part).unlink(missing_ok=True)
                 return
+
+
+def _copy(file: Path, folder: Path) -> None:
+    """Into a folder, whole, with its time."""
+    handle, part = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    try:
+        shutil.copy2(file, part)
+        os.replace(part, folder / file.name)
+    except OSError:
+        Path(part).unlink(missing_ok=True)
+        raise
 
 
 def drop_stale(kept: Path, sources: Path = HERE, named: str = "compiled*.py") -> None:

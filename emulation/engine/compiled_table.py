@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
 
 from emulation.engine import compiled_layout as c
-from emulation.engine.compiled_cache import drop_stale, kept_in
+from emulation.engine.compiled_cache import drop_stale, kept_in, share
 
 Ints = c.Ints
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +38,9 @@ def kernel(*like: Any) -> Callable[[F], F]:
         if kept is not None:
             drop_stale(kept)
         signature = like[0] if isinstance(like[0], str) else types.int64(*(numba.typeof(each) for each in like))
-        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
+        compiled = numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function)
+        share(function, kept, compiled)
+        return cast(F, compiled)
     return compile_now
 
 

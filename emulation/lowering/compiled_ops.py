@@ -10,7 +10,7 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from emulation.engine.compiled_cache import HERE as ENGINE
-from emulation.engine.compiled_cache import drop_stale, kept_in
+from emulation.engine.compiled_cache import drop_stale, kept_in, share
 from emulation.lowering.emit import CAUSES, KINDS
 
 Ints = NDArray[Any]
@@ -71,7 +71,9 @@ def kernel(*like: Any) -> Callable[[F], F]:
                 drop_stale(kept, sources)
             drop_stale(kept, here, "emit.py")
         signature = types.int64(*(numba.typeof(each) for each in like))
-        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
+        compiled = numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function)
+        share(function, kept, compiled)
+        return cast(F, compiled)
     return compile_now
 
 

@@ -23,9 +23,6 @@ one device hands on to the next, what a fault made necessary."""
 WORK = ("bytes", "flops")
 """What a device did: bytes that its kernels moved, and copies read from or wrote to it; flops of its kernels."""
 
-CROSSING = ("operation", "link", "cause", "bytes")
-"""What a row says of bytes that cross a link: serials and numbers."""
-
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]
 _KIND = {name: i for i, name in enumerate(KINDS)}
@@ -55,8 +52,6 @@ class Emitter:
         self.layer = NO
         self.moved_bytes = np.zeros((len(machine.links), len(CAUSES)), np.int64)
         self.worked = np.zeros((len(machine.devices), len(WORK)), np.int64)
-        self._crossed: list[Ints] = []
-        self._crossing: list[tuple[int, int, int, int]] = []
         self._labels: list[tuple[int, ...]] = []
         self._blocks: list[Ints] = []
         self._begin(0, 0)
@@ -144,6 +139,7 @@ class Emitter:
                 ends = [self.machine.devices[end].name for end in pair]
                 raise PlanError(f"the plan moves bytes from {ends[0]!r} to {ends[1]!r}, but no links lead there")
         move = self.move(pairs, bytes_, cause, columns)
+        self._count({link: bytes_ for pair in pairs for link in self.links_of(pair)}, cause)
         for devices in zip(*pairs, strict=True):  # sources, then targets
             self.worked[list(set(devices)), 0] += bytes_
         target = pairs[0][1]
@@ -154,10 +150,8 @@ class Emitter:
         quantum_ps = 0
         if priority > DEMAND and self.machine.quantum_bytes:
             quantum_ps = max(self.machine.quantum_ps(*pair) for pair in pairs)
-        op = self.add("copy", move.holds, after=waits, device=target, expert=expert, cause=cause, bytes_=bytes_,
-                      length_ps=move.length_ps, priority=priority, quantum_ps=quantum_ps, takes=takes)
-        self._count(op, {link: bytes_ for pair in pairs for link in self.links_of(pair)}, cause)
-        return op
+        return self.add("copy", move.holds, after=waits, device=target, expert=expert, cause=cause, bytes_=bytes_,
+                        length_ps=move.length_ps, priority=priority, quantum_ps=quantum_ps, takes=takes)
 
     def collective(self, amounts: dict[tuple[int, int], int], cause: str, after: Sequence[Edge]) -> int:
         """An all-to-all as one operation: each link is held for all that crosses it."""
@@ -166,6 +160,7 @@ class Emitter:
             self.worked[list(pair), 0] += bytes_
             for link in self.links_of(pair):
                 carried[link] = carried.get(link, 0) + bytes_
+        self._count(carried, cause)
         length_ps = 0
         holds: dict[int, int] = {}
         for number, bytes_ in carried.items():
@@ -173,10 +168,8 @@ class Emitter:
             holds[crossed.lane] = holds.get(crossed.lane, 0) + per_second_ps(bytes_, crossed.bytes_per_s)
         for pair in amounts:
             length_ps = max(length_ps, sum(link.latency_ps for link in self.machine.routes[pair]))
-        op = self.add("copy", holds, after=after, cause=cause, bytes_=sum(amounts.values()),
-                      length_ps=max(holds.values(), default=0) + length_ps)
-        self._count(op, carried, cause)
-        return op
+        return self.add("copy", holds, after=after, cause=cause, bytes_=sum(amounts.values()),
+                        length_ps=max(holds.values(), default=0) + length_ps)
 
     def join(self, after: Sequence[Edge]) -> int:
         """An operation without work that ends when all of `after` have happened."""
@@ -193,22 +186,9 @@ class Emitter:
         """Numbers of the links of a route."""
         return [self.machine.link_number[link.name] for link in self.machine.routes[pair]]
 
-    def _count(self, op: int, carried: dict[int, int], cause: str) -> None:
-        code = _CAUSE[cause]
+    def _count(self, carried: dict[int, int], cause: str) -> None:
         for link, bytes_ in carried.items():
-            self.moved_bytes[link, code] += bytes_
-            self._crossing.append((op, link, code, bytes_))
-
-    def cross(self, rows: Ints) -> None:
-        """Count bytes that cross links, rows [n, 4] of CROSSING."""
-        np.add.at(self.moved_bytes, (rows[:, 1], rows[:, 2]), rows[:, 3])
-        self._crossed.append(rows)
-
-    def take_crossed(self) -> Ints:
-        """What was counted since the last call, [n, 4] of CROSSING."""
-        rows: Ints = np.concatenate([*self._crossed, np.array(self._crossing, np.int64).reshape(-1, len(CROSSING))])
-        self._crossed, self._crossing = [], []
-        return rows
+            self.moved_bytes[link, _CAUSE[cause]] += bytes_
 
 
 def device_name(machine: Machine, number: int) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from emulation.ledger import Ledger
-from emulation.lowering.emit import CAUSES, KINDS, NO, Emitter, Labels
+from emulation.lowering.crossing import CrossingEmitter
+from emulation.lowering.emit import CAUSES, KINDS, NO, Labels
 from emulation.lowering.rings import Costs, Lowered
 from emulation.machine import Transfer
 from emulation.model import Model
@@ -19,7 +20,7 @@ _DEMAND, _STREAM = CAUSES.index("demand"), CAUSES.index("stream")
 class RingColumns:
     """Lowers streams; the durations are those of `Costs`, one for each different run or move."""
 
-    def __init__(self, emit: Emitter, model: Model, ledger: Ledger) -> None:
+    def __init__(self, emit: CrossingEmitter, model: Model, ledger: Ledger) -> None:
         self._emit, self._costs = emit, Costs(emit, model, ledger)
         self._device_lanes = _csr([list(device.lanes) for device in emit.machine.devices])
 

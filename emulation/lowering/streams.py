@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.lowering.emit import CAUSES
 from emulation.machine import Link, Machine
 from emulation.model import Model
 
 Ints = NDArray[np.int64]
 NONE = -1
-_DISPATCH = CAUSES.index("dispatch")
 
 
 def is_straight(machine: Machine) -> bool:
@@ -61,11 +59,6 @@ class Crossings(NamedTuple):
 
     toward: Ints
     outward: Ints
-
-    def links(self, lane: Ints, target: Ints, cause: Ints) -> Ints:
-        """Of each copy (its target and cause) that holds a lane."""
-        found: Ints = np.where(cause == _DISPATCH, self.outward[lane], self.toward[lane, target])
-        return found
 
 
 def crossings(machine: Machine) -> Crossings:

@@ -180,7 +180,7 @@ def test_hits_misses_loads_and_runs_are_counted_by_phase():
     assert (prefill.hits, prefill.misses, prefill.loads, prefill.loaded_bytes) == (1, 1, 1, 384)
     assert (decode.hits, decode.misses, decode.loads, decode.loaded_bytes) == (2, 1, 1, 384)
     assert (prefill.runs.tolist(), decode.runs.tolist()) == ([2, 0], [3, 0])
-    assert run.counts.load.tolist() == [[1, 1, 0, 4]]
+    assert run.counts.load.tolist() == [[[1, 0, 0, 2]], [[0, 1, 0, 2]]]
 
 
 def prefetch(*experts: int):

@@ -8,11 +8,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from cluster.commands.run import with_policies
 from cluster.config.load import read_yaml, validate
 from cluster.config.names import CONFIGS, names, trace_path
 from cluster.config.reading import load_run, policy_target
 from cluster.config.run import PolicyChoice, RunConfig
-from cluster.resolve import budget_bytes, cache_tokens, resolve
+from cluster.resolve import PolicyTarget, budget_bytes, cache_tokens, resolve
+from cluster.run import title
 from cluster.serve.setting import setup_of
 from emulation.errors import ConfigError, InputError, MoelabError
 
@@ -257,3 +259,25 @@ def test_what_all_policies_of_a_run_are_told_is_made_once_and_is_nobodys_to_chan
         setup.setting.popularity[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         setup.setting.budget_bytes[0] = 1
+
+
+def test_paths_of_a_setting_lead_on_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, here = written(tmp_path / "runs", SMALL), tmp_path / "here"
+    here.mkdir()
+    (here / "machine.yaml").write_text((CONFIGS / "hardware" / "template.yaml").read_text())
+    (here / "config.json").write_text((CONFIGS / "model" / "olmoe-1b-7b.json").read_text())
+    (here / "mine.py").write_text("class Policy: ...\n")
+    monkeypatch.chdir(here)
+    settings = ["machine={name: machine.yaml, options: {units: 3}}", "model.config=config.json", "model.name=null",
+                "policy=mine.py"]
+    config = load_run(run, settings)
+    setup = resolve(config)
+    assert (setup.machine.name, len(setup.machine.units), setup.model.experts) == ("machine", 3, 64)
+    assert setup.policies[0].target == str(here / "mine.py")
+    assert with_policies(config, "mine.py(a=1),lru").policy.name == str(here / "mine.py")
+    assert "there is no config file" in told(SMALL, ["machine=other.yaml"], tmp_path / "runs")
+
+
+def test_a_policy_file_is_titled_by_its_name_and_two_of_one_name_apart() -> None:
+    targets = [PolicyTarget(name, name, {}) for name in ("/a/mine.py", "lru", "b/lru.py", "c/lru.py")]
+    assert [title(target, targets, ()) for target in targets] == ["mine.py", "lru", "b_lru.py", "c_lru.py"]

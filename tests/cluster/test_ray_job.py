@@ -75,7 +75,8 @@ def test_a_submitted_run_leaves_its_result_its_digest_and_its_metrics(head: Head
     assert sum(found(text, "ray_moelab_link_bytes_total", **who)) == sum(
         link["total_bytes"] for link in result["traffic"])
     assert value(text, "ray_moelab_ttft_seconds_count_total", **who) == result["ttft"]["count"]
-    buckets = {bound: value(text, "ray_moelab_itl_seconds_bucket_total", le=bound, **who) for bound in ("1e-06", "+Inf")}
+    buckets = {bound: value(text, "ray_moelab_itl_seconds_bucket_total", le=bound, **who)
+               for bound in ("1e-06", "+Inf")}
     assert buckets == {"1e-06": 0, "+Inf": result["itl"]["count"]}
     assert value(text, "ray_moelab_restarts_total", **who) == 0
     panels_show(Result.read(out), head, tmp_path)

@@ -27,9 +27,10 @@ if importlib.util.find_spec("numba") is not None:
     from cluster.observe.attribution import Walked
     from cluster.observe.collect import Collector
     from cluster.observe.flight import kept_flight, read_flight
+    from cluster.observe.series.slices import rows_of
     from emulation.engine.straight import NotStraight
     from emulation.lowering.columns import NotPlain
-    from emulation.lowering.streams import is_straight
+    from emulation.lowering.streams import crossings, is_straight
 
 RAGGED = ("hold", "wait", "take", "release")
 FLAT = ("priority", "quantum_ps", "length_ps", "hold_lane", "hold_ps", "wait_op", "wait_edge", "take_pool",
@@ -53,7 +54,7 @@ def readable(setup: Setup, kind: type[Scheduler] = Scheduler, engine: str = "com
     guesses = Forecaster("oracle", len(model.moe_layers), model.experts, model.top_k, 0.9, 1)
     made = kind(setup.setting, load_policy(target.target, target.parameters), partial(make_engine, engine))
     if kind is not Scheduler:
-        collector = Collector(made.engine, 10**6)
+        collector = Collector(made.engine, 10**6, 0, rows_of(setup.machine), crossings(setup.machine))
         made.watch(collector)
         for step, routed in divided(setup)[1]:
             made.time(made.lower(step, shares(step), routed, guesses.guess, guesses.observe))
@@ -90,12 +91,15 @@ def test_columns_give_the_same_operations_times_counts_and_figures(machine: str,
         assert joined(mine, name) == joined(theirs, name), name
     for name in RAGGED:
         assert lengths(mine, name) == lengths(theirs, name), name
-    spans, walked = plain.engine.spans(), Walked(read_flight(plain), plain.steps)
+    spans, rows = plain.engine.spans(), rows_of(setup.machine)
+    walked = Walked(read_flight(plain), plain.steps, rows, plain.emit.take_crossed())
     assert collector.end_ps.tolist() == spans.end_ps.tolist()
     assert collector.spans_digest == walked.spans_digest
     assert collector.latency_ps.tolist() == walked.latency_ps.tolist()
     for mine_ps, walked_ps in zip(collector.use(), walked.use(), strict=True):
         assert mine_ps.tolist() == walked_ps.tolist()
+    for mine_in, walked_in in zip(collector.sliced(), walked.sliced(), strict=True):
+        assert np.array_equal(mine_in, walked_in)
     assert columns.steps == plain.steps
     assert columns.counts.prefetch(spans.end_ps) == plain.counts.prefetch(spans.end_ps)
     for name, tally in plain.counts.phases.items():

@@ -1,6 +1,7 @@
 """The compiled engine does what the specification does, keeps no more than it must, and is chosen by name."""
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,9 @@ pytest.importorskip("numba")
 import numba
 from numba.core.caching import _CacheLocator
 
-from emulation.engine import compiled
+from emulation.engine import compiled, compiled_cache
 from emulation.engine.compiled import CompiledEngine
-from emulation.engine.compiled_cache import drop_stale, kept_in
+from emulation.engine.compiled_cache import drop_stale, kept_in, shared_of
 from emulation.engine.compiled_table import kernel
 
 BOTH = (SpecEngine, CompiledEngine)
@@ -209,3 +210,45 @@ def test_machine_code_that_came_with_read_only_sources_is_taken_along(tmp_path: 
     again = numba.njit("int64(int64, int64)", cache=True)(names["add"])
     assert list(again.stats.cache_hits.values()) == [1]
     assert again(2, 3) == 5
+
+
+COMPILES = """
+import sys
+from emulation.engine.compiled_table import kernel
+
+sys.path.insert(0, "{folder}")
+import compiled_sum
+
+print(list(kernel("int64(int64, int64)")(compiled_sum.add).stats.cache_misses.values()))
+"""
+
+
+def test_machine_code_is_found_again_by_what_the_sources_hold(tmp_path: Path) -> None:
+    """The same sources elsewhere, unpacked later, are not compiled again."""
+    def compiles(folder: str, cache: Path) -> str:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "compiled_sum.py").write_text("def add(a, b):\n    return a + b\n", encoding="utf-8")
+        done = subprocess.run([sys.executable, "-c", COMPILES.format(folder=tmp_path / folder)], text=True, check=True,
+                              capture_output=True, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
+        return done.stdout.strip()
+
+    assert compiles("one", tmp_path / "cache") == "[1]"
+    assert compiles("other", tmp_path / "cache") == "[]"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert kernel("int64(int32)")(twice)(21) == 42
+
+
+def test_machine_code_of_other_sources_lies_elsewhere(tmp_path: Path) -> None:
+    before = shared_of(twice)
+    (tmp_path / "emulation").mkdir()
+    (tmp_path / "emulation" / "a.py").write_text("1", encoding="utf-8")
+    one = compiled_cache._digest(tmp_path)
+    (tmp_path / "emulation" / "a.py").write_text("2", encoding="utf-8")
+    compiled_cache._digest.cache_clear()
+    assert compiled_cache._digest(tmp_path) != one
+    compiled_cache._digest.cache_clear()
+    assert shared_of(twice) == before

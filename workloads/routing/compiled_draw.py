@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.engine.compiled_cache import drop_stale, kept_in
+from emulation.engine.compiled_cache import drop_stale, kept_in, share
 from workloads.routing.chances import Ids
 from workloads.routing.draw import COINS, FIRST, GOLDEN, HALF, LOW, PAIRS, QUARTER, SECOND, TRIES, Ints, Source
 
@@ -31,7 +31,9 @@ def kernel(signature: str) -> Callable[[F], F]:
         kept = kept_in(function)
         if kept is not None:
             drop_stale(kept, Path(__file__).parent, "*.py")
-        return cast(F, numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function))
+        compiled = numba.njit(signature, cache=kept is not None, error_model="numpy", nogil=True)(function)
+        share(function, kept, compiled)
+        return cast(F, compiled)
     return compile_now
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cluster.observe.metrics.catalogue import BOUNDS
 from cluster.observe.metrics.families import Samples, Spread
 from cluster.observe.metrics.load import fullest, tell_load
@@ -63,7 +65,6 @@ def _tell_figures(out: Samples, figures: Mapping[str, Any], named: list[tuple[in
             out.add("moelab_link_bytes_total", moved, link=link, cause=cause)
     out.add("moelab_preemptions_total", figures.get("preempted", 0))
     if (load := figures.get("load")) is not None:
-        tokens = [[some + more for some, more in zip(row, other, strict=True)]
-                  for row, other in zip(load["prefill"], load["decode"], strict=True)]
+        tokens = np.array(load["prefill"], np.int64) + np.array(load["decode"], np.int64)
         named += [at for at in fullest(tokens) if at not in named][:BOUNDS["expert"] - len(named)]
         tell_load(out, load["layers"], tokens, named)

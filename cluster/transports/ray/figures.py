@@ -1,8 +1,8 @@
 """Metrics of a run for Ray's own: its agents export them as ray_moelab_*, and no port of ours is opened.
 
 Counters go by what they have grown since they were last told. Histograms are told as counters named as a histogram's
-series are, ray_NAME_bucket_total, _sum_total and _count_total: exact, where Ray's own histograms guess their sums, and of
-a cost that does not grow with what was counted. Agents keep counters; a gauge goes two report intervals behind its actor.
+series are, ray_NAME_bucket_total, _sum_total and _count_total: exact, where Ray's own histograms guess their sums, and
+of a cost that does not grow with what was counted. Agents keep counters; a gauge goes soon behind its actor.
 """
 
 import time

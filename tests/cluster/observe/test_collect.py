@@ -13,11 +13,14 @@ from actors.scheduler import Batch, StepTimes
 from cluster.observe.attribution import Walked
 from cluster.observe.collect import Collector
 from cluster.observe.flight import flight_of
+from cluster.observe.series.slices import rows_of
+from cluster.observe.submitted import Sliced
 from emulation.engine.choose import make_engine
 from emulation.engine.contract import Engine
 from emulation.engine.spec import SpecEngine
 from emulation.errors import DeadlockError, PlanError
 from emulation.lowering.emit import CAUSES, KINDS, Labels
+from emulation.lowering.streams import crossings
 from emulation.ops import START, Edge, Lane, Ops, Pool
 from tests.emulation import random_plans
 
@@ -28,9 +31,9 @@ ENGINES = ("spec", "compiled")
 
 
 def again(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels], steps: Sequence[StepTimes],
-          flushes: Callable[[], bool]) -> Collector:
+          flushes: Callable[[], bool], *of: Any) -> Collector:
     """The same operations once more on a fresh engine, collected; `flushes` says where a flush is tried."""
-    collector = Collector(engine)
+    collector = Collector(engine, 0, 0, *of)
     waiting = sorted(steps, key=lambda step: step.end_op)
 
     def told() -> None:
@@ -54,6 +57,10 @@ def again(engine: Engine, batches: Sequence[Batch], labels: Sequence[Labels], st
     return collector
 
 
+def as_lists(of: Sliced) -> list[Any]:
+    return [of.width, *(part.tolist() for part in of[1:])]
+
+
 def same(lane: Sequence[Lane], pools: Sequence[Pool], first: Engine, batches: Sequence[Batch],
          labels: Sequence[Labels], engine: str, flushes: Callable[[], bool]) -> None:
     """Compare everything that is collected with what the whole flight gives, with each operation ending a step."""
@@ -69,6 +76,7 @@ def same(lane: Sequence[Lane], pools: Sequence[Pool], first: Engine, batches: Se
     assert found.use().busy_ps.tolist() == wanted.use().busy_ps.tolist()
     assert found.use().stall_ps.tolist() == wanted.use().stall_ps.tolist()
     assert found.latency_ps.tolist() == wanted.latency_ps.tolist()
+    assert as_lists(found.sliced()) == as_lists(wanted.sliced())
 
 
 def told_again(story: Story, engine: str, flushes: Callable[[], bool]) -> None:
@@ -164,9 +172,12 @@ def test_a_small_run_of_a_policy(policy: str, parameters: dict[str, Any]) -> Non
     scheduler, _ = run(policy_of(policy, **parameters), feed(1, (0, 10**10)))
     flight = flight_of(scheduler.engine, scheduler.batches, scheduler.labels,
                        ["dev"] * len(scheduler.engine.lanes), 0)
+    rows = rows_of(scheduler.setting.machine)
     found = again(make_engine("compiled", scheduler.engine.lanes, scheduler.engine.pools), scheduler.batches,
-                  scheduler.labels, scheduler.steps, lambda: True)
-    wanted = Walked(flight, scheduler.steps)
+                  scheduler.labels, scheduler.steps, lambda: True, rows, crossings(scheduler.setting.machine))
+    wanted = Walked(flight, scheduler.steps, rows, scheduler.emit.take_crossed())
+    assert as_lists(found.sliced()) == as_lists(wanted.sliced())
+    assert found.sliced().moved.sum(axis=2).tolist() == scheduler.emit.moved_bytes.tolist()
     assert found.spans_digest == wanted.spans_digest
     assert found.use().stall_ps.tolist() == wanted.use().stall_ps.tolist()
     assert found.latency_ps.tolist() == wanted.latency_ps.tolist()

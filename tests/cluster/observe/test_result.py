@@ -104,7 +104,7 @@ def test_two_runs_with_equal_spans_and_other_routing_differ() -> None:
     fed = feed()
     fed.experts[1][[0, 1]] = fed.experts[1][[1, 0]]
     one, other = result_of(), result_of(fed=fed)
-    figures = {"hashes", "host"}
+    figures = {"hashes", "host", "series"}  # runs of a layer may change places in time
     assert one.model_dump(exclude=figures) == other.model_dump(exclude=figures)
     assert {key for key in one.hashes if one.hashes[key] != other.hashes[key]} <= {"routing", "spans"}
     assert one.hashes["routing"] != other.hashes["routing"]
@@ -315,7 +315,7 @@ def test_a_result_is_written_and_read_back(small: Result, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("change", "said"), [
     (lambda d: d.update(makespan_ps=d["makespan_ps"] + 1), "was changed after it was written"),
     (lambda d: d.pop("digest"), "was changed after it was written"),
-    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 3"),
+    (lambda d: d.update(schema_version=99), "schema version 99; this moelab reads 4"),
     (lambda d: d.pop("schema_version"), "no schema_version"),
     (lambda d: d.update(more=1), "more: Extra inputs"),
     (lambda d: d["phases"]["decode"].update(hits="many"), "phases.decode.hits"),

@@ -11,7 +11,7 @@ from cluster.observe import schema
 from cluster.observe.held import caches
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
-from cluster.observe.slices import SLICES, grouped, rows_of, slice_at
+from cluster.observe.series.slices import SLICES, grouped, rows_of, slice_at
 from cluster.observe.submitted import Sliced
 from emulation.lowering.emit import CAUSES
 from emulation.machine import Machine
@@ -85,8 +85,8 @@ def _resident(scheduler: Scheduler, taken: Ints, width: int) -> Ints:
         out[:, int(slice_at(np.array(from_ps), width))] += bytes_ - before
         before = bytes_
     slot_bytes = int(scheduler.ledger.part_bytes.max())
-    for pool, amounts in zip(machine.pools, taken, strict=False):
-        out[machine.index[pool.name.rpartition(".")[0]]] += amounts * slot_bytes
+    for slots, amounts in zip(machine.pools, taken, strict=False):
+        out[machine.index[slots.name.rpartition(".")[0]]] += amounts * slot_bytes
     for device, pool in scheduler.pool_of.items():
         out[device] += taken[pool]
     held: Ints = out.cumsum(axis=1)
