@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PICTURE, PICTURE_FILE = "studies.decide.picture", "decision.svg"
 
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="A decision's study by name (`moelab list decisions`) or by "
-                                                            "path.")]
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="A decision's study by name (`moelab list decisions`) or "
+                                                            "by path.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Where rows are kept, and decision.json and the "
                                                                       "picture go (default: runs/NAME).")]
 Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Draws of the uncertain constants, in place of "
@@ -59,7 +59,7 @@ def decide(study: Study, samples: Samples = None, workers: Workers = None, trans
     runs = made.runs
     lines = [f"{sum(runs.model_dump().values())} runs: search {runs.search}, draws {runs.samples}, again {runs.again}, "
              f"ends of ranges {runs.swings}, break-evens {runs.break_even}; {carried} of them carried out now",
-             *([CLEARED] if cleared(folder) else []), f"files: {folder}/{{{','.join(files)}}}"]
+             *([CLEARED] if cleared(folder) else []), f"files: {', '.join(f'{folder}/{name}' for name in files)}"]
     for line in lines:
         screen.print(line, markup=False, highlight=False)
 

@@ -187,7 +187,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "generators", "traces",
-                         "runs", "studies"}
+                         "runs", "studies", "decisions"}
     assert told["generators"]["balanced"] == "All experts alike."
     assert set(told["machines"]) == set(names("hardware"))
     assert {"embedded", "mixtral-8x7b"} <= set(told["models"])
@@ -196,7 +196,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[0].split()[0] == min(names("run"))
 
 
-@pytest.mark.parametrize("kind", ["hardware", "policy", "precision", "run", "study", "workload"])
+@pytest.mark.parametrize("kind", ["decide", "hardware", "policy", "precision", "run", "study", "workload"])
 def test_schema_is_json_schema_that_forbids_unknown_keys(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["schema", kind]) == 0
     schema = json.loads(capsys.readouterr().out)
