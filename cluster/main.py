@@ -19,10 +19,12 @@ from cluster.commands import (
     ending,
     explain,
     fidelity,
+    gantt,
     listing,
     matrix,
     price,
     remote,
+    report,
     reproduce,
     run,
     schema,
@@ -50,6 +52,8 @@ app.command("run")(run.run)
 app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
+app.command("gantt")(gantt.gantt)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)

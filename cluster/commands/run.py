@@ -28,11 +28,13 @@ Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS",
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
                                               help="Policies to set side by side, like lru(slots=8),on_demand "
                                                    "(default: the run's own).")]
+Report = Annotated[bool | None, typer.Option("--report/--no-report", help="Write report.html beside the results "
+                                                                          "(default: as the run says, which is yes).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
-         out: str | None = None, wait_s: float | None = None) -> "RunConfig":
+         out: str | None = None, wait_s: float | None = None, report: bool | None = None) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -43,22 +45,24 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
         more.append(f"out={out}")
     if wait_s is not None:
         more.append(f"ray.wait_s={wait_s}")
+    if report is not None:
+        more.append(f"report={str(report).lower()}")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        wait: Wait = None, as_json: Json = False) -> None:
+        wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, report)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
-            out: Out = None, wait: Wait = None, as_json: Json = False) -> None:
+            out: Out = None, wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, report)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -96,7 +100,7 @@ def _choice(text: str, own: "dict[str, PolicyChoice]") -> "PolicyChoice":
 
 def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     from cluster import run as running
-    from cluster.observe.files import check_writable
+    from cluster.observe.files import check_writable, write_texts
     from cluster.observe.store import folder_of
     from cluster.observe.timeline import Extent
 
@@ -112,13 +116,18 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
     window = config.timeline
     notes = []
     places = {name: folder / name if comparing else folder for name in results}
+    pages = _pages(config, results)
     for name, result in results.items():
         before = _digest_in(places[name])
         if before not in (None, result.digest):
             notes.append(f"replaced: an earlier result of other digest, {str(before)[:16]}, in {places[name]}/")
-        written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes))
+        written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes),
+                               {} if comparing else pages)
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
+    if comparing and pages:
+        write_texts(folder, pages)
+    notes += _stale_page(config, folder)
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if cleared(folder):
@@ -128,8 +137,30 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
         return
     _show(config, results, told=speech is not None and speech.is_whole)
-    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
+    page = f" and {folder}/report.html" if config.report else ""
+    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
         console().print(line, markup=False, highlight=False)
+
+
+def _pages(config: "RunConfig", results: "dict[str, Result]") -> dict[str, str]:
+    """The page of all results by its file's name, where it is wanted."""
+    if not config.report:
+        return {}
+    from cluster.observe.report.gantt import SCRIPT, pictures
+    from cluster.observe.report.report import report
+    from cluster.observe.result import REPORT_FILE
+
+    layers = {name: result.layers() for name, result in results.items()}
+    return {REPORT_FILE: report(results, pictures(layers), (SCRIPT,))}
+
+
+def _stale_page(config: "RunConfig", folder: "Path | Store") -> list[str]:
+    """What is to be said of a page that an earlier run left, where none was written now."""
+    from cluster.observe.result import REPORT_FILE
+    from cluster.observe.store import Store
+
+    there = not config.report and not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
+    return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if there else []
 
 
 CLEARED = "they lie in the job's working folder, which Ray clears away: --out takes a shared path or a URL"

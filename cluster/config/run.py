@@ -116,7 +116,7 @@ class WallClock(Strict):
 class RunConfig(Strict):
     """One run. `against`: policies that `compare` sets beside `policy`. `faults`: what breaks meanwhile
     (docs/faults.md); `storage`: from where experts are read that no device holds any more. `restarts`: how many actors
-    or worker processes that end before their time are started again."""
+    or worker processes that end before their time are started again. `report`: a page is written beside results."""
 
     title: str = ""
     machine: MachineChoice
@@ -137,6 +137,7 @@ class RunConfig(Strict):
     ray: OnRay = OnRay()
     out: str | None = None
     timeline: Timeline = Timeline()
+    report: bool = True
     limits: Limits = Limits()
     faults: tuple[FaultChoice, ...] = Field(default=(), strict=False)
     storage: Bandwidth = STORAGE

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scheduler import Batch, Scheduler
+from actors.scheduler import Batch, Scheduler, StepTimes
 from cluster.observe.submitted import Kept, Submitted
 from emulation.engine.contract import Engine, Occupancy, Spans
 from emulation.lowering.emit import Labels
@@ -26,7 +26,7 @@ class Flight:
     owners: the device that each lane belongs to, "links" where only links name it. slots: pools before those of memory.
     rows: occupancy, sorted by lane, then time. release_*: one row a release; its last edge and when that happened.
     is_whole: whether these are all operations of the run, and not its first ones only. marks: (instant, what happened
-    then), by instant: faults.
+    then), by instant: faults. steps: of the whole run, where they were told.
     """
 
     lanes: Sequence[Lane]
@@ -54,6 +54,7 @@ class Flight:
     release_ps: Ints
     is_whole: bool = True
     marks: tuple[tuple[int, str], ...] = ()
+    steps: tuple[StepTimes, ...] = ()
 
     @property
     def horizon_ps(self) -> int:

@@ -93,8 +93,22 @@ class Status:
     faults: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a served machine is, for who watches several: the run that it serves, and versions of what makes it."""
+
+    run: str
+    policy: str
+    machine: str
+    precision: str
+    transport: str
+    version: str
+
+
 class Machine(Protocol):
     """An emulated machine that serves one model."""
+
+    identity: Identity
 
     model: str
     """The name that clients call it by."""

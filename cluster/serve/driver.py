@@ -16,7 +16,7 @@ from emulation.engine.choose import make_engine
 from emulation.errors import ConfigError
 from emulation.trace import StepRouting
 from emulation.validate import Decision
-from emulation.view import Routing, Step
+from emulation.view import DECODE, PREFILL, Routing, Step
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 from workloads.live import LiveServing
@@ -117,6 +117,14 @@ class Driver:
         """The faults that are not over, in sentences."""
         happened = self.scheduler.faults.happened
         return tuple(each.fault.told(self.setup.machine) for each in happened if each.over_ps is None)
+
+    def experts(self) -> dict[str, object]:
+        """Routed tokens by phase, layer and expert; bytes of experts that each device holds, and its room for them."""
+        setting, ledger, load = self.scheduler.setting, self.scheduler.ledger, self.scheduler.counts.load
+        return {"load": {"layers": list(setting.model.moe_layers), "prefill": load[PREFILL].tolist(),
+                         "decode": load[DECODE].tolist()},
+                "experts_bytes": {device.name: (int(used), int(budget)) for device, used, budget in zip(
+                    setting.machine.devices, ledger.used_bytes, ledger.budget_bytes, strict=True)}}
 
     def decide(self, step: Step, moe: int, routing: Routing, forecast: Routing | None) -> Decision:
         """Decide a layer of the step, and learn from its true routing."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from cluster.serve.connection import Connection
 from cluster.serve.contract import Machine
 from cluster.serve.openai.app import app
 from cluster.serve.options import ServeOptions, check_binding
@@ -62,7 +63,7 @@ async def serve_http(machine: Machine, options: ServeOptions) -> HttpDoor:
     """
     check_binding(options)
     config = uvicorn.Config(
-        app(machine, options), log_config=None, log_level="critical", access_log=False, http="h11", ws="none",
+        app(machine, options), log_config=None, log_level="critical", access_log=False, http=Connection, ws="none",
         lifespan="off", server_header=False, timeout_keep_alive=IDLE_S, backlog=BACKLOG,
         limit_concurrency=options.max_streams + SPARE_CONNECTIONS,
         timeout_graceful_shutdown=max(1, math.ceil(options.drain_s)),

@@ -8,6 +8,7 @@ Where MOELAB_TOKEN is set for the replica, clients must send it.
 import os
 from typing import Any
 
+import click
 from fastapi import FastAPI
 from pydantic import Field
 from ray import serve
@@ -19,6 +20,7 @@ from cluster.config.run import RunConfig
 from cluster.serve.machine import Emulated
 from cluster.serve.openai.app import app as openai_app
 from cluster.serve.options import ServeOptions, read_token
+from emulation.errors import ConfigError, MoelabError
 from moe.determinism import ENVIRONMENT
 
 SPARE_REQUESTS = 64
@@ -66,10 +68,18 @@ class Served:
             await self._machine.close()
 
 
+class WrongArguments(ConfigError, click.ClickException):
+    """What `serve run` was told is wrong. As an error of click's, too, it is one sentence there, without a traceback.
+    """
+
+
 def app(arguments: dict[str, Any]) -> serve.Application:
-    """One replica of a machine. ConfigError where the arguments, or the run that they name, are wrong."""
-    told = validate(Arguments, arguments, "the arguments of the app")
-    told.config()
+    """One replica of a machine. WrongArguments where the arguments, or the run that they name, are wrong."""
+    try:
+        told = validate(Arguments, arguments, "the arguments of the app")
+        told.config()
+    except MoelabError as error:
+        raise WrongArguments(str(error)) from None
     deployment: Any = serve.deployment(serve.ingress()(Served))
     options = {"runtime_env": {"env_vars": ENVIRONMENT}, "num_cpus": 1}
     bound: serve.Application = deployment.options(

@@ -10,10 +10,11 @@ from concurrent.futures import Future
 from typing import Literal
 
 from cluster.config.run import RunConfig
+from cluster.identity import versions
 from cluster.resolve import Setup
 from cluster.serve.answers import Handed, LiveAnswer, Request, hand_out
 from cluster.serve.book import Book, Bounds
-from cluster.serve.contract import Ask, AskError, BusyError, Status, StoppedError
+from cluster.serve.contract import Ask, AskError, BusyError, Identity, Status, StoppedError
 from cluster.serve.driver import Driver
 from cluster.serve.pace import Pace, rehearse
 from cluster.serve.setting import context_of, live_setup
@@ -34,6 +35,8 @@ class Emulated:
         limits, serving = config.serve, self.setup.config.workload.serving
         assert serving is not None
         self.model = limits.name or self.setup.model.name
+        self.identity = Identity(config.name, self.setup.policies[0].name, self.setup.machine.name, config.precision,
+                                 config.transport, versions()["moelab"])
         self.real_tokens = config.workload.work == "execute"
         self.context_tokens = context_of(self.setup) if self.real_tokens else (
             limits.max_prompt_tokens + limits.max_output_tokens)
@@ -120,6 +123,7 @@ class Emulated:
                 found["preempted"] = driver.serving.preempted
                 found["kv"] = {"block_tokens": cache.block_tokens, "capacity_blocks": cache.capacity.tolist(),
                                "used_blocks": cache.private.tolist(), "peak_blocks": cache.peak.tolist()}
+                found |= driver.experts()
             return {**found, "steps": status.steps, "running": status.running, "waiting": status.waiting,
                     "emulated_s": status.emulated_ps / 1e12}
 

@@ -8,6 +8,8 @@ from emulation.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 SHORTEST_TOKEN = 16
+STALL_S = 60.0
+"""How long a client may take none of what it is sent, over either door."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class Meter:
         self.busy_ps = np.zeros(len(scheduler.engine.lanes), np.int64)
         self.useful = self.late = self.ops = 0
         self._first_uses: list[tuple[int, int]] = []
+        self.steps = {"prefill": 0, "decode": 0}
 
     def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
         """Operations that were submitted: counted, not kept."""
@@ -74,6 +75,7 @@ class Meter:
 
     def flush(self) -> None:
         """Let go of what has ended."""
+        self._scheduler.emit.take_crossed()
         first, spans, occupancy = self._engine.retire()
         lane, _, from_ps, to_ps = occupancy
         np.add.at(self.busy_ps, lane, to_ps - from_ps)
@@ -88,6 +90,8 @@ class Meter:
             elif op >= first:  # what was let go before had ended before it was used
                 self.late += int(spans.end_ps[op - first]) > used_ps
         self._first_uses = coming
+        for step in self._scheduler.steps:
+            self.steps["prefill" if step.prefill_tokens else "decode"] += 1
         self._scheduler.steps.clear()
 
     def told(self) -> dict[str, Any]:
@@ -104,7 +108,9 @@ class Meter:
                           for link, row in zip(machine.links, moved, strict=True)},
                 "busy_s": {lane.name: int(busy) / PS_PER_S
                            for lane, busy in zip(self._engine.lanes, self.busy_ps, strict=True)},
-                "operations": self.ops}
+                "servers": {lane.name: lane.servers for lane in self._engine.lanes},
+                "memory": {device.name: device.memory_bytes for device in machine.devices if device.memory_bytes},
+                "steps_by_phase": dict(self.steps), "operations": self.ops}
 
 
 class Tally:

@@ -219,7 +219,8 @@ def test_compare_takes_policies_by_name(folder: Path, capsys: pytest.CaptureFixt
                   *FAST]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["on_demand", "tensor_parallel"]
-    assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "tensor_parallel"]
+    assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "report.html",
+                                                                           "tensor_parallel"]
 
 
 def test_compare_takes_policies_with_their_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from cluster.observe.table import bytes_text, number_text, percent_text, time_text
 
-MOST_TICKS = 5
-
 
 class Unit(NamedTuple):
     """How values of a kind read: on an axis (scale -> symbol, largest first), and one by one."""
@@ -38,11 +36,11 @@ class Axis(NamedTuple):
 
 
 def axis(most: float, unit: Unit, *, whole: bool = False) -> Axis:
-    """An axis from 0 that holds `most`; whole: it ends at a tick, otherwise at `most`."""
+    """An axis from 0 that holds `most`; whole: it ends at a tick, and has up to five steps, otherwise at `most`."""
     if not most > 0:
         return Axis(1.0, ((0.0, _tick(0.0, *unit.scales[-1])),))
     scale, symbol = next(((scale, symbol) for scale, symbol in unit.scales if most >= scale), unit.scales[-1])
-    step = _step(most / scale / MOST_TICKS) * scale
+    step = _step(most / scale / (5 if whole else 4)) * scale
     count = math.ceil(most / step - 1e-9) if whole else math.floor(most / step + 1e-9)
     end = step * count if whole else most
     return Axis(end, tuple((i * step, _tick(i * step, scale, symbol)) for i in range(count + 1)))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cluster.observe.report.markup import NOTHING, Markup, svg, tag
 
-LEAST_TEXT = 0.1
+LEAST_TEXT = 0.17
 """A segment narrower than this share of the width has no words in it: they would not fit on a telephone."""
 
 

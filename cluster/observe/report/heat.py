@@ -9,20 +9,20 @@ from cluster.observe.report.colours import HEAT
 from cluster.observe.report.markup import Markup, svg, tag
 from cluster.observe.report.plots import below
 
-MOST_NAMES = 24
-"""Rows beyond this many are named in steps."""
+LINE_PX = 13
+"""Rows lower than this are named every second one."""
 
 
 def levels(values: Sequence[float], limits: Sequence[float]) -> list[int]:
-    """The step of each value: 0 of nothing, then 1 below the first of seven limits that rise, and so on."""
+    """The step of each value: 0 of nothing, then 1 below the first of six limits that rise, and so on."""
     return [0 if not value else min(1 + bisect_right(limits, value), len(HEAT) - 1) for value in values]
 
 
 def heat_map(label: str, names: Sequence[str], steps: Sequence[Sequence[int]], told: Sequence[str], across: Axis, *,
              row_px: int = 14) -> Markup:
     """Cells of `steps` [rows, columns], a row a name; told: what a pointer that rests on a row is told."""
-    columns, every = max((len(row) for row in steps), default=1), -(-len(names) // MOST_NAMES)
-    paths = {step: [] for step in range(1, len(HEAT))}  # type: dict[int, list[str]]
+    columns, every = max((len(row) for row in steps), default=1), 1 if row_px >= LINE_PX else 2
+    paths = {step: list[str]() for step in range(1, len(HEAT))}
     for y, row in enumerate(steps):
         x = 0
         while x < len(row):

@@ -11,6 +11,7 @@ _VOID = ("meta", "br", "hr", "input", "link", "col")
 _EMPTY = ("rect", "path", "line", "circle", "polyline", "polygon", "use")
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
 """What XML forbids, and what would turn the direction of the text around it."""
+_HARMLESS = re.compile(r"[\w .,:;()\[\]{}=+*/%#-]*", re.ASCII)
 
 
 class Markup(str):
@@ -24,7 +25,9 @@ NOTHING = Markup("")
 
 def text(value: str) -> Markup:
     """A text as it may stand between tags and in attributes; Markup stays as it is."""
-    return value if isinstance(value, Markup) else Markup(escape(_UNSEEN.sub("\ufffd", value), quote=True))
+    if isinstance(value, Markup):
+        return value
+    return Markup(value if _HARMLESS.fullmatch(value) else escape(_UNSEEN.sub("\ufffd", value), quote=True))
 
 
 def join(parts: Iterable[str], between: str = "") -> Markup:
@@ -34,8 +37,8 @@ def join(parts: Iterable[str], between: str = "") -> Markup:
 
 def number(value: float) -> str:
     """A coordinate with at most two digits behind the point, the shortest that says it."""
-    short = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return "0" if short in ("-0", "") else short
+    short = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if short == "-0" else short
 
 
 def tag(name: str, /, *children: str, **attributes: str | float | None) -> Markup:

@@ -5,12 +5,13 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 from cluster.observe.report.colours import classes, variables
+from cluster.observe.report.gantt import RULES
 from cluster.observe.report.markup import NOTHING, Markup, join, tag
 
 _LIGHT = "color-scheme:light;--page:#fff;--card:#f7f8fa;--ink:#1b1f24;--soft:#57606a;--rule:#d5dae0;--track:#e8ebef;" \
-         "--on:#fff;--link:#0959aa;--alarm:#a3182f;"
+         "--on:#fff;--link:#0959aa;--best:#1b1f24;--rest:#8b96a3;--alarm:#a3182f;"
 _DARK = "color-scheme:dark;--page:#12151a;--card:#1a1f26;--ink:#e6e9ed;--soft:#a0aab5;--rule:#333b45;--track:#262d36;" \
-        "--on:#0b0e12;--link:#7ab8ff;--alarm:#ff8f9a;"
+        "--on:#0b0e12;--link:#7ab8ff;--best:#e6e9ed;--rest:#6c7885;--alarm:#ff8f9a;"
 
 _RULES = """
 *{box-sizing:border-box}
@@ -32,15 +33,15 @@ nav ul,.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 14px;padding:
 figure{margin:14px 0;padding:12px 14px;background:var(--card);border:1px solid var(--rule);border-radius:8px}
 figcaption{font-weight:600;margin-bottom:8px}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 16px;align-items:start}
-.bar{display:grid;grid-template-columns:minmax(110px,190px) 1fr minmax(84px,max-content);gap:10px;align-items:center;
-margin:4px 0}
+.bars{display:grid;grid-template-columns:fit-content(40%) minmax(60px,1fr) max-content;gap:4px 10px;align-items:center}
+.bar{display:contents}
 .bar .name{text-align:right;line-height:1.2}.bar .value{font-variant-numeric:tabular-nums;line-height:1.2}
 .bar svg{display:block}
 .plot{display:grid;grid-template-columns:auto minmax(0,1fr);margin:6px 0}
 .plot svg{display:block}.plot>svg{overflow:visible}
 text{fill:var(--ink);font:11.5px system-ui,sans-serif}.axis text{fill:var(--soft)}
 .in{fill:var(--on);text-anchor:middle;dominant-baseline:central;pointer-events:none}
-.f-idle+.in{fill:var(--ink)}.track{fill:var(--track)}.mark{fill:var(--ink)}.seg{stroke:var(--card);stroke-width:1px}
+.f-idle+.in{fill:var(--ink)}.track{fill:var(--track)}.best{fill:var(--best)}.rest{fill:var(--rest)}.mark{fill:var(--alarm)}.seg{stroke:var(--card);stroke-width:1px}
 .line{stroke-width:2px;vector-effect:non-scaling-stroke}.grid{stroke:var(--rule)}
 .limit{stroke:var(--alarm);stroke-dasharray:5 4;stroke-width:1.5px}
 .cell{stroke-width:1px;fill:none;shape-rendering:crispEdges}.over{fill:none;stroke:none;pointer-events:all}
@@ -56,7 +57,9 @@ details.run{border-top:1px solid var(--rule);padding-top:10px}details.run>summar
 .facts dt{color:var(--soft)}.facts dd{margin:0}
 footer{margin-top:40px;color:var(--soft);font-size:.87rem}
 @media(max-width:600px){body{padding:14px 12px 40px}h1{font-size:1.25rem}figure{padding:10px}
-.bar{grid-template-columns:1fr auto;gap:2px 8px;margin:8px 0}.bar .name{text-align:left}.bar .value{order:2}
+.bars{display:block}
+.bar{display:grid;grid-template-columns:1fr auto;gap:2px 8px;margin:8px 0}.bar .name{text-align:left}
+.bar .value{order:2}
 .bar svg{order:3;grid-column:1/3}.bar .name{order:1}}
 @media print{@page{size:A4;margin:14mm}body{max-width:none;padding:0}html{font-size:12px}nav,button{display:none}
 figure,.bar,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}details:not([open]){display:none}
@@ -66,7 +69,8 @@ figure,.bar,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}details:not
 STYLE = "".join((
     f":root{{{_LIGHT}{variables(False)}}}",
     f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{_DARK}{variables(True)}}}}}",
-    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(), _RULES.replace("\n", "")))
+    f"@media screen{{:root[data-theme=dark]{{{_DARK}{variables(True)}}}}}", classes(),
+    f"{_RULES}{RULES}".replace("\n", "")))
 
 THEME = """(()=>{const root=document.documentElement,button=document.getElementById("theme"),key="moelab-theme";
 const stored=()=>{try{return localStorage.getItem(key)}catch{return null}};

@@ -9,10 +9,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from cluster.serve.contract import Answer, Ask, BusyError, End, Machine, Token
+from cluster.serve.options import STALL_S
 
 T = TypeVar("T")
-STALL_S = 60.0
-"""How long a client may take none of what it is sent."""
 AHEAD = 64
 """Tokens of several answers that wait until the one before is sent."""
 

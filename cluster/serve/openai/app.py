@@ -17,6 +17,7 @@ from cluster.serve.openai.gate import Gate
 from cluster.serve.openai.replies import Reply
 from cluster.serve.openai.schema import ChatRequest, CompletionRequest
 from cluster.serve.options import ServeOptions
+from cluster.serve.page.watch import HEADERS, Watch, shell
 from emulation.errors import MoelabError
 
 LEFT = 499
@@ -103,6 +104,16 @@ def app(machine: Machine, options: ServeOptions) -> FastAPI:
     @made.get("/health")
     async def health() -> Response:
         return at.health()
+
+    page, watch = shell().encode("utf-8"), Watch(machine)
+
+    @made.get("/", include_in_schema=False)
+    async def front() -> Response:
+        return Response(page, headers=HEADERS, media_type="text/html")
+
+    @made.get("/live", include_in_schema=False)
+    async def live() -> Response:
+        return Response(await watch.look(), headers=HEADERS, media_type="text/html")
 
     @made.get("/metrics")
     async def told(request: Request) -> Response:

@@ -12,8 +12,8 @@ from cluster.serve.openai.errors import Refusal, error_response
 
 BODY_S = 30.0
 """How long a client may take to send its body."""
-OPEN = frozenset({"/health"})
-"""What may be asked without the token: probes carry none."""
+OPEN = frozenset({"/", "/health"})
+"""What may be asked without the token: probes carry none, and the page holds nothing but a place to enter it."""
 
 
 class Gate:

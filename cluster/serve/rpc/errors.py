@@ -19,12 +19,19 @@ RETRY_S = 1.0
 LONGEST_BYTES = 900
 """Of a sentence: with its details it has to fit into the 8 KiB that clients take as trailers."""
 DETAILS = "grpc-status-details-bin"
+
+
+class StalledError(MoelabError):
+    """A client has taken nothing of what it is sent for too long."""
+
+
 CODES: tuple[tuple[type[MoelabError], Any, str], ...] = (
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY"),
     (StoppedError, grpc.StatusCode.UNAVAILABLE, "STOPPED"),
     (AskError, grpc.StatusCode.INVALID_ARGUMENT, "WRONG_REQUEST"),
     (ConfigError, grpc.StatusCode.INVALID_ARGUMENT, "WRONG_CONFIG"),
     (InputError, grpc.StatusCode.INVALID_ARGUMENT, "WRONG_INPUT"),
+    (StalledError, grpc.StatusCode.DEADLINE_EXCEEDED, "STALLED"),
     (LongRun, grpc.StatusCode.DEADLINE_EXCEEDED, "LONG_RUN"),
     (MoelabError, grpc.StatusCode.FAILED_PRECONDITION, "REFUSED"),
 )

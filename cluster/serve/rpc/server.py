@@ -21,6 +21,10 @@ HEALTH_S = 0.25
 """How often the machine's state is looked at, for who watches health."""
 SPARE_CALLS = 64
 """Calls at once beside answers: health, status, runs, reflection."""
+OLD_MS = 3_600_000
+"""When clients are told to connect anew, and how much later what still hangs on the old connection is cut off: calls
+that send no request, or take no status, end so."""
+HANDSHAKE_MS = 10_000
 MOELAB = moelab_pb2.DESCRIPTOR.services_by_name["MoelabService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
@@ -92,6 +96,9 @@ async def serve_grpc(machine: Machine, options: ServeOptions, runs: Runs | None 
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.max_connection_idle_ms", 600_000),
+        ("grpc.max_connection_age_ms", OLD_MS),
+        ("grpc.max_connection_age_grace_ms", OLD_MS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ))
     runs = Runs() if runs is None else runs
     moelab_pb2_grpc.add_MoelabServiceServicer_to_server(Moelab(machine, runs, options.max_streams), server)

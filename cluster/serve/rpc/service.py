@@ -10,9 +10,10 @@ import grpc
 from cluster.config.load import parse_yaml
 from cluster.serve.contract import Answer, Ask, BusyError, End, Machine
 from cluster.serve.offered import offered_run
+from cluster.serve.options import STALL_S
 from cluster.serve.protos.moelab.v1 import admin_pb2, admin_pb2_grpc, moelab_pb2_grpc
 from cluster.serve.protos.moelab.v1 import moelab_pb2 as pb
-from cluster.serve.rpc.errors import FieldError, NotServed, end
+from cluster.serve.rpc.errors import FieldError, NotServed, StalledError, end
 from cluster.serve.rpc.messages import ask_of, end_message, run_message, status_message, token_message
 from cluster.serve.runs import Runs
 
@@ -43,9 +44,9 @@ class Moelab(moelab_pb2_grpc.MoelabServiceServicer):
                 try:
                     async for piece in answer:
                         if isinstance(piece, End):
-                            await context.write(end_message(piece, self.machine, self.machine.status()))
+                            await write(context, end_message(piece, self.machine, self.machine.status()))
                             return
-                        await context.write(token_message(piece))
+                        await write(context, token_message(piece))
                 finally:
                     answer.cancel()
         finally:
@@ -73,7 +74,7 @@ class Moelab(moelab_pb2_grpc.MoelabServiceServicer):
                                             "`against`")
             async with contextlib.aclosing(self.runs.carry_out(config, request.compare)) as events:
                 async for event in events:
-                    await context.write(run_message(event))
+                    await write(context, run_message(event))
 
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:
         """How the machine is."""
@@ -105,6 +106,15 @@ async def deadline(context: Any) -> AsyncIterator[None]:
         if not limit.expired():
             raise
         await end(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+
+
+async def write(context: Any, message: Any) -> None:
+    """Send a message, but wait no longer than STALL_S for a client that takes none: its call ends."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            await context.write(message)
+    except TimeoutError:
+        raise StalledError(f"the client has taken nothing of the answer for {STALL_S:g} s") from None
 
 
 async def beside(size_bytes: int, work: Callable[[], Made]) -> Made:
