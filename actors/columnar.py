@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import seal_step, sealed
+from actors.counts import NOTHING, Since, phase_of
 from actors.scheduler import MakeEngine, Scheduler, Sink, StepTimes
 from emulation.engine.play import Program, play
 from emulation.ledger import constant
@@ -46,6 +47,7 @@ class Lowered(NamedTuple):
     distinct: Ints
     program: Program
     labels: Labels
+    counted: Since
 
 
 class ColumnScheduler(Scheduler):
@@ -56,7 +58,7 @@ class ColumnScheduler(Scheduler):
         if not policy.exact:  # a plan that wakes its policy is found out when it comes
             raise NotPlain("the policy may do more than plans in columns can say")
         self._no_early = ran_early(0, [], 1)
-        self._asked = False
+        self._asked, self._told = False, NOTHING
 
     def watch(self, sink: Sink) -> None:
         """Hand what is submitted to a sink, from the first operation on."""
@@ -90,7 +92,8 @@ class ColumnScheduler(Scheduler):
             decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
         self.state, self._decision = state, decision
-        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take())
+        self.counts.load[phase_of(step)] += counts
+        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take(), self._since())
 
     def time(self, lowered: Lowered) -> None:
         """Time a step that was lowered; steps come in order."""
@@ -100,11 +103,20 @@ class ColumnScheduler(Scheduler):
         begin_ps, decision = self.engine.now_ps, int(program.decisions[-1])
         at_ps = play(self.engine, program)
         prefill = int((step.phase == PREFILL).sum())
-        self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision))
+        self.steps.append(StepTimes(step.number, begin_ps, self.engine.now_ps, prefill, len(step) - prefill, decision,
+                                    lowered.counted))
         assert self.sink is not None
         self.sink.batches(program, lowered.labels, at_ps, np.concatenate([[lowered.before], program.decisions[:-1]]))
         self.sink.step(begin_ps, decision)
         self.sink.flush()
+
+    def _since(self) -> Since:
+        """What the last step counted."""
+        rows = self.lowering.state.phase
+        now = Since(int(rows[0, HITS] + rows[1, HITS]), int(rows[0, MISSES] + rows[1, MISSES]),
+                    int(rows[0, PREFETCHED]))
+        more, self._told = Since(*(new - old for new, old in zip(now, self._told, strict=True))), now
+        return more
 
     def _no_time(self) -> int:
         self._asked = True  # a policy may take the exception for its own
@@ -127,7 +139,6 @@ class ColumnScheduler(Scheduler):
             tally.runs[:] = state.runs[phase]
             tally.hits, tally.misses = int(row[HITS]), int(row[MISSES])
             tally.loads, tally.loaded_bytes = int(row[LOADS]), int(row[LOADED_BYTES])
-        counts.load[:] = state.load
         counts.at_home |= bool(state.phase[0, AT_HOME])
         counts.prefetch_issued = int(state.phase[0, PREFETCHED])
         used = int(state.phase[0, USES])

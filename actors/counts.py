@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from emulation.lowering.experts import Load
 from emulation.plan import ALL_PARTS
 from emulation.streams import Streams
 from emulation.validate import Assignment, Decision
-from emulation.view import PREFILL, Setting, View
+from emulation.view import PREFILL, Setting, Step, View
 
 Ints = NDArray[np.int64]
 
@@ -43,22 +44,46 @@ class Prefetched:
     used: bool = False
 
 
+def phase_of(step: Step) -> int:
+    """Of PHASES the one that a step counts in."""
+    return 0 if (step.phase == PREFILL).any() else 1
+
+
+class Since(NamedTuple):
+    """What a step counted: hits and misses as in `Tally`, and prefetches that were issued."""
+
+    hits: int
+    misses: int
+    prefetches: int
+
+
+PHASES = ("prefill", "decode")
+NOTHING = Since(0, 0, 0)
+
+
 class Counts:
-    """Counts of a run, by phase; and the fate of every prefetch. at_home: whether a home ever held an expert."""
+    """Counts of a run, by phase; and the fate of every prefetch. at_home: whether a home ever held an expert.
+
+    load [PHASES, moe_layers, experts]: tokens by the expert that they were routed to, whatever served them. resting:
+    from when on which bytes of experts rested on each device.
+    """
 
     def __init__(self, setting: Setting, ledger: Ledger) -> None:
         self._setting, self._ledger = setting, ledger
         devices = len(setting.machine.devices)
         self.at_home = self._is_at_home(ledger)
-        self.phases = {name: Tally(runs=np.zeros(devices, np.int64)) for name in ("prefill", "decode")}
-        self.load = np.zeros((len(setting.model.moe_layers), setting.model.experts), np.int64)
+        self.phases = {name: Tally(runs=np.zeros(devices, np.int64)) for name in PHASES}
+        self.load = np.zeros((len(PHASES), len(setting.model.moe_layers), setting.model.experts), np.int64)
+        self.resting = [(0, ledger.resting_bytes)]
+        self._told = NOTHING
         self.prefetch_issued = 0
         self.first_uses: list[tuple[int, int]] = []
         self._prefetched: dict[tuple[int, int, int, int], Prefetched] = {}
 
-    def go_on(self, ledger: Ledger) -> None:
+    def go_on(self, ledger: Ledger, now_ps: int) -> None:
         """Experts were placed anew: what was fetched ahead and not used is wasted."""
         self._ledger, self._prefetched = ledger, {}
+        self.resting.append((now_ps, ledger.resting_bytes))
         self.at_home |= self._is_at_home(ledger)
 
     def _is_at_home(self, ledger: Ledger) -> bool:
@@ -67,13 +92,20 @@ class Counts:
         copied = [home for home in homes if home in ledger.start.copies and ledger.start.copies[home].any()]
         return bool(copied) or bool(np.isin(ledger.start.rest, homes).any())
 
+    def since(self) -> Since:
+        """What was counted since the last call."""
+        now = Since(*(sum(getattr(tally, key) for tally in self.phases.values()) for key in ("hits", "misses")),
+                    self.prefetch_issued)
+        more, self._told = Since(*(new - old for new, old in zip(now, self._told, strict=True))), now
+        return more
+
     def _tally(self, view: View) -> Tally:
-        return self.phases["prefill" if (view.step.phase == PREFILL).any() else "decode"]
+        return self.phases[PHASES[phase_of(view.step)]]
 
     def found(self, view: View) -> None:
         """Count what a decision found, before its plan changes it."""
         tally = self._tally(view)
-        self.load[view.moe] += view.routing.counts(view.setting.model.experts)
+        self.load[phase_of(view.step), view.moe] += view.routing.counts(view.setting.model.experts)
         held = np.zeros(view.setting.model.experts, np.bool_)
         for home in self._setting.machine.homes:
             held |= view.held(home)

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import as_pair, seal_step, sealed
-from actors.counts import Counts
+from actors.counts import NOTHING, Counts, Since
 from actors.faults import Faults
 from emulation.engine.contract import Describe, Engine
 from emulation.engine.play import Program
 from emulation.errors import PlanError
 from emulation.ledger import Ledger, constant
 from emulation.lowering.copies import Copies, memory_pools
+from emulation.lowering.crossing import CrossingEmitter
 from emulation.lowering.dense import Dense, Hidden, shares
-from emulation.lowering.emit import NO, Emitter, Labels, describe
+from emulation.lowering.emit import NO, Labels, describe
 from emulation.lowering.experts import Experts, Load
 from emulation.lowering.gating import Gate
 from emulation.lowering.rings_columns import RingColumns
@@ -52,7 +53,8 @@ MakeEngine = Callable[[Sequence[Lane], Sequence[Pool], Describe], Engine]
 
 @dataclass(frozen=True)
 class StepTimes:
-    """When a step began and ended, how many of its tokens were prefill and decode, and the op whose end ended it."""
+    """When a step began and ended, how many of its tokens were prefill and decode, the op whose end ended it, and what
+    it counted."""
 
     number: int
     begin_ps: int
@@ -60,6 +62,7 @@ class StepTimes:
     prefill_tokens: int
     decode_tokens: int
     end_op: int = NO
+    counted: Since = NOTHING
 
 
 class Batch(NamedTuple):
@@ -94,7 +97,7 @@ class Scheduler:
         self.batches: list[Batch] = []
         self._decision = NO
         self.engine = make_engine(machine.lanes, (*machine.pools, *pools), self._describe)
-        self.emit = Emitter(machine, model)
+        self.emit = CrossingEmitter(machine, model)
         self._dense, self._gate = Dense(self.emit, model), Gate(self.emit, model)
         self._lay_out(ledger)
         self.counts = Counts(setting, ledger)
@@ -124,7 +127,7 @@ class Scheduler:
         """Between two steps: the policy has started again, on a machine that lost something."""
         self.now, self.state = setting, state
         self._lay_out(ledger)
-        self.counts.go_on(ledger)
+        self.counts.go_on(ledger, self.engine.now_ps)
 
     def stand_at(self, op: int) -> None:
         """Submit what was lowered, and run to the end of an operation: what follows is decided there."""
@@ -290,7 +293,7 @@ class Scheduler:
         phase = phase if joins is None else phase[joins == FROM_START]  # a token counts in the step that begins it
         prefill = int((phase == PREFILL).sum())
         times = StepTimes(self._step.number, self._begin_ps, self.engine.now_ps, prefill, len(phase) - prefill,
-                          self._decision)
+                          self._decision, self.counts.since())
         self.steps.append(times)
         if self.sink is not None:
             self.sink.step(times.begin_ps, times.end_op)

@@ -93,6 +93,7 @@ class Served:
     def __init__(self, serving: Serving, router: Routes, most_steps: int | None) -> None:
         self.serving, self._router, self._most = serving, router, most_steps
         self.total = len(serving.requests)
+        self._kv_blocks: list[NDArray[np.int64]] = []
 
     @property
     def done(self) -> int:
@@ -106,7 +107,10 @@ class Served:
         if self._most is not None and self.serving.steps == self._most:
             return None
         found = self.serving.next(clock)
-        return None if found is None else Fed(found[0], self._router.route(found[0]), found[1])
+        if found is None:
+            return None
+        self._kv_blocks.append(self.serving.cache.held)
+        return Fed(found[0], self._router.route(found[0]), found[1])
 
     def asked(self) -> Asked:
         """The requests, for the result."""
@@ -120,7 +124,7 @@ class Served:
                             for text in ((None, None) if slo is None else (slo.ttft, slo.tpot)))
         return Service(asked.batcher.name, serving.block_tokens, block_bytes, serving.cache.capacity,
                        serving.cache.peak, serving.preemptions, serving.recomputed_tokens, serving.cache.kept_tokens,
-                       ttft_ps, tpot_ps)
+                       np.array(self._kv_blocks).reshape(-1, len(serving.cache.capacity)), ttft_ps, tpot_ps)
 
 
 BATCHERS = Registry("batcher", "workloads.batchers", Path(batchers.__file__).parent, "Batcher", ("batch",), ("clock",),

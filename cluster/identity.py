@@ -8,7 +8,7 @@ from typing import Any
 from cluster.resolve import PolicyTarget, Setup
 
 HOST_KEYS = {"transport", "workers", "devices_per_actor", "restarts", "ray", "serve", "out", "timeline", "engine",
-             "against", "clock", "wall"}
+             "against", "clock", "wall", "report"}
 """Keys of a run's config that say how it is carried out, not what it is: both engines give the same spans."""
 
 

@@ -22,6 +22,7 @@ from cluster.commands import (
     matrix,
     price,
     remote,
+    report,
     reproduce,
     run,
     schema,
@@ -49,6 +50,7 @@ app.command("run")(run.run)
 app.command("compare")(run.compare)
 app.command("explain")(explain.explain)
 app.command("diff")(explain.diff)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)

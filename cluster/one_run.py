@@ -20,6 +20,7 @@ from cluster.observe.flight import kept_flight
 from cluster.observe.journal import Journal
 from cluster.observe.requests import Service
 from cluster.observe.result import Result
+from cluster.observe.series.slices import rows_of
 from cluster.resolve import PolicyTarget, Setup, kv_block_bytes
 from cluster.safe import Safe
 from cluster.session import Progress, Record, Session, Silent, device_specs
@@ -27,7 +28,7 @@ from cluster.transports.contract import Transport
 from cluster.wall.stream import OnToken
 from emulation.bound_program import load_solver
 from emulation.engine.choose import check_numba, make_engine
-from emulation.lowering.streams import in_columns, is_straight
+from emulation.lowering.streams import crossings, in_columns, is_straight
 from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
@@ -74,7 +75,10 @@ class OneRun:
         if engine != "spec" and not self.is_wall:  # the first needs no numba, the second every operation by name
             from cluster.observe import collect
 
-            self.collector = collect.Collector(self.scheduler.engine, config.timeline.max_ops, len(setup.machine.pools))
+            plain = kind is Scheduler
+            self.collector = collect.Collector(
+                self.scheduler.engine, config.timeline.max_ops, len(setup.machine.pools), rows_of(setup.machine),
+                self.scheduler.emit.take_crossed if plain else crossings(setup.machine))
         self.scheduler.sink = self.collector
         self.forecaster = Forecaster(config.forecast.name, len(model.moe_layers), model.experts, model.top_k,
                                 1.0 if config.forecast.accuracy is None else config.forecast.accuracy, config.seed)

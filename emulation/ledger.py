@@ -72,6 +72,12 @@ class Ledger:
         self.used_bytes[device] = used
         self.peak_bytes = np.maximum(self.peak_bytes, self.used_bytes)
 
+    @property
+    def resting_bytes(self) -> Ints:
+        """Bytes of the experts that rest on each device, copies left out, [devices]."""
+        rest, parts = self.start.rest, self.part_bytes
+        return np.array([int(((rest == device) * parts).sum()) for device in range(len(self.used_bytes))], np.int64)
+
     def _copies(self, device: int) -> Ints:
         if device not in self._since:
             self._since[device] = np.full(self.start.rest.shape, ABSENT, np.int64)

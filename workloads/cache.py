@@ -15,6 +15,7 @@ class Cache:
     A prefix is shared in whole blocks, so `shared` [groups] of a group's; what is left of it each prompt computes.
     The first request of a group on a home computes it; from then on it is there, until no request is left that begins
     with it or, while none that runs does, its room is needed: then the one unused for longest goes first.
+    peak, held [homes]: blocks at most, and in the step that was made last.
     """
 
     def __init__(self, requests: Requests, home: Ints, capacity: Ints, block_tokens: int) -> None:
@@ -22,7 +23,7 @@ class Cache:
         self.blocks = np.zeros(len(requests), np.int64)
         self.attached = np.zeros(len(requests), np.bool_)
         self.private = np.zeros(len(capacity), np.int64)
-        self.peak = np.zeros(len(capacity), np.int64)
+        self.peak, self.held = np.zeros((2, len(capacity)), np.int64)
         groups = int(requests.prefix.max(initial=-1)) + 1
         length = np.zeros(groups, np.int64)
         alike = requests.prefix >= 0
@@ -127,7 +128,7 @@ class Cache:
                     break
                 self.ready[group, home] = False
         held = self.private + self._held(self.ready)
-        self.peak = np.maximum(self.peak, held)
+        self.peak, self.held = np.maximum(self.peak, held), held
         over: Mask = held > self.capacity
         return over
 

@@ -25,8 +25,8 @@ def explain(result: ResultPath,
                                                                                  "core).")] = None,
             as_json: Json = False) -> None:
     """What bound a run, what everybody waited for, and what twice of each part of its machine would give."""
+    from cluster.observe.explanation import explain as sentences
     from cluster.observe.result import Result
-    from studies.explanation import explain as sentences
 
     read = Result.read(result)
     told = sentences(read)

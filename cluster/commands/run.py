@@ -28,11 +28,13 @@ Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS",
 Policies = Annotated[str | None, typer.Option("--policies", metavar="A,B",
                                               help="Policies to set side by side, like lru(slots=8),on_demand "
                                                    "(default: the run's own).")]
+Report = Annotated[bool | None, typer.Option("--report/--no-report", help="Write report.html beside the results "
+                                                                          "(default: as the run says, which is yes).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 def read(config: str, settings: list[str] | None, transport: str | None = None,
-         out: str | None = None, wait_s: float | None = None) -> "RunConfig":
+         out: str | None = None, wait_s: float | None = None, report: bool | None = None) -> "RunConfig":
     """The run that a command line asks for."""
     from cluster.config.reading import load_run
 
@@ -43,22 +45,24 @@ def read(config: str, settings: list[str] | None, transport: str | None = None,
         more.append(f"out={out}")
     if wait_s is not None:
         more.append(f"ray.wait_s={wait_s}")
+    if report is not None:
+        more.append(f"report={str(report).lower()}")
     return load_run(config, more)
 
 
 def run(config: Config, settings: Settings = None, transport: Transport = None, out: Out = None,
-        wait: Wait = None, as_json: Json = False) -> None:
+        wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
     """Carry out a run; one that names policies in `against` compares them."""
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, report)
     _carry_out(wanted, as_json, comparing=bool(wanted.against))
 
 
 def compare(config: Config, policies: Policies = None, settings: Settings = None, transport: Transport = None,
-            out: Out = None, wait: Wait = None, as_json: Json = False) -> None:
+            out: Out = None, wait: Wait = None, report: Report = None, as_json: Json = False) -> None:
     """Time several policies on one recorded routing."""
     from emulation.errors import ConfigError
 
-    wanted = read(config, settings, transport, out, wait)
+    wanted = read(config, settings, transport, out, wait, report)
     if policies is not None:
         wanted = with_policies(wanted, policies)
     if len((wanted.policy, *wanted.against)) < 2:
@@ -120,6 +124,7 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes))
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
+    notes += _report(config, results, folder)
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if cleared(folder):
@@ -129,8 +134,24 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
         print(json.dumps(told if comparing else told[config.policy.name], indent=1, sort_keys=True))
         return
     _show(config, results, told=speech is not None and speech.is_whole)
-    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "")):
+    page = f" and {folder}/report.html" if config.report else ""
+    for line in (*notes, f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page):
         console().print(line, markup=False, highlight=False)
+
+
+def _report(config: "RunConfig", results: "dict[str, Result]", folder: "Path | Store") -> list[str]:
+    """Write the page of all results, where it is wanted; what is to be noted of it."""
+    from cluster.observe.result import REPORT_FILE
+    from cluster.observe.store import Store
+
+    if config.report:
+        from cluster.observe.files import write_texts
+        from cluster.observe.report.report import report
+
+        write_texts(folder, {REPORT_FILE: report(results)})
+        return []
+    earlier = not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
+    return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if earlier else []
 
 
 CLEARED = "they lie in the job's working folder, which Ray clears away: --out takes a shared path or a URL"

@@ -131,8 +131,8 @@ class RunConfig(Strict):
     real as well (docs/wall.md). transport: in this process, a process a device, or actors on Ray; the result is the
     same. devices_per_actor: devices that share a process or an actor. workers: processes at most; by default one a
     device. restarts: how many actors or worker processes that end before their time are started again. out: a folder
-    or a URL; by default runs/NAME. faults: what breaks meanwhile (docs/faults.md). storage: from where experts are
-    read that no device holds any more.
+    or a URL; by default runs/NAME. report: a page is written beside the results. faults: what
+    breaks meanwhile (docs/faults.md). storage: from where experts are read that no device holds any more.
     """
 
     title: str = ""
@@ -154,6 +154,7 @@ class RunConfig(Strict):
     ray: OnRay = OnRay()
     out: str | None = None
     timeline: Timeline = Timeline()
+    report: bool = True
     limits: Limits = Limits()
     faults: tuple[FaultChoice, ...] = Field(default=(), strict=False)
     storage: Bandwidth = STORAGE

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from actors.scheduler import StepTimes
 from cluster.observe.digest import mix_digest
 from cluster.observe.flight import Flight, slot_peaks
+from cluster.observe.series.slices import Rows, plain_rows, sliced
+from cluster.observe.submitted import Sliced
+from emulation.lowering.crossing import CROSSING
 from emulation.lowering.emit import CAUSES, KINDS
 
 Ints = NDArray[np.int64]
@@ -227,8 +230,11 @@ def lane_use(walker: Walker, horizon_ps: int) -> Use:
 class Walked:
     """Figures of a run from its whole flight: what `collect.Collector` gives without keeping it."""
 
-    def __init__(self, flight: Flight, steps: Sequence[StepTimes]) -> None:
-        self._walker, self._steps = Walker(flight), steps
+    def __init__(self, flight: Flight, steps: Sequence[StepTimes], rows: Rows | None = None,
+                 crossed: Ints | None = None) -> None:
+        """rows: of its series (by default one a lane). crossed [n, CROSSING]: what crossed links."""
+        self._walker, self._steps, self._rows = Walker(flight), steps, rows or plain_rows(len(flight.lanes))
+        self._crossed = np.empty((0, len(CROSSING)), np.int64) if crossed is None else crossed
         self.end_ps, self.horizon_ps = flight.end_ps, flight.horizon_ps
 
     @property
@@ -253,6 +259,10 @@ class Walked:
     def use(self) -> Use:
         """Of every lane until the horizon."""
         return lane_use(self._walker, self.horizon_ps)
+
+    def sliced(self) -> Sliced:
+        """In slices of emulated time."""
+        return sliced(self._walker.flight, self._rows, self._crossed)
 
 
 def step_latency(walker: Walker, end_op: Ints, begin_ps: Ints) -> Ints:

@@ -15,6 +15,8 @@ from cluster.observe.journal import Asked, Journal
 from cluster.observe.requests import Service
 from cluster.observe.requests import figures as request_figures
 from cluster.observe.result import Result
+from cluster.observe.series.of_result import series
+from cluster.observe.series.slices import rows_of
 
 
 def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str, Any], policy: str,
@@ -34,7 +36,7 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
     setting = scheduler.setting
     if timed is None:
         flight = read_flight(scheduler)
-        timed = Walked(flight, scheduler.steps)
+        timed = Walked(flight, scheduler.steps, rows_of(setting.machine), scheduler.emit.take_crossed())
     constants = tuple(schema.Constant.model_validate(dict(row), strict=False) for row in provenance)
     lanes, devices = figures.uses(scheduler, timed)
     makespan_ps = max((step.end_ps for step in scheduler.steps), default=0)
@@ -55,12 +57,14 @@ def build_result(*, scheduler: Scheduler, journal: Journal, config: Mapping[str,
         output_tokens_per_s=figures.rate(emitted, makespan_ps), ttft=found.ttft, tpot=found.tpot, itl=found.itl,
         phases=figures.phases(scheduler, journal, timed), requests=found.requests, serving=found.serving,
         prefetch=schema.Prefetch(**scheduler.counts.prefetch(timed.end_ps)),
-        traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load), lanes=tuple(lanes),
-        devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service, timed)),
+        traffic=tuple(figures.traffic(scheduler)), skew=figures.skew(scheduler.counts.load.sum(axis=0)),
+        lanes=tuple(lanes), devices=tuple(devices), memory=tuple(figures.memory(scheduler, journal, service, timed)),
         bound=_bound(bound, makespan_ps), energy=energy.shown(joules, emitted),
         no_energy_data=energy.without_data(rates, setting.machine),
         text=None if text is None else tuple(schema.Answer.model_validate(dict(row), strict=False) for row in text),
-        faults=faults, host=schema.Host(**(host or {})))
+        faults=faults, load=figures.load(scheduler),
+        series=series(scheduler, journal, service, timed.sliced(), timed.horizon_ps, timed.end_ps),
+        host=schema.Host(**(host or {})))
     result._flight = flight
     return result
 

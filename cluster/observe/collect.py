@@ -5,7 +5,7 @@ chunk is whole: what each of its operations waited for is noted in a few bytes, 
 steps' latencies are added up, and its columns go. The first operations, up to `keep`, are kept whole for a timeline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,14 @@ from cluster.observe import compiled_sums as sums
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.digest import array_bytes, sha256
 from cluster.observe.flight import pointers, slot_peaks
-from cluster.observe.submitted import Kept, Submitted
+from cluster.observe.series.slicer import Slicer
+from cluster.observe.series.slices import Rows, plain_rows
+from cluster.observe.submitted import Kept, Sliced, Submitted
 from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.contract import Engine, Occupancy, Retired
 from emulation.engine.play import Program
 from emulation.lowering.emit import Labels
+from emulation.lowering.streams import Crossings
 from emulation.ops import END, Ops
 
 Ints = NDArray[np.int64]
@@ -28,9 +31,13 @@ Ints = NDArray[np.int64]
 class Collector:
     """Collects one run on one engine."""
 
-    def __init__(self, engine: Engine, keep: int = 0, slots: int = 0) -> None:
-        """slots: the engine's first pools that are the machine's own."""
+    def __init__(self, engine: Engine, keep: int = 0, slots: int = 0, rows: Rows | None = None,
+                 crossing: Crossings | Callable[[], Ints] | None = None) -> None:
+        """slots: the engine's first pools that are the machine's own. rows: of the series (by default one a lane).
+        crossing: how lanes tell the links that copies cross; or what tells [n, CROSSING] since it was last asked."""
         self._engine, self._keep = engine, keep
+        self._slicer = Slicer(rows or plain_rows(len(engine.lanes)), len(engine.pools))
+        self._crossing = crossing
         self.slot_peaks = np.zeros(slots, np.int64)
         lanes = engine.lanes
         self.kept = Kept()
@@ -38,7 +45,7 @@ class Collector:
         self._submitted: list[Submitted] = []
         self._retired: list[Retired] = []
         self._steps: list[tuple[int, int]] = []
-        self._take_op, self._take_pool = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._take_op, self._take_pool, self._take_amount = np.empty((3, 0), np.int64)
         self._done = self._begin_ps = 0
         none = np.full(len(lanes), c.NONE, np.int64)
         self._before = c.Before(np.array([lane.in_order for lane in lanes], np.int64),
@@ -89,6 +96,10 @@ class Collector:
             stall_ps[lane, c.NO_WORK] += int((self.horizon_ps - last_ps).sum())
         return Use(self._busy_ps, stall_ps)
 
+    def sliced(self) -> Sliced:
+        """In slices of emulated time."""
+        return self._slicer.told()
+
     def batch(self, ops: Ops, labels: Labels, at_ps: int, after: int) -> None:
         """One batch that is being submitted."""
         self.add(Submitted(ops, labels, *(np.array([each], np.int64) for each in (
@@ -134,8 +145,10 @@ class Collector:
         labels = Labels(*(_joined([s.labels[i] for s in submitted]) for i in range(len(Labels._fields))))
         small = [np.ascontiguousarray(column, np.int32) for column in labels[:-1]]
         kind, cause, device, step, layer, expert = small
-        sums.add_mix(self._mix, first, kind, cause, device, step, layer, expert,
-                  np.ascontiguousarray(labels.bytes, np.int64), h.start_ps[first:first + n], h.end_ps[first:first + n])
+        moved = np.ascontiguousarray(labels.bytes, np.int64)
+        sums.add_mix(self._mix, first, kind, cause, device, step, layer, expert, moved, h.start_ps[first:first + n],
+                     h.end_ps[first:first + n])
+        self._slicer.reach(end_ps)
         self._note_takes(ops)
         chunk = c.Chunk._make([
             kind, cause, *self._columns(ops),
@@ -148,6 +161,12 @@ class Collector:
         c.digest_chunk(self._kept_history.at, Addressed(chunk).at, self._before_at, first, self._begin_ps, end_ps,
                        step_op, begins, latency, self._busy_ps, self._stall_ps)
         self._latency.append(latency)
+        slicer = self._slicer
+        slicer.busy(chunk.lane_ptr, chunk.from_ps, chunk.to_ps)
+        if isinstance(self._crossing, Crossings):
+            slicer.copies(self._crossing, small[:3], moved, h.end_ps[first:first + n], chunk.hold_ptr, chunk.hold_lane)
+        elif self._crossing is not None:
+            slicer.cross(self._crossing(), h.end_ps)
         for lane, servers in enumerate(self._before.servers.tolist()):
             if servers > 1:
                 self._several(lane, chunk)
@@ -174,10 +193,12 @@ class Collector:
             end = o.first_take + o.takes
             if end > len(self._take_op):
                 more = np.zeros(max(end, 2 * len(self._take_op)) - len(self._take_op), np.int64)
-                self._take_op, self._take_pool = (np.concatenate([column, more]) for column in (
-                    self._take_op, self._take_pool))
+                self._take_op, self._take_pool, self._take_amount = (np.concatenate([column, more]) for column in (
+                    self._take_op, self._take_pool, self._take_amount))
             self._take_op[o.first_take:end] = o.first + np.repeat(np.arange(len(o)), np.diff(o.take_ptr))
             self._take_pool[o.first_take:end] = o.take_pool
+            self._take_amount[o.first_take:end] = o.take_amount
+            self._slicer.take(o.take_pool, self._history.start_ps[self._take_op[o.first_take:end]], o.take_amount)
 
     def _freed(self, submitted: Sequence[Submitted], end_ps: int) -> tuple[Ints, Ints, Ints]:
         """Releases of this chunk, and of the instant before it, by pool and instant: pointers, operations, instants."""
@@ -215,8 +236,9 @@ class Collector:
         for op, ps in ((s.after[batch], s.at_ps[batch]), (taker, h.start_ps[taker])):
             later = ps > latest
             last, latest = np.where(later, op, last), np.where(later, ps, latest)
-        there = last >= 0
-        return np.stack([self._take_pool[o.release_take], last, latest])[:, there]
+        there, pool = last >= 0, self._take_pool[o.release_take]
+        self._slicer.take(pool, latest, -self._take_amount[o.release_take])
+        return np.stack([pool, last, latest])[:, there]
 
     def _several(self, lane: int, chunk: c.Chunk) -> None:
         """Idle stretches of a lane of several servers: a stretch goes to the lowest server that is free."""

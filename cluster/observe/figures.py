@@ -1,6 +1,5 @@
 """Figures of a run, computed from what the scheduler and the journal kept. Exact where whole numbers allow it."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
 
@@ -11,13 +10,14 @@ from actors.scheduler import Scheduler
 from cluster.observe import schema
 from cluster.observe.attribution import LABELS, Use
 from cluster.observe.flight import lane_owners
+from cluster.observe.held import kv_peaks, puts
 from cluster.observe.journal import Activity, Journal
 from cluster.observe.requests import Service
+from cluster.observe.submitted import Sliced
 from emulation.lowering.dense import shares
 from emulation.lowering.emit import CAUSES
 from emulation.model import Model
 from emulation.units import PS_PER_S
-from emulation.view import Step
 
 Ints = NDArray[np.int64]
 
@@ -76,6 +76,8 @@ class Timed(Protocol):
 
     def use(self) -> Use: ...
 
+    def sliced(self) -> Sliced: ...
+
 
 def phases(scheduler: Scheduler, journal: Journal, timed: Timed) -> dict[str, schema.Phase]:
     """Prefill and decode apart. A step with any prefill token is a prefill step."""
@@ -128,6 +130,12 @@ def traffic(scheduler: Scheduler) -> list[schema.Traffic]:
             for link, row in zip(machine.links, moved, strict=True)]
 
 
+def load(scheduler: Scheduler) -> schema.Load:
+    """Routed tokens by MoE layer and expert."""
+    prefill, decode = (tuple(map(tuple, of.tolist())) for of in scheduler.counts.load)
+    return schema.Load(layers=tuple(scheduler.setting.model.moe_layers), prefill=prefill, decode=decode)
+
+
 def skew(load: Ints) -> schema.Skew:
     """Load of the fullest expert over the mean, by layer; load [moe_layers, experts]."""
     layers = [float(Fraction(int(row.max()) * len(row), int(row.sum()))) if row.sum() else None for row in load]
@@ -158,11 +166,10 @@ def memory(scheduler: Scheduler, journal: Journal, service: Service | None, time
     machine, model, ledger = scheduler.setting.machine, scheduler.setting.model, scheduler.ledger
     cache = np.zeros(len(machine.devices), np.int64)
     if service is None:
-        steps = [activity.step for activity in journal.activities]
-        decoded = [(step, step.position) for step in steps if not step.encoder]
-        sources = [(step, step.source - 1) for step in steps if step.source is not None]
-        cache += kv_peaks(decoded, len(machine.devices)) * model.kv_bytes_per_token
-        cache += kv_peaks(sources, len(machine.devices)) * model.source_bytes_per_token
+        decoded, sources = puts(journal)
+        count = len(journal.activities)
+        cache += kv_peaks(decoded, len(machine.devices), count) * model.kv_bytes_per_token
+        cache += kv_peaks(sources, len(machine.devices), count) * model.source_bytes_per_token
     else:
         cache[list(machine.homes)] = service.kv_peak_blocks * service.block_bytes
     active = activation_peaks(journal, model, scheduler.gated_bytes)
@@ -196,30 +203,4 @@ def activation_peaks(journal: Journal, model: Model, gated_bytes: Ints) -> Ints:
                  for part in (layer.attention, layer.dense, layer.shared, layer.cross))
     beside = np.maximum.reduce([tokens * widest, ends * model.head.token_bytes, gated_bytes])
     peaks: Ints = tokens * model.token_row_bytes(1) + beside
-    return peaks
-
-
-def kv_peaks(steps: Sequence[tuple[Step, Ints]], devices: int) -> Ints:
-    """Most positions cached at once on each device; a sequence keeps its own until its last step.
-
-    steps: in order, each with the last position that each of its tokens puts there.
-    """
-    if not steps:
-        return np.zeros(devices, np.int64)
-    number = np.repeat(np.arange(len(steps)), [len(step) for step, _ in steps])
-    sequence, home = (np.concatenate([getattr(step, key) for step, _ in steps]) for key in ("sequence", "home"))
-    position = np.concatenate([positions for _, positions in steps])
-    order = np.lexsort((number, sequence))
-    number, sequence, position, home = (column[order] for column in (number, sequence, position, home))
-    names, first = np.unique(sequence, return_index=True)
-    # kept so far: the running maximum within a sequence, by lifting each sequence above the one before
-    lift = np.repeat(np.arange(len(names)) * (int(position.max()) + 1), np.diff(np.r_[first, len(sequence)]))
-    kept = np.maximum.accumulate(position + lift) - lift + 1
-    grown = np.diff(kept, prepend=0)
-    grown[first] = kept[first]
-    held = np.zeros((devices, len(steps) + 1), np.int64)
-    np.add.at(held, (home, number), grown)
-    last = np.r_[first[1:], len(sequence)] - 1
-    np.subtract.at(held, (home[last], number[last] + 1), kept[last])
-    peaks: Ints = held.cumsum(axis=1).max(axis=1)
     return peaks

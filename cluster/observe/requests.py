@@ -23,7 +23,8 @@ class Service:
     """How requests were served: what of it the steps do not tell.
 
     kv_capacity_blocks, kv_peak_blocks [homes]. preemptions [requests]. recomputed_tokens: positions that were computed
-    again behind a pre-emption. prefix_tokens: those that were found in the cache. ttft_ps, tpot_ps: of the SLO.
+    again behind a pre-emption. prefix_tokens: those that were found in the cache. kv_blocks [steps, homes]: held in
+    each step. ttft_ps, tpot_ps: of the SLO.
     """
 
     batcher: str
@@ -34,6 +35,7 @@ class Service:
     preemptions: Ints
     recomputed_tokens: int
     prefix_tokens: int
+    kv_blocks: Ints
     ttft_ps: int | None = None
     tpot_ps: int | None = None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 RESULT_FILE = "result.json"
+REPORT_FILE = "report.html"
 LARGEST_BYTES = 1 << 30
 
 
@@ -67,6 +68,8 @@ class Result(schema.Part):
     no_energy_data: tuple[str, ...]
     text: tuple[schema.Answer, ...] | None
     faults: tuple[schema.FaultEffect, ...] | None = None
+    load: schema.Load
+    series: schema.Series
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
@@ -147,6 +150,12 @@ class Result(schema.Part):
         import pandas
 
         return pandas.DataFrame(rows(self), columns=["part", "name", "figure", "unit", "value"])
+
+    def to_html(self) -> str:
+        """The run as one page to look at, complete in itself (docs/report.md)."""
+        from cluster.observe.report.report import report
+
+        return report({self.policy: self})
 
     def table(self) -> "Group":
         """What the run found, as tables for a terminal."""

@@ -1,14 +1,12 @@
 """The parts of a result. Times in `_ps` are whole picoseconds and exact; figures in `_s` are those, divided once."""
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
-SCHEMA_VERSION = 3
+from cluster.observe.part import Part as Part
+from cluster.observe.schema_series import Load as Load
+from cluster.observe.schema_series import Series as Series
 
-
-class Part(BaseModel):
-    """A part of a result: typed, frozen, nothing unknown, no NaN."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+SCHEMA_VERSION = 4
 
 
 class Constant(Part):
@@ -192,7 +190,7 @@ class Bound(Part):
     lb_ps: int = Field(ge=0)
     binds: str
     times: float | None
-    detail: dict[str, JsonValue] = {}
+    detail: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Energy(Part):
@@ -305,10 +303,10 @@ class Host(Part):
     workers: int = 0
     nodes: int = 0
     checkpoints_unpacked: int = 0
-    ports: dict[str, int] = {}
-    paths: dict[str, str] = {}
-    times: dict[str, JsonValue] = {}
-    versions: dict[str, str] = {}
+    ports: dict[str, int] = Field(default_factory=dict)
+    paths: dict[str, str] = Field(default_factory=dict)
+    times: dict[str, JsonValue] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
     restarts: int = 0
-    lag: dict[str, JsonValue] = {}
+    lag: dict[str, JsonValue] = Field(default_factory=dict)
     wall: Wall | None = None

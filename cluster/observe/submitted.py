@@ -1,6 +1,7 @@
 """Operations as they were submitted, batch by batch, with their labels."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,3 +33,14 @@ class Kept:
     submitted: list[Submitted] = field(default_factory=list)
     retired: list[Retired] = field(default_factory=list)
     ops: int = 0
+
+
+class Sliced(NamedTuple):
+    """Figures in slices of 2^width picoseconds, summed over each: busy_ps [rows of lanes, slices]; moved [rows of
+    links, causes, slices]: bytes of transfers that ended; taken [pools, slices]: what was taken less what was released.
+    """
+
+    width: int
+    busy_ps: Ints
+    moved: Ints
+    taken: Ints

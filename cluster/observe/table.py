@@ -64,7 +64,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _title(result: Result) -> str:
+def run_title(result: Result) -> str:
     """Model, precision, and the machine with its options."""
     precision, options = result.config.get("precision"), result.config.get("machine_options")
     chosen = "".join(f", {key}={value}" for key, value in options.items()) if isinstance(options, dict) else ""
@@ -72,7 +72,7 @@ def _title(result: Result) -> str:
 
 
 def _summary(result: Result) -> Table:
-    table = _table(f"{_title(result)}: {result.policy}", "run", "")
+    table = _table(f"{run_title(result)}: {result.policy}", "run", "")
     bound = result.bound
     binds = f" ({bound.binds} binds)" if bound is not None else ""
     for name, value in (
@@ -251,7 +251,7 @@ def compare_table(results: Mapping[str, Result]) -> Table:
     if not names:
         raise ValueError("nothing to compare: name at least one result")
     first = results[names[0]]
-    table = _table(_title(first), "",
+    table = _table(run_title(first), "",
                    *(f"{name} (fastest)" if name == winner(results) else name for name in names))
     for line in _LINES:
         values = [line.value(results[name]) for name in names]

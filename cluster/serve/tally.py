@@ -74,6 +74,7 @@ class Meter:
 
     def flush(self) -> None:
         """Let go of what has ended."""
+        self._scheduler.emit.take_crossed()
         first, spans, occupancy = self._engine.retire()
         lane, _, from_ps, to_ps = occupancy
         np.add.at(self.busy_ps, lane, to_ps - from_ps)

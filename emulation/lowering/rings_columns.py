@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from emulation.ledger import Ledger
-from emulation.lowering.emit import CAUSES, KINDS, NO, Emitter, Labels
+from emulation.lowering.crossing import CrossingEmitter
+from emulation.lowering.emit import CAUSES, KINDS, NO, Labels
 from emulation.lowering.rings import Costs, Lowered
 from emulation.machine import Transfer
 from emulation.model import Model
@@ -19,7 +20,7 @@ _DEMAND, _STREAM = CAUSES.index("demand"), CAUSES.index("stream")
 class RingColumns:
     """Lowers streams; the durations are those of `Costs`, one for each different run or move."""
 
-    def __init__(self, emit: Emitter, model: Model, ledger: Ledger) -> None:
+    def __init__(self, emit: CrossingEmitter, model: Model, ledger: Ledger) -> None:
         self._emit, self._costs = emit, Costs(emit, model, ledger)
         self._device_lanes = _csr([list(device.lanes) for device in emit.machine.devices])
 
@@ -63,7 +64,7 @@ class RingColumns:
             rows = op - block.first
             label[:, rows] = np.stack([np.full(len(op), _COPY), np.full(len(op), code), target, label[3, rows],
                                        label[4, rows], whose, bytes_[which]])
-            self._count(kinds, np.bincount(which, minlength=len(kinds)), bytes_, code)
+            self._count(op, which, kinds, bytes_, code)
         which, kinds = _distinct(here[runs], columns[runs], tokens[runs])
         took = np.array([costs.run(*kind) for kind in kinds], np.int64).reshape(-1, 3)[which]
         rows = run_op[runs] - block.first
@@ -97,11 +98,15 @@ class RingColumns:
         ran = np.bincount(here[runs], minlength=bound.shape[1])
         return Lowered({int(h): Edge(int(op)) for h, op in zip(homes, join_op, strict=True)}, brought[first], ran)
 
-    def _count(self, kinds: Sequence[tuple[int, ...]], times: Ints, bytes_: Ints, cause: int) -> None:
+    def _count(self, op: Ints, which: Ints, kinds: Sequence[tuple[int, ...]], bytes_: Ints, cause: int) -> None:
+        """Count moves by their kind: what both ends moved, and what crossed each link."""
+        times = np.bincount(which, minlength=len(kinds))
         for (source, target, _), count, each in zip(kinds, times.tolist(), bytes_.tolist(), strict=True):
             self._emit.worked[[source, target], 0] += count * each
-            for link in self._emit.links_of((source, target)):
-                self._emit.moved_bytes[link, cause] += count * each
+        ptr, links = _csr([self._emit.links_of((source, target)) for source, target, _ in kinds])
+        counted, places = _expand(ptr, which)
+        self._emit.cross(np.stack([np.repeat(op, counted), links[places], np.full(len(places), cause),
+                                   np.repeat(bytes_[which], counted)], axis=1))
 
 
 class _Block:

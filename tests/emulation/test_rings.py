@@ -8,7 +8,7 @@ import pytest
 from emulation.actions import Action, Actions
 from emulation.engine.spec import SpecEngine
 from emulation.ledger import Ledger
-from emulation.lowering.emit import Emitter
+from emulation.lowering.crossing import CrossingEmitter
 from emulation.lowering.rings import Rings
 from emulation.lowering.rings_columns import RingColumns
 from emulation.machine import Machine
@@ -56,7 +56,7 @@ def test_columns_write_what_the_readable_lowering_writes(seed):
     batches = []
     for kind in (Rings, RingColumns):
         draws = np.random.default_rng(seed)
-        emit = Emitter(machine, OF)
+        emit = CrossingEmitter(machine, OF)
         lowering = kind(emit, OF, ledger)
         out = []
         for layer in range(2):
@@ -65,7 +65,8 @@ def test_columns_write_what_the_readable_lowering_writes(seed):
             lowered = lowering.issue(layer, *drawn(draws, machine, parts))
             emit.join(list(lowered.ends.values()))
             out.append((*emit.finish(), lowered))
-        batches.append((out, emit.moved_bytes, emit.worked))
+        crossed = emit.take_crossed()
+        batches.append((out, emit.moved_bytes, emit.worked, crossed[np.lexsort(crossed.T)]))
     for (ops, labels, lowered), (ops_2, labels_2, lowered_2) in zip(batches[0][0], batches[1][0], strict=True):
         same(ops, ops_2)
         for column, column_2 in zip(labels, labels_2, strict=True):
@@ -75,6 +76,7 @@ def test_columns_write_what_the_readable_lowering_writes(seed):
         assert np.array_equal(lowered.runs, lowered_2.runs)
     assert np.array_equal(batches[0][1], batches[1][1])
     assert np.array_equal(batches[0][2], batches[1][2])
+    assert np.array_equal(batches[0][3], batches[1][3])
     spans = []
     for make in (SpecEngine, fast_engine()):
         engine = make(machine.lanes, machine.pools, str)

@@ -10,12 +10,12 @@ from cluster.config.load import load_hardware
 from cluster.config.quantities import Bandwidth, Time
 from cluster.config.reading import load_run
 from cluster.main import enter
+from cluster.observe.explanation import critical_path, explain
 from cluster.observe.result import Result
 from cluster.run import run
 from emulation.errors import InputError
 from emulation.units import parse
 from studies.difference import difference
-from studies.explanation import critical_path, explain
 from studies.sweep_crew import Processes
 from studies.what_if import config_of, gains, parts_of, scaled
 

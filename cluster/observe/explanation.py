@@ -51,6 +51,23 @@ def _doers(result: Result, label: str) -> tuple[str, ...]:
                         key=lambda lane: (-busy[lane], lane)))
 
 
+def verdict(result: Result) -> list[str]:
+    """What bound each phase, and how far from its bound the run is: `explain` in two or three short sentences."""
+    told = []
+    for name, figure in FIGURES.items():
+        if result.phases[name].time_ps:
+            first, found = critical_path(result, result.phases[name])[0], getattr(result, figure)
+            what = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
+            who = f" on {listed(first.lanes)}" if first.lanes else ""
+            told.append(f"{what} is bound by {word(first.label)}{who} ({percent_text(first.share)} of {name}).")
+    bound = result.bound
+    if bound is not None and bound.times:
+        told.append(f"The run takes {number_text(bound.times)} times its lower bound of "
+                    f"{time_text(seconds(bound.lb_ps))}: no other schedule on this machine saves more than "
+                    f"{percent_text(1 - 1 / bound.times)}.")
+    return told
+
+
 def explain(result: Result) -> list[str]:
     """Sentences, the most important first."""
     told = [_phase(result, name, figure) for name, figure in FIGURES.items() if result.phases[name].time_ps]
@@ -112,14 +129,14 @@ def _links(result: Result) -> list[str]:
     if not used:
         return []
     share, lane, busy = max(used, key=lambda item: item[0])
-    causes = ", ".join(word(cause) for cause, _ in sorted(busy.items(), key=lambda item: -item[1]))
+    causes = ", ".join(word(cause) for cause, _ in sorted(busy.items(), key=lambda item: (-item[1], item[0])))
     return [f"The busiest link is {lane}, {percent_text(share)} of the run: {causes}."]
 
 
 def _caches(result: Result) -> list[str]:
     """Hits and prefetches, where experts were loaded."""
     told, prefetch = [], result.prefetch
-    for name, phase in result.phases.items():
+    for name, phase in ((name, result.phases[name]) for name in FIGURES):
         if phase.loads and phase.hit_rate is not None:
             told.append(f"In {name} {percent_text(phase.hit_rate)} of routed experts were there when their layer was "
                         f"decided; {phase.loads:,} loads brought {number_text(phase.loaded_bytes / 1e9)} GB.")

@@ -1,0 +1,1 @@
+"""What happened when, in equal slices of emulated time."""
