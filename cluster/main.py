@@ -14,6 +14,7 @@ from cluster.commands import (
     bench,
     calibrate,
     check,
+    decide,
     doctor,
     ending,
     explain,
@@ -58,6 +59,7 @@ app.command("doctor")(doctor.doctor)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("matrix")(matrix.matrix)
+app.command("decide")(decide.decide)
 app.command("reproduce")(reproduce.reproduce)
 app.command("price")(price.price)
 app.command("serve")(serve.serve)

@@ -43,7 +43,9 @@ class OneRun:
 
     def __init__(self, setup: Setup, target: PolicyTarget, transport: Transport, progress: Progress, *,
                  one_thread: bool = False, on_token: OnToken | None = None,
-                 on_logits: "OnLogits | None" = None, safe: Safe | None = None) -> None:
+                 on_logits: "OnLogits | None" = None, safe: Safe | None = None,
+                 bounded: bool = True) -> None:
+        self.bounded = bounded
         self.setup, self.target, self.transport, self.one_thread = setup, target, transport, one_thread
         self.on_logits, self.safe = on_logits, safe
         self.on_token, self.is_wall = on_token, setup.config.clock == "wall"
@@ -206,8 +208,9 @@ class OneRun:
                                   "operations": self.scheduler.engine.next_serial, "wall": self.wall})
 
     def _bound(self) -> dict[str, object] | None:
-        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed."""
-        if self._parks or self.setup.machine.actions is not None or moved(self.scheduler):
+        """The lower bound; of served requests one for any schedule of experts, in these steps. None: not supposed,
+        or not wanted."""
+        if not self.bounded or self._parks or self.setup.machine.actions is not None or moved(self.scheduler):
             return None
         found = self.session.bound()
         return found if self.served is None or found is None else {**found, "steps": "as the batcher made them"}

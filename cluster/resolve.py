@@ -121,8 +121,9 @@ def _trace(path: Path) -> Trace:
     return trace
 
 
-def resolve(config: RunConfig, *, live: bool = False) -> Setup:
-    """Everything that the run names, found, built and checked for size. live: its requests come from clients."""
+def resolve(config: RunConfig, *, live: bool = False, checked: bool = True) -> Setup:
+    """Everything that the run names, found, built and checked. live: its requests come from clients. checked: refused
+    where the machine cannot hold it."""
     base = config.folder
     where = f"machine {config.machine.name}"
     hardware = with_constants(load_hardware(config.machine.name, base), config.machine.constants, where)
@@ -147,7 +148,8 @@ def resolve(config: RunConfig, *, live: bool = False) -> Setup:
                   fitting(model, _trace(existing(trace, "trace"))) if trace else None,
                   requests_of(config, base, live=live), None if drawn is None else fits(model, drawn.kind(base)),
                   faults)
-    check_capacity(setup)
+    if checked:
+        check_capacity(setup)
     return setup
 
 
@@ -253,12 +255,12 @@ def cache_tokens(setup: Setup) -> list[int]:
 def budget_bytes(setup: Setup) -> NDArray[np.int64]:
     """Room for experts on each device: its memory less dense weights and caches, where it holds them."""
     budget = np.array([device.memory_bytes for device in setup.machine.devices], np.int64)
-    for home, needed in _dense(setup).items():
+    for home, needed in dense_bytes(setup).items():
         budget[home] -= needed
     return budget
 
 
-def _dense(setup: Setup) -> dict[int, int]:
+def dense_bytes(setup: Setup) -> dict[int, int]:
     """Bytes of dense weights and caches on each home that runs attention."""
     machine, model = setup.machine, setup.model
     return {home: model.dense_bytes + bytes_
@@ -294,7 +296,7 @@ def kv_block_bytes(setup: Setup) -> int:
 def check_capacity(setup: Setup) -> None:
     """Refuse a model that the machine cannot hold: its experts where experts rest, all else on each home."""
     machine, model = setup.machine, setup.model
-    dense = _dense(setup)
+    dense = dense_bytes(setup)
     named = f"{model.name} at {setup.config.precision} does not fit {machine.name}"
     remedy = "choose a narrower precision, a smaller model or workload, or a machine with more memory"
     for home, needed in dense.items():

@@ -17,10 +17,10 @@ from emulation.units import PS_PER_S
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, one_thread: bool = False,
-        on_token: OnToken | None = None) -> Result:
+        on_token: OnToken | None = None, bounded: bool = True) -> Result:
     """Carry out a run; its result is not written yet. one_thread: where others use the other cores. on_token: hears
-    tokens at the pace of `clock: wall`."""
-    return next(iter(_perform(config, Host(compare=False, one_thread=one_thread), progress, on_token).values()))
+    tokens at the pace of `clock: wall`. bounded: with its lower bound, which takes half the time of a short run."""
+    return next(iter(_perform(config, Host(False, one_thread, bounded), progress, on_token).values()))
 
 
 def compare(config: RunConfig, progress: Progress | None = None) -> dict[str, Result]:
@@ -68,6 +68,7 @@ class Host:
 
     compare: bool
     one_thread: bool = False
+    bounded: bool = True
 
     def run(self, config: RunConfig, transport: Transport, progress: Progress, on_token: OnToken | None = None,
             safe: Safe | None = None) -> dict[str, Result]:
@@ -82,7 +83,7 @@ class Host:
                 results[named], record = done
                 continue
             one = OneRun(setup, target, transport, Named(named, progress), one_thread=self.one_thread,
-                         on_token=on_token, safe=safe and Part(named, safe))
+                         on_token=on_token, safe=safe and Part(named, safe), bounded=self.bounded)
             results[named] = one.execute() if setup.config.workload.work == "execute" and (
                 record is None or not one.policy.exact) else one.replay(record)
             if setup.requests is None:  # served requests meet other steps under another policy

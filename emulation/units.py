@@ -34,9 +34,10 @@ UNITS: dict[str, dict[str, Fraction]] = {
     "power": {**_scaled("W", _SI), "mW": Fraction(1, 10**3)},
     "energy_per_byte": {**_energy("/B", 1), **_energy("/b", 8), **_energy("/bit", 8)},
     "energy_per_flop": {**_energy("/FLOP", 1), **_energy("/OP", 1), **_energy("/MAC", Fraction(1, 2))},
+    "money": _scaled("USD", {"": 1, "k": 10**3, "M": 10**6}),
     "count": {"": Fraction(1)},
 }
-"""Dimension -> unit symbol -> how many SI units it is (bytes, seconds, FLOP/s, Hz, W, J). A MAC is two FLOP."""
+"""Dimension -> unit symbol -> how many SI units it is (bytes, seconds, FLOP/s, Hz, W, J, USD). A MAC is two FLOP."""
 
 _NUMBER = re.compile(r"\s*([-+]?\d+(?:_\d+)*(?:\.\d+)?(?:[eE][-+]?\d{1,2})?)\s*(\S.*?)?\s*\Z")
 
@@ -61,7 +62,7 @@ def parse(text: str, dimension: str) -> Fraction:
 def _example(dimension: str) -> str:
     examples = {"time": "1.5 us", "bytes": "16 GiB", "bandwidth": "64 GB/s", "compute": "113 TFLOP/s",
                 "frequency": "800 MHz", "power": "75 W", "energy_per_byte": "1.17 pJ/b",
-                "energy_per_flop": "0.5 pJ/FLOP", "count": "4"}
+                "energy_per_flop": "0.5 pJ/FLOP", "money": "1200 USD", "count": "4"}
     return examples.get(dimension, "1 " + next(iter(UNITS[dimension])))
 
 

@@ -62,7 +62,7 @@ def sweep(study: Study, folder: Path | Store, options: Options | None = None,
         raise ConfigError(unknown("transport of a sweep", options.transport, TRANSPORTS))
     check_writable(folder)
     heard = progress or Silent()
-    with _rows(folder) as file, _crew(options, study, heard) as crew:
+    with opened(folder, study, options, heard) as (file, crew):
         points = study.expand()
         before = dict(file.rows)
         wanted = [point for point in points if point.key not in before
@@ -72,6 +72,14 @@ def sweep(study: Study, folder: Path | Store, options: Options | None = None,
         keys = {point.key for point in points}
         return Swept(folder, [{**file.rows[point.key], **point.at} for point in points], len(wanted),
                      len(points) - len(wanted), sum(key not in keys for key in file.rows), file.torn_bytes)
+
+
+@contextmanager
+def opened(folder: Path | Store, study: Study, options: Options,
+           progress: Progress) -> Iterator[tuple[RowFile | RowObjects, Crew]]:
+    """The rows in a folder, open for appending, and who carries out points."""
+    with _rows(folder) as file, _crew(options, study, progress) as crew:
+        yield file, crew
 
 
 def _rows(folder: Path | Store) -> RowFile | RowObjects:
@@ -93,7 +101,8 @@ def _crew(options: Options, study: Study, heard: Progress) -> Iterator[Crew]:
             yield processes
 
 
-def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool) -> Iterator[Answer]:
+def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, keep: bool,
+                  bounded: bool = True) -> Iterator[Answer]:
     """The answers as they come, the longest points first; one whose worker dies is tried again, then fails."""
     waiting = deque(sorted(points, key=lambda point: -point.work))
     work, done, failed, total = sum(point.work for point in waiting), 0.0, 0, len(waiting)
@@ -101,7 +110,7 @@ def carry_out_all(points: Iterable[Point], crew: Crew, progress: Progress, *, ke
     left = total
     while left:
         while waiting and crew.idle():
-            crew.give(Task(waiting.popleft(), keep))
+            crew.give(Task(waiting.popleft(), keep, bounded))
         task, told = crew.answer()
         point = task.point
         if isinstance(told, str):

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,32 +94,36 @@ class Study(Strict):
 
     def expand(self) -> "list[Point]":
         """Every point once, in the order of the file; refuses one that is no run, with its coordinates."""
-        base, folder, stem = self._base()
-        workload = cache(load_workload)
+        base = self.base()
         found: dict[str, Point] = {}
         for changes in self._combinations():
-            at = columns(changes)
-            where = f"{self._where}: {', '.join(f'{key}={value}' for key, value in at.items()) or 'its run'}"
-            data: dict[str, Any] = base
-            for path, value in sorted({**self.settings, **changes}.items(), key=lambda item: item[0].count(".")):
-                mine = _rebased(path, value, self._folder, folder)
-                if path == "workload" and isinstance(mine, str):
-                    mine = workload(mine, folder)
-                data = put_value(RunConfig, data, path, mine, where)
-            config = validate(RunConfig, data, where).placed(stem, folder)
-            try:
-                key = fingerprint(config)
-            except MoelabError as error:
-                raise type(error)(f"{where}: {error}") from None
-            found.setdefault(key, Point(key, at, config))
+            point = self.point(changes, base)
+            found.setdefault(point.key, point)
         return list(found.values())
+
+    def point(self, changes: Mapping[str, Any], base: "Base") -> "Point":
+        """The run with these changes (dotted path -> value); refuses what is no run, with its coordinates."""
+        at = columns(changes)
+        where = f"{self._where}: {', '.join(f'{key}={value}' for key, value in at.items()) or 'its run'}"
+        data: dict[str, Any] = base.data
+        for path, value in sorted({**self.settings, **changes}.items(), key=lambda item: item[0].count(".")):
+            mine = _rebased(path, value, self._folder, base.folder)
+            if path == "workload" and isinstance(mine, str):
+                mine = base.workload(mine, base.folder)
+            data = put_value(RunConfig, data, path, mine, where)
+        config = validate(RunConfig, data, where).placed(base.stem, base.folder)
+        try:
+            key = fingerprint(config)
+        except MoelabError as error:
+            raise type(error)(f"{where}: {error}") from None
+        return Point(key, at, config)
 
     def on_ray(self) -> OnRay:
         """How the study's run stands on a Ray cluster."""
-        return validate(OnRay, self._base()[0].get("ray") or {}, f"{self._where}: ray")
+        return validate(OnRay, self.base().data.get("ray") or {}, f"{self._where}: ray")
 
-    def _base(self) -> tuple[dict[str, Any], Path, str]:
-        """The run before anything is put in, the folder that its paths are relative to, and its name."""
+    def base(self) -> "Base":
+        """The run before anything is put in."""
         if isinstance(self.run, str):
             path = locate("run", "run", self.run, self._folder)
             data, folder, stem = read_yaml(path), path.parent, path.stem
@@ -127,12 +131,24 @@ class Study(Strict):
             data, folder, stem = dict(self.run), self._folder, self.name
         if isinstance(data.get("workload"), str):
             data["workload"] = load_workload(data["workload"], folder)
-        return {**data, **SETTLED}, folder, stem
+        return Base({**data, **SETTLED}, folder, stem, cache(load_workload))
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         for listed in self.points or ({},):
             for values in itertools.product(*self.grid.values()):
                 yield {**listed, **dict(zip(self.grid, values, strict=True))}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A study's run before anything is put in: what it holds, the folder that its paths are relative to, its name.
+
+    workload: reads a workload that a value names, each once."""
+
+    data: dict[str, Any]
+    folder: Path
+    stem: str
+    workload: Callable[[str, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import typer
 
 from cluster.commands.run import Json
 
-KINDS = ("machines", "models", "policies", "precisions", "workloads", "generators", "traces", "runs", "studies")
+KINDS = ("machines", "models", "policies", "precisions", "workloads", "generators", "traces", "runs", "studies",
+         "decisions")
 
 
 def list_(kind: Annotated[str | None, typer.Argument(metavar="[" + "|".join(KINDS) + "]",
                                                      help="What to list (default: everything).")] = None,
           as_json: Json = False) -> None:
-    """List machines, models, policies, precisions, workloads, generators of routing, traces, runs and studies."""
+    """List machines, models, policies, precisions, workloads, generators of routing, traces, runs, studies and decisions."""
     from emulation.errors import ConfigError, unknown
 
     if kind is not None and kind not in KINDS:
@@ -42,7 +43,7 @@ def rows(kind: str) -> dict[str, str]:
     if kind == "traces":
         return dict.fromkeys(traces(), "")
     folder = {"machines": "hardware", "policies": "policy", "precisions": "precision", "workloads": "workload",
-              "runs": "run", "studies": "study"}[kind]
+              "runs": "run", "studies": "study", "decisions": "decide"}[kind]
     return {name: _title((CONFIGS / folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in names(folder)}
 
 

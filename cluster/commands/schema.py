@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("hardware", "policy", "precision", "run", "study", "workload")
+KINDS = ("decide", "hardware", "policy", "precision", "run", "study", "workload")
 Kind = Annotated[str, typer.Argument(metavar="[" + "|".join(KINDS) + "]", help="Which kind of config.")]
 
 
@@ -18,9 +18,10 @@ def schema(kind: Kind = "run") -> None:
     from cluster.config.run import RunConfig
     from cluster.config.workload import Workload
     from emulation.errors import ConfigError, unknown
+    from studies.decide.study import Decide
     from studies.sweep_study import Study
 
-    kinds: dict[str, type[Strict]] = {"hardware": Hardware, "policy": PolicyFile, "precision": Precision,
+    kinds: dict[str, type[Strict]] = {"decide": Decide, "hardware": Hardware, "policy": PolicyFile, "precision": Precision,
                                       "run": RunConfig, "study": Study, "workload": Workload}
     if kind not in kinds:
         raise ConfigError(unknown("kind of config", kind, kinds))

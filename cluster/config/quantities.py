@@ -14,7 +14,7 @@ from emulation.units import parse
 Kind = Literal["paper", "data_sheet", "measured", "assumed", "computed"]
 
 SI_UNITS = {"time": "s", "bytes": "B", "bandwidth": "B/s", "compute": "FLOP/s", "count": "",
-            "power": "W", "energy_per_byte": "J/B", "energy_per_flop": "J/FLOP"}
+            "power": "W", "energy_per_byte": "J/B", "energy_per_flop": "J/FLOP", "money": "USD"}
 
 
 ENERGY = ("idle_power", "busy_power", "energy_per_byte", "energy_per_flop")
