@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PICTURE, PICTURE_FILE = "studies.decide.picture", "decision.svg"
 
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="A decision's study by name (`moelab list decisions`) or by "
-                                                            "path.")]
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="A decision's study by name (`moelab list decisions`) or "
+                                                            "by path.")]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Where rows are kept, and decision.json and the "
                                                                       "picture go (default: runs/NAME).")]
 Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Draws of the uncertain constants, in place of "

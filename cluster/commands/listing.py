@@ -14,7 +14,7 @@ KINDS = ("machines", "models", "policies", "precisions", "workloads", "generator
 def list_(kind: Annotated[str | None, typer.Argument(metavar="[" + "|".join(KINDS) + "]",
                                                      help="What to list (default: everything).")] = None,
           as_json: Json = False) -> None:
-    """List machines, models, policies, precisions, workloads, generators of routing, traces, runs, studies and decisions."""
+    """List machines, models, policies, precisions, workloads, generators, traces, runs, studies and decisions."""
     from emulation.errors import ConfigError, unknown
 
     if kind is not None and kind not in KINDS:

@@ -21,8 +21,8 @@ def schema(kind: Kind = "run") -> None:
     from studies.decide.study import Decide
     from studies.sweep_study import Study
 
-    kinds: dict[str, type[Strict]] = {"decide": Decide, "hardware": Hardware, "policy": PolicyFile, "precision": Precision,
-                                      "run": RunConfig, "study": Study, "workload": Workload}
+    kinds: dict[str, type[Strict]] = {"decide": Decide, "hardware": Hardware, "policy": PolicyFile,
+                                      "precision": Precision, "run": RunConfig, "study": Study, "workload": Workload}
     if kind not in kinds:
         raise ConfigError(unknown("kind of config", kind, kinds))
     print(json.dumps(kinds[kind].model_json_schema(by_alias=True), indent=2))

@@ -87,10 +87,13 @@ def _place(parts: Parts, number: int) -> Place:
     top, values = parts.winners[number], parts.values[number]
     samples = {name: parts.drawn.values[number, name] for name in values}
     winner = top[0] if len(top) == 1 else None
+    spread = [margin(study, {name: column[i] for name, column in samples.items()}, winner)
+              for i in range(len(parts.drawn.quantiles))] if winner else []
     return Place(at={path: value_text(value) for path, value in ready.places[number].items()},
                  label=place_label(study, ready.places[number]),
                  outcomes=tuple(_outcome(parts, number, name) for name in ready.grounds), winner=winner,
                  tied=top if len(top) > 1 else (), margin=margin(study, values, winner) if winner else None,
+                 margins=interval(spread),
                  stability=stability(study, list(ready.grounds), samples, top) if samples else None,
                  again=parts.again.get(number))
 

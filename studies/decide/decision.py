@@ -150,8 +150,8 @@ class Again(Part):
 
 class Place(Part):
     """A point of the plane. at: axis path -> value. winner: None where candidates tie (tied) or none went through.
-    margin: the winner over the second, a ratio; None where no other went
-    through, or none has any of it (goodput 0)."""
+    margin: the winner over the second, a ratio; None where no other went through, or none has any of it (goodput 0).
+    margins: of the same candidate over the best other, in the draws; below 1: it lost."""
 
     at: dict[str, str]
     label: str
@@ -159,6 +159,7 @@ class Place(Part):
     winner: str | None
     tied: tuple[str, ...] = ()
     margin: float | None
+    margins: Interval | None = None
     stability: Stability | None = None
     again: Again | None = None
 

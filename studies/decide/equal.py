@@ -35,8 +35,8 @@ def amount(equal: Equal, name: str, hardware: Hardware, options: Mapping[str, in
         parts[group] = (count * each.si, count * low, count * high)
         sources[group] = f"{count} x {each.value} ({each.kind}: {each.source})"
     sums = [float(sum((part[i] for part in parts.values()), Fraction(0))) for i in range(3)]
-    return Amount(value=sums[0], low=sums[1], high=sums[2], parts={group: float(part[0]) for group, part in parts.items()},
-                  sources=sources)
+    return Amount(value=sums[0], low=sums[1], high=sums[2], sources=sources,
+                  parts={group: float(part[0]) for group, part in parts.items()})
 
 
 def _each(equal: Equal, hardware: Hardware, group: str, given: Mapping[str, Quantity], where: str) -> Quantity | None:

@@ -47,11 +47,9 @@ def figure(row: Mapping[str, Any], name: str, limits: Mapping[str, float]) -> fl
     if row.get("status") != "ok":
         return None
     objective = OBJECTIVES[name]
-    if name == GOODPUT and objective.column not in row:
+    if name == GOODPUT and objective.column not in row and "end_to_end.p50_s" not in row:
         met = all((row.get(f"{of}.p99_s") or 0.0) <= most for of, most in limits.items())
         value = row.get("output_tokens_per_s") if met else 0.0
-    elif name == ENERGY and row.get(objective.column) is None:
-        value = None
     else:
         value = row.get(objective.column)
     return None if value is None else float(value)

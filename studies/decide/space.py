@@ -123,6 +123,8 @@ def _ground(study: Decide, name: str, candidate: Candidate, options: Mapping[str
     machine = candidate.machine.model_dump()
     settings = {**study.settings, **candidate.settings,
                 "machine": {**machine, "options": {**machine["options"], **options}}}
+    if study.slo is not None and _serves(study, settings):
+        settings["workload.serving.slo"] = study.slo.model_dump(exclude_none=True)
     runs = validate(Study, {"run": study.run, "set": settings, "points": [{}]}, where)
     runs = runs.placed(study.name, study.folder, where)
     base = runs.base()
@@ -143,6 +145,19 @@ def _ground(study: Decide, name: str, candidate: Candidate, options: Mapping[str
     if len({canonical([one.model_dump(), list(axes)]) for one, axes in tried}) < len(tried):
         raise ConfigError(f"{where}.policies names a policy with the same parameters twice")
     return Ground(name, runs, base, tuple(tried), tuple(searched))
+
+
+def _serves(study: Decide, settings: Mapping[str, Any]) -> bool:
+    """Whether a candidate's runs serve requests that arrive over time, whose SLO is part of their workload."""
+    if any(path.startswith("workload.serving") for path in (*settings, *study.over)):
+        return True
+    base = validate(Study, {"run": study.run, "points": [{}]}, study.where)
+    base = base.placed(study.name, study.folder, study.where)
+    found = base.base()
+    work = settings.get("workload", found.data.get("workload"))
+    if isinstance(work, str):
+        work = found.workload(work, study.folder)
+    return isinstance(work, Mapping) and work.get("serving") is not None
 
 
 def _own(base: Base, where: str) -> Tried:

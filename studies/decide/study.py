@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -20,6 +20,7 @@ from studies.decide.objectives import GOODPUT, OBJECTIVES
 MOST_CANDIDATES, MOST_PLACES, MOST_SAMPLES, MOST_STEPS = 8, 1024, 4096, 10_000
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Part = TypeVar("Part", bound=Strict)
 Span = Annotated[tuple[str, str], Field(strict=False)]
 
 
@@ -83,8 +84,9 @@ class Candidate(Strict):
                 if not isinstance(values, Mapping | Steps) and (not isinstance(values, list | tuple) or not values):
                     raise refuse(f"search.{path} is {values!r} and should be a list of values, one at least, or "
                                  "{low, high, step}")
-            return {**data, "search": {path: tuple(values) if isinstance(values, list) else values
-                                       for path, values in search.items()}}
+            return {**data, "search": {path: validate_part(Steps, values, f"search.{path}")
+                                       if isinstance(values, Mapping) else tuple(values)
+                                       if isinstance(values, list) else values for path, values in search.items()}}
         return data
 
     def values(self, path: str) -> tuple[Any, ...]:
@@ -117,7 +119,7 @@ class Equal(Strict):
     def _sound(self) -> "Equal":
         if self.by == "capacity" and self.each:
             raise refuse("each gives prices or powers, and capacity is told by the hardware files")
-        kind = Money if self.by == "cost" else Power
+        kind: type[Quantity] = Money if self.by == "cost" else Power
         for name, groups in self.each.items():
             for group, given in groups.items():
                 validate_part(kind, given, f"each.{name}.{group}")
@@ -125,13 +127,13 @@ class Equal(Strict):
 
     def of(self, candidate: str) -> dict[str, Quantity]:
         """What each device of a group costs or draws, as far as it is given here."""
-        kind = Money if self.by == "cost" else Power
+        kind: type[Quantity] = Money if self.by == "cost" else Power
         return {group: validate_part(kind, given, f"equal.each.{candidate}.{group}")
                 for group, given in self.each.get(candidate, {}).items()}
 
 
-def validate_part(kind: type[Quantity], given: object, where: str) -> Quantity:
-    """A quantity; refuses another in one sentence, inside of a schema."""
+def validate_part(kind: type[Part], given: object, where: str) -> Part:
+    """A part of a schema, checked inside of another: refused in one sentence."""
     try:
         return validate(kind, given, where)
     except ConfigError as error:

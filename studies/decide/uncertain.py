@@ -125,7 +125,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (JASA 22, 1927)."""
     share, z2 = hits / count, Z_95 * Z_95 / count
     middle, half = share + z2 / 2, Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
-    return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
+    return (middle - half) / (1 + z2) if hits else 0.0, (middle + half) / (1 + z2) if hits < count else 1.0
 
 
 def margin(study: Decide, values: Mapping[str, float | None], of: str) -> float | None:

@@ -206,12 +206,10 @@ def labels(found: tuple[Variable, ...]) -> list[str]:
 
 
 def draws(count: int, dimensions: int, seed: int) -> NDArray[np.float64]:
-    """A Latin hypercube: count draws of so many quantiles each, in (0, 1)."""
-    if not count or not dimensions:
-        return np.zeros((count, dimensions))
-    from scipy.stats import qmc
-
-    cube: NDArray[np.float64] = qmc.LatinHypercube(dimensions, rng=np.random.default_rng(seed)).random(count)
+    """A Latin hypercube: count draws of so many quantiles each, one of each dimension in every stratum of (0, 1)."""
+    rng = np.random.default_rng(seed)
+    strata = rng.permuted(np.tile(np.arange(count), (dimensions, 1)), axis=1).T
+    cube: NDArray[np.float64] = (strata + rng.random((count, dimensions))) / max(count, 1)
     return cube
 
 

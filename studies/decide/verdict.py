@@ -20,18 +20,21 @@ def answer(decision: Decision) -> str:
     places, goal = decision.places, decision.goal
     if len(places) == 1:
         return _single(places[0], goal)
+    most = "most" if goal.more else "least"
     count = {one.name: sum(place.winner == one.name for place in places) for one in decision.candidates}
     ranked = sorted((name for name in count if count[name]), key=lambda name: -count[name])
     ties = sum(bool(place.tied) for place in places)
     nobody = sum(place.winner is None and not place.tied for place in places)
-    parts = [f"{name} at {count[name]} of {len(places)} places" if i == 0 else f"{name} at {count[name]}"
+    parts = [f"{name} at {count[name]}" if i else
+             f"{name} has the {most} {goal.text} at {count[name]} of {len(places)} places"
              for i, name in enumerate(ranked)]
     parts += [f"a tie at {ties}"] if ties else []
     parts += [f"nobody at {nobody}"] if nobody else []
-    most = "most" if goal.more else "least"
     if len(ranked) == 1 and count[ranked[0]] == len(places):
         return f"{ranked[0]} has the {most} {goal.text} at all {len(places)} places."
-    return f"The {most} {goal.text} has {names_text(parts)}."
+    if not ranked:
+        return f"Nowhere does one candidate alone have the {most} {goal.text}: {names_text(parts)}."
+    return f"{', '.join(parts)}."
 
 
 def _single(place: Place, goal: Goal) -> str:

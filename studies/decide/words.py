@@ -35,8 +35,9 @@ def times_text(margin: float | None) -> str:
 def constant_text(constant: Sampled) -> str:
     """A constant with its value, kind and range: ndp memory_bandwidth (paper: 512 GB/s, range 200 GB/s to 600 GB/s)."""
     first = constant.members[0]
-    whose = ", ".join(dict.fromkeys(member.candidate for member in constant.members))
-    return (f"{constant.label} of {whose} ({first.kind}: {first.value}, range {first.range[0]} to {first.range[1]})")
+    whose = list(dict.fromkeys(member.candidate for member in constant.members))
+    of = "" if constant.label.startswith(f"{whose[0]} ") and len(whose) == 1 else f" of {names_text(whose)}"
+    return f"{constant.label}{of} ({first.kind}: {first.value}, range {first.range[0]} to {first.range[1]})"
 
 
 def names_text(names: "tuple[str, ...] | list[str]") -> str:

@@ -187,7 +187,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"machines", "models", "policies", "precisions", "workloads", "generators", "traces",
-                         "runs", "studies"}
+                         "runs", "studies", "decisions"}
     assert told["generators"]["balanced"] == "All experts alike."
     assert set(told["machines"]) == set(names("hardware"))
     assert {"embedded", "mixtral-8x7b"} <= set(told["models"])
