@@ -103,10 +103,10 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
 
     from cluster.observe.table import number_text
 
-    for row in head(one, other):
-        name = " ".join(word for word in (row.name.upper(), row.figure) if word).replace("_", " ")
-        screen.print(f"{name}: {number_text(row.first)} and {number_text(row.second)} {row.unit}, "
-                     f"B / A {row.ratio:.4g}", markup=False, highlight=False)
+    for of in head(one, other):
+        name = " ".join(word for word in (of.name.upper(), of.figure) if word).replace("_", " ")
+        screen.print(f"{name}: {number_text(of.first)} and {number_text(of.second)} {of.unit}, "
+                     f"B / A {of.ratio:.4g}", markup=False, highlight=False)
     asked = Table("asked", str(first), str(second), title="what was asked", title_justify="left")
     for row in found.asked:
         asked.add_row(row.path, row.first or "-", row.second or "-")
@@ -117,8 +117,8 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
     shown = found.found if whole else found.found[:MOST_ROWS]
     table = Table("part", "figure", str(first), str(second), "B / A", title="what came out", title_justify="left")
     for at in shown:
-        of = " ".join(part for part in (at.name, at.figure) if part)
-        table.add_row(at.part, f"{of} ({at.unit})" if at.unit else of, number_text(at.first), number_text(at.second),
+        what = " ".join(part for part in (at.name, at.figure) if part)
+        table.add_row(at.part, f"{what} ({at.unit})" if at.unit else what, number_text(at.first), number_text(at.second),
                       "-" if at.ratio is None else f"{at.ratio:.4g}")
     screen.print(table)
     if len(shown) < len(found.found):
