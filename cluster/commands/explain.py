@@ -117,8 +117,8 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
     shown = found.found if whole else found.found[:MOST_ROWS]
     table = Table("part", "figure", str(first), str(second), "B / A", title="what came out", title_justify="left")
     for at in shown:
-        what = " ".join(part for part in (at.name, at.figure) if part)
-        table.add_row(at.part, f"{what} ({at.unit})" if at.unit else what, number_text(at.first), number_text(at.second),
+        figure = " ".join(part for part in (at.name, at.figure, at.unit and f"({at.unit})") if part)
+        table.add_row(at.part, figure, number_text(at.first), number_text(at.second),
                       "-" if at.ratio is None else f"{at.ratio:.4g}")
     screen.print(table)
     if len(shown) < len(found.found):
