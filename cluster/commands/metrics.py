@@ -136,15 +136,15 @@ def instants(run: str, policy: str, result: "Result", since_ms: int, asked: Frac
     return over_time(result, run, policy, since_ms, dilation), told
 
 
-def write_beside(folder: "Path | Store", run: str, policy: str, result: "Result") -> str:
-    """Write a run's metrics into its folder, with what is the default; returns a line that tells it."""
+def write_beside(folder: "Path | Store", run: str, policy: str, result: "Result") -> list[str]:
+    """Write a run's metrics into its folder, with what is the default; returns lines that tell it."""
     from cluster.observe.files import write_texts
     from cluster.observe.metrics.over_time import SINCE_MS
     from cluster.observe.metrics.text import openmetrics
 
     found, told = instants(run, policy, result, SINCE_MS, None)
     write_texts(folder, {FILE: "".join(openmetrics(found))})
-    return f"metrics of {policy} over time: {FILE}" + (f"; {told}" if told else "")
+    return [f"beside result.json: {FILE}, metrics over emulated time", *([told] if told else [])]
 
 
 def make_blocks(text: str, folder: Path) -> str:

@@ -72,6 +72,18 @@ class Prometheus(NamedTuple):
                         float(row["value"][1])) for row in found]
         return [value for value in values if not math.isnan(value.value)]
 
+    def scraped(self, selector: str, holds: Callable[[float], bool], timeout_s: float = 60.0) -> float:
+        """When the one series was scraped that at last is as it should be. A scrape under way that fails will mark its
+        series as gone from its own beginning on, so only a sample's own time is sure to keep it."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            times = self.ask(f"timestamp({selector})")
+            found = self.ask(selector, times[0].value) if times else []
+            if found and holds(found[0].value):
+                return times[0].value
+            assert time.monotonic() < deadline, f"{selector} is still {found}"
+            time.sleep(0.1)
+
     def until(self, expr: str, holds: Callable[[list[Value]], bool] = bool, timeout_s: float = 30.0) -> list[Value]:
         """The answer, once it is as it should be."""
         deadline = time.monotonic() + timeout_s
@@ -88,7 +100,7 @@ def blocks(text: Path, into: Path) -> None:
 
 
 @contextmanager
-def started(folder: Path, targets: Mapping[str, str], every: str = "200ms", *, rules: bool = True,
+def started(folder: Path, targets: Mapping[str, str], every: str = "500ms", *, rules: bool = True,
             lists: str | None = None) -> Iterator[Prometheus]:
     """A Prometheus with deploy/prometheus as it is, but for the targets, how often it looks at them, and its port.
 

@@ -2,24 +2,37 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from cluster.config.load import validate
+from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
+from cluster.observe.metrics.door import opened
 from cluster.observe.metrics.over_time import SINCE_MS, dilation_of, over_time
 from cluster.observe.metrics.text import openmetrics
+from cluster.observe.metrics.watch import Watch
 from cluster.observe.result import Result
 from cluster.run import compare, run
-from deploy.grafana.source.__main__ import BOARDS
-from deploy.grafana.source.panels import Board, Panel
 from tests.cluster.serve.http_rig import behind_http
 from tests.cluster.serve.serve_rig import config as serving
+from tests.deploy.asked import Asked, answers, differences, every_panel, groups_of, panel_of
 from tests.deploy.prometheus_rig import Prometheus, blocks, started
-from tests.deploy.told import Answer, Key, compared, complaint, expected, of_machine, of_result
+from tests.deploy.told import (
+    SHARE,
+    Answer,
+    bucketed,
+    compared,
+    expected,
+    of_a_run,
+    of_machine,
+    of_result,
+    one,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -29,59 +42,10 @@ OF_FAULTS = {f"cluster/{title}" for title in ("Faults that last", "Faults that t
 AT_THE_WALL_CLOCK = {f"cluster/{title}" for title in ("Verdict", "Dilation", "Lag", "Late operations", "Error")}
 SERVED = {"machine/KV blocks in use", *(f"cluster/{title}" for title in (
     "Late tokens of a served machine", "State", "Answers under way over HTTP", "Answers of the HTTP door"))}
+BEGUN_LATER = ("experts/Load of the fullest experts", "machine/Bytes by link", "machine/Bytes by cause")
+"""On a served machine a series of these begins with its first bytes, or when its expert is first among the fullest: a
+rate has not seen what was before, and is at most what was counted."""
 OF_RAY = {"cluster/Actors of Ray by state"}
-
-
-def every_panel() -> set[str]:
-    return {f"{board.uid.removeprefix('moelab-')}/{panel.title}" for board in BOARDS for panel in board.panels}
-
-
-class Asked(NamedTuple):
-    """When and of what panels are asked: the end of their range, its length, and the values of variables."""
-
-    at_s: float | None
-    range_s: int
-    variables: Mapping[str, str]
-
-
-def answers(prometheus: Prometheus, panel: Panel, asked: Asked) -> list[dict[Key, float]]:
-    """What each query of a panel answers, by the labels beside run and policy."""
-    out = []
-    for query in panel.queries:
-        expr = query.expr.replace("$__rate_interval", f"{asked.range_s}s").replace("$__range", f"{asked.range_s}s")
-        for name, value in asked.variables.items():
-            expr = expr.replace(f"${name}", value)
-        assert "$" not in expr
-        found: dict[Key, float] = {}
-        for labels, value in prometheus.ask(expr, asked.at_s):
-            key = tuple(value for name, value in sorted(labels.items()) if name not in {"run", "policy"})
-            assert key not in found, (expr, labels)
-            found[key] = value
-        out.append(found)
-    return out
-
-
-def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], asked: Asked,
-                boards: Sequence[Board] = BOARDS) -> tuple[list[str], set[str]]:
-    """Panels whose answers differ from what must be, and those that were asked."""
-    wrong, seen = [], set()
-    for board in boards:
-        for panel in board.panels:
-            name = f"{board.uid.removeprefix('moelab-')}/{panel.title}"
-            if name not in wanted:
-                continue
-            seen.add(name)
-            for number, (must, found) in enumerate(zip(wanted[name], answers(prometheus, panel, asked), strict=True)):
-                if said := complaint(must, found):
-                    wrong.append(f"{name}, query {number}: {said}")
-    return wrong, seen
-
-
-def groups_of(prometheus: Prometheus, of: str, asked: Asked) -> list[str]:
-    """The groups of layers that the load is told by."""
-    load = f"last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s])"
-    found = prometheus.ask(f"group by (group) ({load})", asked.at_s)
-    return [value.labels["group"] for value in found]
 
 
 # A served machine
@@ -100,23 +64,63 @@ def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
     with behind_http(served, http_port=0) as behind:
         address = behind.url.removeprefix("http://")
         with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
-            prometheus.until('moelab_machine_state{state="ready"} == 1')
+            prometheus.scraped('moelab_machine_state{state="ready"}', bool)
             for number in range(6):
                 complete(behind.url, behind.machine.model, "def read_lines(path): " * (number + 1), 8 + number)
+                if number == 2:
+                    behind.do(behind.machine.inject({"fault": "straggler", "device": "gpu", "to": "50 %"}))
             told = of_machine(behind.machine)
-            ended = f"moelab_requests_total{{outcome='length'}} == {told.requests['length']}"
-            (seen_s,) = prometheus.until(f"timestamp({ended})")
-            asked = Asked(seen_s.value, 120, {"run": ".+", "policy": ".+"})
+            ended = 'moelab_requests_total{outcome="length"}'
+            at_s = prometheus.scraped(ended, lambda count: count == told.requests["length"])
+            asked = Asked(at_s, 120, {"run": ".+", "policy": ".+"})
             wanted = expected(told, groups_of(prometheus, "", asked))
             wanted |= {
                 "machine/KV blocks in use": [Answer({(): 0.0})],
                 "cluster/State": [Answer({(state,): float(state == "ready") for state in (
                     "starting", "ready", "stopping", "failed")}, ("state",))],
                 "cluster/Answers under way over HTTP": [Answer({(): 0.0})],
-                "cluster/Faults that last": [Answer({(): 0.0})]}
+                "cluster/Faults that last": [Answer({(): 1.0})],
+                "cluster/Scraped": [Answer({(address, "moelab-serve"): 1.0}, ("instance", "job"))]}
+            begun = {name: wanted.pop(name)[0] for name in BEGUN_LATER}
             wrong, seen = differences(prometheus, wanted, asked)
-            assert not wrong, '\n'.join(wrong)
+            assert not wrong, "\n".join(wrong)
             assert set(wanted) == seen
+            for name, whole in begun.items():
+                (found,) = answers(prometheus, panel_of(name), asked)
+                assert len(found) >= (whole.most or len(whole.values)), name
+                assert all(0 <= rate <= whole.values[key] * (1 + SHARE) for key, rate in found.items()), name
+            (doors,) = answers(prometheus, panel_of("cluster/Answers of the HTTP door"), asked)
+            assert doors["200", "/v1/completions"] == 6
+
+
+def test_a_served_machine_at_the_wall_clock_shows_how_late_it_is_and_what_its_cache_holds(tmp_path: Path) -> None:
+    served = serving(policy="expert_parallel", clock="wall", wall={"dilation": 400}, serving={"max_batch": 4})
+    with behind_http(served, http_port=0) as behind:
+        address = behind.url.removeprefix("http://")
+        with started(tmp_path / "data", {"moelab-serve": address}) as prometheus:
+            prometheus.scraped('moelab_machine_state{state="ready"}', bool)
+            asking = Thread(target=complete, args=(behind.url, behind.machine.model, "def read_lines(path):" * 8, 40))
+            asking.start()
+            busy_s = prometheus.scraped("moelab_requests_running", bool)
+            asking.join(60)
+            figures = cast(dict[str, Any], behind.machine.figures())
+            ended_s = prometheus.scraped('moelab_requests_total{outcome="length"}', bool)
+            late = figures["late"]
+            during, behind_it = (Asked(at_s, 60, {"run": ".+", "policy": ".+"}) for at_s in (busy_s, ended_s))
+            wrong, _ = differences(prometheus, {
+                "overview/Requests running and waiting": [Answer({(): 1.0}), Answer({(): 0.0})],
+                "machine/KV blocks in use": [Answer({(): 1.0}, low={(): 1.0 / figures["kv"]["capacity_blocks"][0]})]},
+                during)
+            assert not wrong, "\n".join(wrong)
+            # No more than the few blocks of one request.
+            (used,) = answers(prometheus, panel_of("machine/KV blocks in use"), during)
+            assert used[()] * figures["kv"]["capacity_blocks"][0] == pytest.approx(
+                (figures["tokens"]["prompt"] + 40) / figures["kv"]["block_tokens"], abs=3)
+            wrong, _ = differences(prometheus, {
+                "cluster/Late tokens of a served machine": [one(late["sum_s"] / late["count"]),
+                                                            bucketed(late["p99_s"])],
+                "cluster/Dilation": [one(400.0)]}, behind_it)
+            assert not wrong, "\n".join(wrong)
 
 
 # Runs, as OpenMetrics over their emulated time
@@ -180,3 +184,21 @@ def test_panels_show_what_result_json_says(name: str, runs: tuple[Prometheus, di
         assert every_panel() - seen == OF_FAULTS | AT_THE_WALL_CLOCK | SERVED | OF_RAY | {"cluster/Scraped"}
     if name == "broken expert_parallel":
         assert seen >= OF_FAULTS
+
+
+# A run at the wall clock, scraped while it is played and behind it
+
+
+def test_panels_show_how_a_run_was_played(tmp_path: Path) -> None:
+    asked_for = load_run("wall_demo", ["transport=local", "workload.output_tokens=3", "workload.requests=1",
+                                       "wall.dilation=150"])
+    watch = Watch("played")
+    with opened(0, watch.families, None) as url, started(tmp_path / "data", {
+            "moelab-run": url.removeprefix("http://").removesuffix("/metrics")}) as prometheus:
+        result = run(asked_for, watch=watch)
+        at_s = prometheus.scraped("moelab_done_ratio", lambda done: done == 1.0)
+        asked = Asked(at_s, 120, {"run": "played", "policy": ".+"})
+        wanted = {name: must for name, must in of_a_run(result).items() if panel_of(name).instant}
+        wrong, seen = differences(prometheus, wanted, asked)
+    assert not wrong, "\n".join(wrong)
+    assert seen >= AT_THE_WALL_CLOCK

@@ -20,7 +20,7 @@ Key = tuple[str, ...]
 @dataclass(frozen=True)
 class Answer:
     """What one query must answer. values: by the values of its labels; labels: their names, sorted. low: where it is a
-    percentile from buckets, the lower end of the bucket, values having the upper. most: only so many of them, the
+    percentile from buckets, the lower end of the bucket, values having the upper. most: so many of them at least, the
     largest."""
 
     values: Mapping[Key, float]
@@ -69,12 +69,14 @@ def of_machine(machine: Machine) -> Told:
     spreads = {name: (figures[name]["count"], figures[name]["sum_s"], figures[name].get("p50_s"),
                       figures[name].get("p99_s"))
                for name in ("ttft", "tpot", "itl", "end_to_end", "queueing", "step")}
-    load = figures.get("load", {"layers": (), "tokens": ()})
+    load = figures["load"]
+    tokens = [[one_ + other for one_, other in zip(first, second, strict=True)]
+              for first, second in zip(load["prefill"], load["decode"], strict=True)]
     return Told(
         status.emulated_ps / PS, dict(figures["tokens"]), dict(figures["requests"]), status.running, status.waiting,
         dict(figures["steps_by_phase"]), spreads, figures["phases"], dict(figures["prefetch"]),
         {(link, cause): moved for link, causes in figures["links"].items() for cause, moved in causes.items()},
-        dict(figures["busy_s"]), dict(figures["servers"]), load["layers"], load["tokens"],
+        dict(figures["busy_s"]), dict(figures["servers"]), load["layers"], tokens,
         figures["preempted"])
 
 
@@ -320,7 +322,7 @@ def complaint(wanted: Answer, found: Mapping[Key, float]) -> str:
         return "no answer"
     if wanted.most is not None:
         largest = sorted(wanted.values.values(), reverse=True)[:wanted.most]
-        if not close_all(sorted(found.values(), reverse=True), largest):
+        if not close_all(sorted(found.values(), reverse=True)[:wanted.most], largest):
             return f"{sorted(found.values())} instead of {largest}"
     elif set(found) != {key for key, value in wanted.values.items() if key in found or abs(value) > 0}:
         return f"labels {sorted(set(found) ^ set(wanted.values))} are in one of both only"

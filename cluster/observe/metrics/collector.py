@@ -71,6 +71,7 @@ class Metrics:
     def __init__(self, machine: "Machine", streams: Callable[[], int] | None = None) -> None:
         self._machine, self._streams = machine, streams
         self._answered: Counter[tuple[str, int]] = Counter()
+        self._named: list[tuple[int, int]] = []
         self._exposition = Exposition(self._families)
 
     def answered(self, path: str, status: int) -> None:
@@ -85,7 +86,7 @@ class Metrics:
         return self._exposition.text(accept)
 
     def _families(self) -> Iterator[Family]:
-        out = of_machine(self._machine)
+        out = of_machine(self._machine, self._named)
         if self._streams is not None:
             out.add("moelab_http_streams", self._streams())
         for (path, code), count in sorted(self._answered.items()):

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from cluster.observe.metrics.families import Samples
 
 TOP = 16
@@ -20,22 +23,27 @@ def group_of(layers: Sequence[int]) -> list[str]:
         str(layers[low]) if high == low + 1 else f"{layers[low]}-{layers[high - 1]}"] * (high - low)]
 
 
-def tell_load(out: Samples, layers: Sequence[int], load: Sequence[Sequence[int]],
+def tell_load(out: Samples, layers: Sequence[int], load: ArrayLike,
               named: Sequence[tuple[int, int]] | None = None) -> None:
     """Tokens routed, load [layers, experts], by group of layers, and of the fullest experts. named: (row, expert) of
     those, where they were chosen before."""
+    tokens = np.asarray(load, np.int64).reshape(len(layers), -1)
     groups = group_of(layers)
     sizes = {group: groups.count(group) for group in groups}
-    for group, row in zip(groups, load, strict=True):
-        out.add("moelab_expert_load_tokens_total", sum(row), group=group)
-        if sum(row):
-            out.add("moelab_load_skew_ratio", max(row) * len(row) / sum(row) / sizes[group], group=group)
-    for at, expert in fullest(load) if named is None else named:
-        out.add("moelab_top_expert_tokens_total", load[at][expert], layer=str(layers[at]), expert=str(expert))
+    for group, row in zip(groups, tokens, strict=True):
+        whole = int(row.sum())
+        out.add("moelab_expert_load_tokens_total", whole, group=group)
+        if whole:
+            out.add("moelab_load_skew_ratio", int(row.max()) * len(row) / whole / sizes[group], group=group)
+    for at, expert in fullest(tokens) if named is None else named:
+        out.add("moelab_top_expert_tokens_total", int(tokens[at, expert]), layer=str(layers[at]), expert=str(expert))
 
 
-def fullest(load: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """The TOP (row, expert) with the most tokens, the fullest first."""
-    found = [(tokens, row, expert) for row, experts in enumerate(load) for expert, tokens in enumerate(experts)
-             if tokens]
-    return [(row, expert) for _, row, expert in sorted(found, key=lambda at: (-at[0], *at[1:]))[:TOP]]
+def fullest(load: ArrayLike) -> list[tuple[int, int]]:
+    """The TOP (row, expert) with the most tokens, the fullest first; of equals the first."""
+    tokens = np.asarray(load, np.int64)
+    flat = tokens.ravel()
+    least = np.partition(flat, -TOP)[-TOP] if len(flat) > TOP else 0
+    found = np.flatnonzero(flat >= max(least, 1))
+    found = found[np.argsort(-flat[found], kind="stable")][:TOP]
+    return [divmod(place, tokens.shape[1]) for place in found.tolist()]

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cluster.observe.metrics.catalogue import BOUNDS
 from cluster.observe.metrics.families import Samples, Spread
-from cluster.observe.metrics.load import tell_load
+from cluster.observe.metrics.load import fullest, tell_load
 from emulation.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -17,8 +20,9 @@ COUNTED = {"hits": "experts_hits", "misses": "experts_misses", "loads": "experts
            "loaded_bytes": "loaded_bytes", "substituted": "experts_substituted", "dropped": "experts_dropped"}
 
 
-def of_machine(machine: "Machine") -> Samples:
-    """All metrics of a machine, as it is just now."""
+def of_machine(machine: "Machine", named: list[tuple[int, int]]) -> Samples:
+    """All metrics of a machine, as it is just now. named: the (row, expert) that are told by name, kept from scrape to
+    scrape: more are added while there is room."""
     who, status = machine.identity, machine.status()
     out = Samples(who.run, who.policy)
     out.add("moelab_run_info", 1, machine=who.machine, model=machine.model, precision=who.precision,
@@ -27,7 +31,7 @@ def of_machine(machine: "Machine") -> Samples:
     figures: Mapping[str, Any] = machine.figures()
     for device, capacity in (figures.get("memory") or {}).items():
         out.add("moelab_memory_capacity_bytes", capacity, device=device)
-    _tell_figures(out, figures)
+    _tell_figures(out, figures, named)
     return out
 
 
@@ -43,7 +47,7 @@ def _tell_status(out: Samples, status: "Status") -> None:
     out.add("moelab_faults", len(status.faults))
 
 
-def _tell_figures(out: Samples, figures: Mapping[str, Any]) -> None:
+def _tell_figures(out: Samples, figures: Mapping[str, Any], named: list[tuple[int, int]]) -> None:
     out.each("moelab_requests_total", "outcome", figures.get("requests") or {})
     out.each("moelab_tokens_total", "kind", figures.get("tokens") or {})
     out.each("moelab_steps_total", "phase", figures.get("steps_by_phase") or {})
@@ -61,4 +65,6 @@ def _tell_figures(out: Samples, figures: Mapping[str, Any]) -> None:
             out.add("moelab_link_bytes_total", moved, link=link, cause=cause)
     out.add("moelab_preemptions_total", figures.get("preempted", 0))
     if (load := figures.get("load")) is not None:
-        tell_load(out, load["layers"], load["tokens"], load["named"])
+        tokens = np.array(load["prefill"], np.int64) + np.array(load["decode"], np.int64)
+        named += [at for at in fullest(tokens) if at not in named][:BOUNDS["expert"] - len(named)]
+        tell_load(out, load["layers"], tokens, named)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from cluster.observe import schema
 from cluster.observe.metrics.families import Samples, Spread
 from cluster.observe.metrics.load import tell_load
@@ -108,9 +110,7 @@ def _tell_phases(out: Samples, result: Result) -> None:
 
 
 def _tell_load(out: Samples, load: schema.Load) -> None:
-    both = [[a + b for a, b in zip(one, other, strict=True)]
-            for one, other in zip(load.prefill, load.decode, strict=True)]
-    tell_load(out, load.layers, both)
+    tell_load(out, load.layers, np.array(load.prefill, np.int64) + np.array(load.decode, np.int64))
 
 
 def tell_machine(out: Samples, result: Result) -> None:

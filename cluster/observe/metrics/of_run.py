@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.scheduler import Scheduler
+from cluster.observe.attribution import LABELS
 from cluster.observe.journal import Journal
 from cluster.observe.metrics.catalogue import BOUNDS, BUCKETS_S
 from cluster.observe.metrics.families import Samples, Spread
@@ -180,7 +181,7 @@ class Live:
             out.add("moelab_loaded_bytes_total", tally.loaded_bytes, phase=phase)
         out.each("moelab_prefetches_total", "outcome", {"issued": so_far.prefetch_issued,
                                                         "useful": so_far.prefetch_useful})
-        load = so_far.load.sum(axis=0).tolist()
+        load = so_far.load.sum(axis=0)
         room = BOUNDS["expert"] - len(self._named)
         self._named += [at for at in fullest(load) if at not in self._named][:room]
         tell_load(out, scheduler.setting.model.moe_layers, load, self._named)
@@ -195,14 +196,18 @@ class Live:
             if device.memory_bytes or ledger.peak_bytes[i]:
                 out.add("moelab_memory_capacity_bytes", device.memory_bytes, device=device.name)
                 out.add("moelab_memory_bytes", int(ledger.used_bytes[i]), device=device.name, part="experts")
-        if collector is None:
-            return
-        from cluster.observe.attribution import LABELS
-
-        busy_ps, stall_ps = collector.so_far()
+        busy_ps, stall_ps = _lanes(scheduler) if collector is None else collector.so_far()
         for lane, busy, stall in zip(machine.lanes, busy_ps.sum(axis=1).tolist(), stall_ps.tolist(), strict=True):
             out.add("moelab_lane_servers", lane.servers, lane=lane.name)
             out.add("moelab_lane_busy_seconds_total", busy / PS_PER_S, lane=lane.name)
             for label, ps in zip(LABELS, stall, strict=True):
                 if ps:
                     out.add("moelab_lane_stall_seconds_total", ps / PS_PER_S, lane=lane.name, cause=label)
+
+
+def _lanes(scheduler: Scheduler) -> tuple[Ints, Ints]:
+    """Busy time of each lane where nobody collects it, [lanes, 1]; why it stalled is not known before the end."""
+    lane, _, from_ps, to_ps = scheduler.engine.occupancy()
+    busy_ps = np.zeros(len(scheduler.engine.lanes), np.int64)
+    np.add.at(busy_ps, lane, to_ps - from_ps)
+    return busy_ps[:, None], np.zeros((len(busy_ps), len(LABELS)), np.int64)

@@ -22,7 +22,8 @@ PLAYED = Row("At the wall clock", (
     Panel("series", "Late tokens of a served machine", "How late tokens came at the wall clock, in real"
           " seconds: mean, and P99 from buckets.", "s",
           (Query(q.mean("moelab_late_real_seconds"), "{{run}} {{policy}} mean"),
-           Query(q.quantile(0.99, "moelab_late_real_seconds"), "{{run}} {{policy}} P99")), width=9, steps=((0.1, "red"),)),
+           Query(q.quantile(0.99, "moelab_late_real_seconds"), "{{run}} {{policy}} P99")), width=9,
+          steps=((0.1, "red"),)),
     Panel("series", "Pace", "Emulated seconds that pass in a real one: how fast this host emulates.", "none",
           (Query(q.rate(q.EMULATED)),), width=9)))
 

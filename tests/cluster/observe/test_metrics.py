@@ -88,12 +88,13 @@ def test_thousands_of_experts_are_told_in_a_few_series() -> None:
     load = [[(layer * 7 + expert) % 97 for expert in range(4000)] for layer in range(61)]
     out = Samples("run", "policy")
     tell_load(out, range(3, 64), load)
-    groups, skew, top = (family.samples for family in out.families() if family.metric.name)
-    assert (len(groups), len(skew), len(top)) == (8, 0, TOP) or (len(groups), len(top), len(skew)) == (8, TOP, 8)
     by_name = {family.metric.name: family.samples for family in out.families()}
+    assert {name: len(samples) for name, samples in by_name.items()} == {
+        "moelab_expert_load_tokens_total": 8, "moelab_load_skew_ratio": 8, "moelab_top_expert_tokens_total": TOP}
     assert sum(by_name["moelab_expert_load_tokens_total"].values()) == sum(map(sum, load))
     assert set(by_name["moelab_top_expert_tokens_total"].values()) == {96}
-    assert all(load[row][expert] == 96 for row, expert in fullest(load))
+    assert fullest(load) == [(row, expert) for row in range(61) for expert in range(4000)
+                             if load[row][expert] == 96][:TOP]
 
 
 @pytest.mark.parametrize(("layers", "groups"), [
@@ -109,18 +110,18 @@ def test_a_machine_of_256_units_with_hostile_names_stays_within_its_bounds() -> 
     for unit, name in itertools.product(range(256), HOSTILE):
         lane = f"{unit}{name}"
         out.add("moelab_lane_busy_seconds_total", 1.0, lane=lane)
-        for cause in HOSTILE:
+        for cause in HOSTILE[:5]:
             out.add("moelab_lane_stall_seconds_total", 1.0, lane=lane, cause=cause)
             out.add("moelab_link_bytes_total", 1, link=lane, cause=cause)
     for family in out.families():
         assert len(family.samples) <= family.metric.most_series
         assert all(len(label) <= LONGEST_VALUE for key in family.samples for label in key)
-    assert sum(metric.most_series for metric in METRICS) < 25_000
+    assert sum(metric.most_series for metric in METRICS) < 10_000
     text = Exposition(out.families).text("")[0].decode()
     assert sum(found(text, "moelab_lane_busy_seconds_total")) == 256 * len(HOSTILE)
     written = "".join(openmetrics([Instant(0, out)]))
     read = {family.name: family for family in text_string_to_metric_families(written)}
-    assert sum(sample.value for sample in read["moelab_link_bytes"].samples) == 256 * len(HOSTILE) ** 2
+    assert sum(sample.value for sample in read["moelab_link_bytes"].samples) == 256 * len(HOSTILE) * 5
 
 
 # What is written
@@ -158,7 +159,8 @@ def test_both_writers_say_the_same() -> None:
                 for family in text_string_to_metric_families(text) for sample in family.samples}
 
     assert plain(ours) == plain(library)
-    assert {sample.timestamp for family in text_string_to_metric_families(ours) for sample in family.samples} == {1.5}
+    assert {float(sample.timestamp) for family in text_string_to_metric_families(ours)
+            for sample in family.samples} == {1.5}
 
 
 def test_a_histogram_counts_up_and_ends_at_its_count() -> None:

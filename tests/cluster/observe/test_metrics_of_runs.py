@@ -1,5 +1,6 @@
 """Metrics of real runs: what they say is what result.json says, while a run lasts, behind it, and over its time."""
 
+import itertools
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
 from cluster.main import enter
+from cluster.observe import schema
 from cluster.observe.files import write_texts
 from cluster.observe.metrics.families import Samples, Spread
 from cluster.observe.metrics.of_result import of_result
@@ -150,6 +152,45 @@ def test_what_is_told_of_a_result_is_what_it_says(result: Result) -> None:
         sum(map(sum, part)) for part in (result.load.prefill, result.load.decode))
     assert of("slo_met_ratio", "both") == result.serving.slo.share  # type: ignore[union-attr]
     assert of("bound_seconds") * 1e12 == pytest.approx(result.bound.lb_ps)  # type: ignore[union-attr]
+
+
+def test_how_a_run_was_carried_out_is_told(result: Result) -> None:
+    wall = schema.Wall(verdict="VOID", reason="late", dilation=1500.0, smallest_dilation=900.0, chosen_by="lanes",
+                       error=0.02, worst_step_error=0.1, real_s=3.0, steps=4, ops=100, causality_violations=0,
+                       late_ops=7, late_after_s=0.001, lag_p50_s=0.0001, lag_p99_s=0.004, read_bytes=0,
+                       bytes_per_s=0.0, players=5, turn_s=0.0, hop_s=0.0, standstill_s=0.0, others_cores=0.0)
+    host = schema.Host(transport="ray", workers=5, nodes=2, checkpoints_unpacked=1, restarts=3, wall=wall,
+                       versions={"moelab": "0.1.0"})
+    told = plain(of_result(result.model_copy(update={"host": host}), "run", "p"))
+    who = ("run", "p")
+    assert {name: told[f"moelab_{name}", who] for name in (
+        "restarts_total", "actors", "nodes", "checkpoints_unpacked", "dilation_ratio", "wall_error_ratio",
+        "wall_late_operations_total")} == {
+        "restarts_total": 3, "actors": 5, "nodes": 2, "checkpoints_unpacked": 1, "dilation_ratio": 1500.0,
+        "wall_error_ratio": 0.02, "wall_late_operations_total": 7}
+    assert told["moelab_wall_verdict", (*who, "VOID")] - told["moelab_wall_verdict", (*who, "OK")] == 1
+    assert told["moelab_lag_seconds", (*who, "p99")] == 0.004
+    assert told["moelab_run_info", (*who, "h200-host", result.model, "bf16", "ray", "0.1.0")] == 1
+
+
+def test_faults_last_from_when_they_took_effect_until_they_are_over(result: Result) -> None:
+    third = result.makespan_ps // 3
+    effects = [schema.FaultEffect(fault=kind, of="gpu", what=kind, at_ps=at_ps, until_ps=None, took_ps=at_ps, step=0,
+                                  over_ps=over_ps, sent_bytes=5, stored_bytes=7, recovery_ps=10**9, before=None,
+                                  during=None, after=None)
+               for kind, at_ps, over_ps in (("straggler", third, 2 * third), ("unit_dies", 2 * third, None),
+                                            ("unit_dies", 2 * third + 1, None))]
+    never = effects[0].model_copy(update={"took_ps": None, "over_ps": None, "sent_bytes": 0, "stored_bytes": 0})
+    faulty = result.model_copy(update={"faults": (*effects, never)})
+    told, who = plain(of_result(faulty, "run", "p")), ("run", "p")
+    assert told["moelab_faults", who] == 2
+    assert told["moelab_faults_taken_total", (*who, "unit_dies")] == 2
+    assert told["moelab_fault_recovery_seconds_total", (*who, "unit_dies")] == 0.002
+    assert (told["moelab_fault_bytes_total", (*who, "sent")], told["moelab_fault_bytes_total", (*who, "stored")]) == (
+        15, 21)
+    course = over_time(faulty, "run", "p", 0, dilation_of(faulty, None))
+    lasting = [plain(instant.samples)["moelab_faults", who] for instant in course]
+    assert [value for value, _ in itertools.groupby(lasting)] == [0, 1, 2]
 
 
 # Over its time
