@@ -59,7 +59,7 @@ def decide(study: Study, samples: Samples = None, workers: Workers = None, trans
     runs = made.runs
     lines = [f"{sum(runs.model_dump().values())} runs: search {runs.search}, draws {runs.samples}, again {runs.again}, "
              f"ends of ranges {runs.swings}, break-evens {runs.break_even}; {carried} of them carried out now",
-             *([CLEARED] if cleared(folder) else []), f"files: {folder}/{{{','.join(files)}}}"]
+             *([CLEARED] if cleared(folder) else []), f"files: {', '.join(f'{folder}/{name}' for name in files)}"]
     for line in lines:
         screen.print(line, markup=False, highlight=False)
 

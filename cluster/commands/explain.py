@@ -10,6 +10,7 @@ from cluster.commands.run import Json
 from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
+    from cluster.observe.result import Result
     from studies.what_if import Gain
 
 ResultPath = Annotated[Path, typer.Argument(metavar="RESULT", help="A result.json, or the folder of a run.")]
@@ -43,13 +44,23 @@ def explain(result: ResultPath,
         return
     screen = console()
     screen.print(f"{read.model} on {read.machine}, {read.policy} ({read.digest[:16]})", markup=False, highlight=False)
-    for sentence in told:
+    for sentence in (*told, made_by(read)):
         screen.print(f"- {sentence}", markup=False, highlight=False)
     if runs:
         _show(found)
         if not same:
             screen.print("Run again, it gives another digest: files that it names have changed since, or this moelab "
                          "is another one. The gains are those of the run as it goes now.")
+
+
+def made_by(result: "Result") -> str:
+    """What a result says of where it comes from: versions, seed, and the hashes of what it was asked."""
+    from cluster.observe.digest import value_digest
+
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result.host.versions.items()))
+    inputs = ", ".join(f"{name} {value[:8]}" for name, value in sorted(result.hashes.items()))
+    return (f"Made by {versions or 'unknown versions'}, with seed {result.config.get('seed')}; config "
+            f"{value_digest(result.config)[:8]}, {inputs} (SHA-256, first digits).")
 
 
 def _show(found: "list[Gain]") -> None:
@@ -76,7 +87,7 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
          as_json: Json = False) -> None:
     """What two runs were asked differently, and which figures differ, the largest change first."""
     from cluster.observe.result import Result
-    from studies.difference import difference
+    from studies.difference import difference, head
 
     one, other = Result.read(first), Result.read(second)
     found = difference(one, other, whole=whole)
@@ -92,6 +103,10 @@ def diff(first: Annotated[Path, typer.Argument(metavar="A", help="A result.json,
 
     from cluster.observe.table import number_text
 
+    for row in head(one, other):
+        name = " ".join(word for word in (row.name.upper(), row.figure) if word).replace("_", " ")
+        screen.print(f"{name}: {number_text(row.first)} and {number_text(row.second)} {row.unit}, "
+                     f"B / A {row.ratio:.4g}", markup=False, highlight=False)
     asked = Table("asked", str(first), str(second), title="what was asked", title_justify="left")
     for row in found.asked:
         asked.add_row(row.path, row.first or "-", row.second or "-")

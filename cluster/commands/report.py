@@ -1,5 +1,6 @@
 """`moelab report`: results on disk or at URLs as one page."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cluster.observe.layers import Layers
     from cluster.observe.result import Result
 
 Results = Annotated[list[str], typer.Argument(metavar="RESULT...", help="A result.json, the folder of a run or of a "
@@ -21,13 +23,17 @@ Out = Annotated[str | None, typer.Option("--out", metavar="FILE|URL",
 def report(results: Results, out: Out = None) -> None:
     """Write results as one page to look at (docs/report.md): open it in a browser, print it, send it on."""
     from cluster.observe.files import write_texts
+    from cluster.observe.report.gantt import SCRIPT, pictures
     from cluster.observe.report.report import report as page_of
     from cluster.observe.result import REPORT_FILE
     from cluster.observe.store import folder_of
     from emulation.errors import ConfigError
 
     places = [place for text in results for place in found(text)]
-    page = page_of(named([read(place) for place in places], places))
+    runs = named([read(place) for place in places], places)
+    drawn = pictures({name: stored(place, run.digest)
+                      for place, (name, run) in zip(places, runs.items(), strict=True)})
+    page = page_of(runs, drawn, (SCRIPT,) if drawn else ())
     if out is None:
         beside = results[0].removesuffix("/").removesuffix("/result.json") if len(results) == 1 else "."
         out = f"{'.' if beside == 'result.json' else beside}/{REPORT_FILE}"
@@ -62,6 +68,18 @@ def read(place: str) -> "Result":
     from cluster.observe.result import Result
 
     return Result.read(place)
+
+
+def stored(place: str, digest: str) -> "Layers | None":
+    """The layers beside a result; none, and a word on stderr, where they are another result's, or no such file."""
+    from cluster.observe.layers import stored_layers
+    from emulation.errors import InputError
+
+    try:
+        return stored_layers(place, digest)
+    except InputError as error:
+        print(f"moelab: no layer is drawn: {error}", file=sys.stderr)
+        return None
 
 
 def named(results: "Sequence[Result]", places: "Sequence[str]") -> "dict[str, Result]":

@@ -142,7 +142,7 @@ def _carry_out(config: "RunConfig", as_json: bool, comparing: bool) -> None:
 
 def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watch: "Watch | None") -> None:
     from cluster import run as running
-    from cluster.observe.files import check_writable
+    from cluster.observe.files import check_writable, write_texts
     from cluster.observe.store import folder_of
     from cluster.observe.timeline import Extent
 
@@ -158,18 +158,22 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
     window = config.timeline
     notes = []
     places = {name: folder / name if comparing else folder for name in results}
+    pages = _pages(config, results)
     for name, result in results.items():
         before = _digest_in(places[name])
         if before not in (None, result.digest):
             notes.append(f"replaced: an earlier result of other digest, {str(before)[:16]}, in {places[name]}/")
-        written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes))
+        written = result.write(places[name], Extent(window.first_s, window.last_s, window.max_bytes),
+                               {} if comparing else pages)
         if written is not None and written.truncated:
             notes.append(f"timeline of {name}: {written.truncated}")
         if config.metrics.openmetrics:
             from cluster.commands.metrics import write_beside
 
             notes += write_beside(places[name], config.name, name, result)
-    notes += _report(config, results, folder)
+    if comparing and pages:
+        write_texts(folder, pages)
+    notes += _stale_page(config, folder)
     if comparing and _digest_in(folder) is not None:
         notes.append(f"beside them in {folder}/: an earlier run's result.json, which this command did not write")
     if cleared(folder):
@@ -185,19 +189,25 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         console().print(line, markup=False, highlight=False)
 
 
-def _report(config: "RunConfig", results: "dict[str, Result]", folder: "Path | Store") -> list[str]:
-    """Write the page of all results, where it is wanted; what is to be noted of it."""
+def _pages(config: "RunConfig", results: "dict[str, Result]") -> dict[str, str]:
+    """The page of all results by its file's name, where it is wanted."""
+    if not config.report:
+        return {}
+    from cluster.observe.report.gantt import SCRIPT, pictures
+    from cluster.observe.report.report import report
+    from cluster.observe.result import REPORT_FILE
+
+    drawn = pictures({name: result.layers() for name, result in results.items()})
+    return {REPORT_FILE: report(results, drawn, (SCRIPT,) if drawn else ())}
+
+
+def _stale_page(config: "RunConfig", folder: "Path | Store") -> list[str]:
+    """What is to be said of a page that an earlier run left, where none was written now."""
     from cluster.observe.result import REPORT_FILE
     from cluster.observe.store import Store
 
-    if config.report:
-        from cluster.observe.files import write_texts
-        from cluster.observe.report.report import report
-
-        write_texts(folder, {REPORT_FILE: report(results)})
-        return []
-    earlier = not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
-    return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if earlier else []
+    there = not config.report and not isinstance(folder, Store) and (folder / REPORT_FILE).exists()
+    return [f"beside them in {folder}/: an earlier run's {REPORT_FILE}"] if there else []
 
 
 CLEARED = "they lie in the job's working folder, which Ray clears away: --out takes a shared path or a URL"

@@ -1,8 +1,9 @@
 """What bound a run, in sentences: the critical path of each phase, who was on it, and what everybody waited for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cluster.observe.hottest import hottest
 from cluster.observe.result import Result
 from cluster.observe.schema import DeviceUse, Phase
 from cluster.observe.table import number_text, percent_text, time_text
@@ -17,7 +18,10 @@ WORDS = {
     "demand load": "loading experts on demand", "prefetch": "prefetching experts", "stream": "streaming experts",
     "behind prefetch": "demand loads that waited behind prefetches", "memory": "waiting for memory to be released",
     "lane": "waiting for another lane", "arrival": "waiting for requests", "no work": "having nothing left to do",
-    "issue": "issuing kernels", "sync": "synchronising with the host", "place": "copies of the start"}
+    "issue": "issuing kernels", "sync": "synchronising with the host", "place": "copies of the start",
+    "recovery": "recovering from faults", "gather": "gathering tokens", "scatter": "scattering tokens",
+    "reduce": "adding up", "copy": "other copies", "join": "joining", "sort": "sorting", "mask": "masks",
+    "einsum": "einsums of masks", "unexplained": "what nothing explains"}
 """What a label of the critical path or of a stall reads like; others read as they are."""
 
 LEAST = 0.02
@@ -71,11 +75,9 @@ def verdict(result: Result) -> list[str]:
 def explain(result: Result) -> list[str]:
     """Sentences, the most important first."""
     told = [_phase(result, name, figure) for name, figure in FIGURES.items() if result.phases[name].time_ps]
-    told += _serving(result)
-    told += [sentence for device in result.devices if (sentence := _stall(device))]
-    told += _links(result)
-    told += _caches(result)
-    return [*told, _bound(result)]
+    told += [*_mixed(result), *_serving(result), *_faults(result)]
+    told += [sentence for devices in _alike(result.devices) if (sentence := _stall(devices))]
+    return [*told, *_links(result), *_caches(result), *hottest(result), _bound(result)]
 
 
 def _phase(result: Result, name: str, figure: str) -> str:
@@ -84,9 +86,44 @@ def _phase(result: Result, name: str, figure: str) -> str:
     first, *rest = path
     who = f" on {listed(first.lanes)}" if first.lanes else ""
     what = f"{figure.upper()} (P50 {time_text(found.p50_s)})" if found is not None else f"The time of {name}"
+    if figure == "ttft" and _queueing(result) > 1 / 2:
+        what += " is mostly waiting in the queue; computing the prompts"
     others = [f"{word(share.label)} {percent_text(share.share)}" for share in rest if share.share >= LEAST]
     more = f"; then {', '.join(others)}" if others else ""
     return f"{what} is bound by {word(first.label)}{who}: {percent_text(first.share)} of {name}'s critical path{more}."
+
+
+def _queueing(result: Result) -> float:
+    """The share of the mean TTFT in which requests waited for their first step."""
+    served = result.serving
+    if served is None or served.queueing is None or result.ttft is None or not result.ttft.mean_s:
+        return 0.0
+    return served.queueing.mean_s / result.ttft.mean_s
+
+
+def _mixed(result: Result) -> list[str]:
+    """Whether decoding went on in steps that also compute prompts, which count as prefill."""
+    mixed, alone = (result.phases[name].decode_tokens for name in FIGURES)
+    if not mixed or mixed / (mixed + alone) < LEAST:
+        return []
+    return [f"{percent_text(mixed / (mixed + alone))} of decoded tokens come from steps that also compute prompts and "
+            "count as prefill: TPOT has their time, too."]
+
+
+def _faults(result: Result) -> list[str]:
+    """What each fault did."""
+    told = []
+    for fault in result.faults or ():
+        if fault.took_ps is None:
+            told.append(f"The fault {fault.what} never took effect: the run was over before.")
+            continue
+        steps_s = [None if part is None else part.decode_step_s for part in (fault.before, fault.during)]
+        change = ""
+        if steps_s[0] and steps_s[1]:
+            change = f"; a decode step took {time_text(steps_s[0])} before and {time_text(steps_s[1])} meanwhile"
+        cost = f", and {time_text(seconds(fault.recovery_ps))} went into recovery" if fault.recovery_ps else ""
+        told.append(f"From {time_text(seconds(fault.took_ps))} on, {fault.what}{cost}{change}.")
+    return told
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -97,35 +134,53 @@ def listed(names: tuple[str, ...]) -> str:
 
 def _serving(result: Result) -> list[str]:
     """Whether requests waited for their turn longer than they were computed."""
-    served = result.serving
-    if served is None or served.queueing is None or result.ttft is None or not result.ttft.mean_s:
-        return []
-    share = served.queueing.mean_s / result.ttft.mean_s
+    served, share = result.serving, _queueing(result)
     if share < LEAST:
         return []
+    assert served is not None
+    assert served.queueing is not None
+    assert result.ttft is not None
+    again = (f"{served.preemptions:,} pre-emptions computed {served.recomputed_tokens:,} positions again"
+             if served.preemptions else "nobody was pre-empted")
     return [f"Requests queue for {time_text(served.queueing.mean_s)} of their mean TTFT of "
             f"{time_text(result.ttft.mean_s)} ({percent_text(share)}): KV memory peaked at "
-            f"{sum(served.kv_peak_blocks):,} of {sum(served.kv_capacity_blocks):,} blocks, and "
-            f"{served.preemptions} pre-emptions computed {served.recomputed_tokens:,} positions again."]
+            f"{sum(served.kv_peak_blocks):,} of {sum(served.kv_capacity_blocks):,} blocks, and {again}."]
 
 
-def _stall(device: DeviceUse) -> str:
-    """How busy a device is, and what it waits for."""
-    total_ps = device.busy_ps + device.stall_ps
+def _alike(devices: Sequence[DeviceUse]) -> list[list[DeviceUse]]:
+    """Devices of a kind together."""
+    kinds: dict[str, list[DeviceUse]] = {}
+    for device in devices:
+        kinds.setdefault(device.kind, []).append(device)
+    return list(kinds.values())
+
+
+def _stall(devices: Sequence[DeviceUse]) -> str:
+    """How busy devices of a kind are, and what they wait for, on the mean."""
+    total_ps = sum(device.busy_ps + device.stall_ps for device in devices)
     if not total_ps:
         return ""
-    waits = sorted(device.stall.items(), key=lambda item: (-item[1], item[0]))
+    stall: dict[str, int] = {}
+    for device in devices:
+        for label, ps in device.stall.items():
+            stall[label] = stall.get(label, 0) + ps
+    waits = sorted(stall.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{percent_text(ps / total_ps)} for {word(label)}" for label, ps in waits if ps / total_ps >= LEAST]
-    rest = f"; it waits {', '.join(told)}" if told else "; it hardly waits"
-    return f"{device.device} ({device.lane}) is busy {percent_text(device.busy_ps / total_ps)} of the run{rest}."
+    busy = [device.busy_ps / (device.busy_ps + device.stall_ps) for device in devices]
+    if len(devices) == 1:
+        rest = f"; it waits {', '.join(told)}" if told else "; it hardly waits"
+        return f"{devices[0].device} ({devices[0].lane}) is busy {percent_text(busy[0])} of the run{rest}."
+    rest = f"; on the mean they wait {', '.join(told)}" if told else "; they hardly wait"
+    names = listed(tuple(device.device for device in devices))
+    return (f"The {len(devices)} devices of kind {devices[0].kind} ({names}) are busy {percent_text(min(busy))} to "
+            f"{percent_text(max(busy))} of the run{rest}.")
 
 
 def _links(result: Result) -> list[str]:
     """The busiest link, with what crossed it."""
-    names = {link.link for link in result.traffic}
     used: list[tuple[float, str, Mapping[str, int]]] = [
         (lane.busy_ps / (lane.busy_ps + lane.stall_ps), lane.lane, lane.busy)
-        for lane in result.lanes if lane.lane in names and lane.busy_ps]
+        for lane in result.lanes if lane.device == "links" and lane.busy_ps]
     if not used:
         return []
     share, lane, busy = max(used, key=lambda item: item[0])

@@ -50,7 +50,12 @@ def write_whole(folder: Path | Store, writers: Mapping[str, Callable[[IO[bytes]]
 
 def write_texts(folder: Path | Store, texts: Mapping[str, str]) -> None:
     """The same of texts, in UTF-8."""
-    write_whole(folder, {name: partial(_put, text.encode("utf-8")) for name, text in texts.items()})
+    write_whole(folder, text_writers(texts))
+
+
+def text_writers(texts: Mapping[str, str]) -> dict[str, Callable[[IO[bytes]], object]]:
+    """What writes texts, for `write_whole`."""
+    return {name: partial(_put, text.encode("utf-8")) for name, text in texts.items()}
 
 
 def _put(data: bytes, file: IO[bytes]) -> None:

@@ -1,7 +1,7 @@
 """The result of a run: everything it found, under one digest, with what depends on the host apart."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -9,9 +9,9 @@ from pydantic import JsonValue, PrivateAttr, SerializerFunctionWrapHandler, Vali
 
 from cluster.observe import schema
 from cluster.observe.digest import canonical, indented, sha256
-from cluster.observe.files import write_whole
+from cluster.observe.files import text_writers, write_whole
 from cluster.observe.flight import Flight
-from cluster.observe.layers import LAYERS_FILE, layers_of
+from cluster.observe.layers import LAYERS_FILE, Layers, layers_of
 from cluster.observe.store import Store, folder_of
 from cluster.observe.tidy import rows
 from cluster.observe.timeline import TIMELINE_FILE, Extent, Written, write_timeline
@@ -76,6 +76,7 @@ class Result(schema.Part):
     host: schema.Host
 
     _flight: Flight | None = PrivateAttr(default=None)
+    _layers: Layers | None = PrivateAttr(default=None)
 
     @model_serializer(mode="wrap")
     def _without_what_did_not_happen(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -95,6 +96,12 @@ class Result(schema.Part):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of everything but `host`."""
         return sha256(canonical(self.model_dump(mode="json", exclude={"host"})))
+
+    def layers(self) -> Layers | None:
+        """Layers that are worth drawing, of a run that this process timed; None of others."""
+        if self._layers is None and self._flight is not None:
+            self._layers = layers_of(self._flight, self.digest)
+        return self._layers
 
     def to_json(self) -> str:
         """The text of result.json: sorted keys, exact integers, floats as Python's repr, and the digest."""
@@ -133,16 +140,20 @@ class Result(schema.Part):
         file = Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path)
         return cls.from_json(read_bytes(file, "result", LARGEST_BYTES), str(file))
 
-    def write(self, folder: str | Path | Store, extent: Extent | None = None) -> Written | None:
-        """Write result.json, and the timeline and some layers of a run that this process timed; whole, or not at all.
+    def write(self, folder: str | Path | Store, extent: Extent | None = None,
+              texts: Mapping[str, str] | None = None) -> Written | None:
+        """Write result.json, and timeline and layers of a run that this process timed; all whole, or none at all.
 
-        Returns what of the run the timeline holds; None where there is none to write (a result that was read).
+        texts: further files that belong to it, by name. Returns what of the run the timeline holds; None where there is
+        none to write (a result that was read).
         """
         written: list[Written] = []
         writers: dict[str, Callable[[IO[bytes]], object]] = {}
         if (flight := self._flight) is not None:
             writers[TIMELINE_FILE] = lambda file: written.append(write_timeline(flight, file, extent))
-            writers[LAYERS_FILE] = lambda file: file.write(layers_of(flight, self.digest).to_json().encode("utf-8"))
+        if (layers := self.layers()) is not None:
+            writers[LAYERS_FILE] = lambda file: file.write(layers.to_json().encode("utf-8"))
+        writers |= text_writers(texts or {})
         writers[RESULT_FILE] = lambda file: file.write(self.to_json().encode("utf-8"))
         write_whole(folder_of(folder), writers)
         return written[0] if written else None
@@ -156,9 +167,11 @@ class Result(schema.Part):
 
     def to_html(self) -> str:
         """The run as one page to look at, complete in itself (docs/report.md)."""
+        from cluster.observe.report.gantt import SCRIPT, pictures
         from cluster.observe.report.report import report
 
-        return report({self.policy: self})
+        drawn = pictures({self.policy: self.layers()})
+        return report({self.policy: self}, drawn, (SCRIPT,) if drawn else ())
 
     def table(self) -> "Group":
         """What the run found, as tables for a terminal."""

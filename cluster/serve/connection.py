@@ -24,14 +24,15 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # every byte that is not taken counts as waiting
+        transport.set_write_buffer_limits(high=1, low=0)  # whatever is not taken counts as waiting
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._head = self.loop.call_later(HEAD_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._head = _cancelled(self._head)
+            _cancel(self._head)
+            self._head = None
         elif self._head is None:
             self._head = self.loop.call_later(HEAD_S, self.transport.close)
 
@@ -42,13 +43,15 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stall = _cancelled(self._stall)
+        _cancel(self._stall)
+        self._stall = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._stall = _cancelled(self._head), _cancelled(self._stall)
+        _cancel(self._head, self._stall)
         super().connection_lost(exc)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+def _cancel(*timers: asyncio.TimerHandle | None) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.cancel()

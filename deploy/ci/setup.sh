@@ -68,7 +68,7 @@ fi
 
 # What numba compiles keeps its machine code beside its source; a change of the source asks for it again.
 if [ -f emulation/engine/choose.py ]; then
-    engine=$(cat emulation/engine/*.py emulation/lowering/*.py workloads/routing/*.py cluster/observe/compiled*.py | cksum)
+    engine=$(cat emulation/engine/*.py emulation/lowering/*.py workloads/routing/*.py cluster/observe/compiled*.py cluster/observe/*/compiled*.py | cksum)
     if [ "$(cat .venv/.warmed 2>/dev/null || true)" != "$engine" ]; then
         began=$(date +%s)
         # Two at once: the engine takes as long as all the rest.

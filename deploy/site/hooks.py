@@ -2,7 +2,7 @@
 
 Three things. The reference is made from the schemas (reference.py) and never committed. A link that leaves docs/, as
 to a source file or to DESIGN.md, leads to a page of the site that shows that file, so that the repository's own links
-hold in both places. A page that mkdocs.yml names nowhere comes under Topics.
+hold in both places. A page that mkdocs.yml names nowhere comes under Topics, or under Reference if it is made.
 """
 
 import os
@@ -38,9 +38,10 @@ def on_files(files: Files, config: Any) -> Files:
     for path, text in reached(texts).items():
         files.append(File.generated(config, page_of(path), content=text))
     placed = set(named(config["nav"]))
-    topics = next(part["Topics"] for part in config["nav"] if "Topics" in part)
-    topics += sorted(file.src_uri for file in files.documentation_pages()
-                     if file.src_uri not in placed and not file.src_uri.startswith("repository/"))
+    parts = {name: pages for part in config["nav"] for name, pages in part.items()}
+    for uri in sorted(file.src_uri for file in files.documentation_pages()):
+        if uri not in placed and not uri.startswith("repository/"):
+            parts["Reference" if uri.startswith("reference/") else "Topics"].append(uri)
     config["validation"]["nav"]["omitted_files"] = 10  # what is left are files of the repository, found by links
     return files
 

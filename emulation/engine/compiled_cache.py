@@ -71,7 +71,7 @@ def shared_of(function: Callable[..., Any]) -> Path:
 def _digest(root: Path = HERE.parent.parent) -> str:
     """Of all sources that any kernel is compiled from, or takes a constant from."""
     sources = [*(root / "emulation").rglob("*.py"), *(root / "workloads" / "routing").glob("*.py"),
-               *(root / "cluster" / "observe").glob("compiled*.py")]
+               *(root / "cluster" / "observe").rglob("compiled*.py")]
     total = hashlib.sha256()
     for source in sorted(sources):
         total.update(f"{source.relative_to(root)} {source.stat().st_size}\n".encode() + source.read_bytes())

@@ -9,7 +9,7 @@ from studies.decide.decision import BreakEven, Decision, Goal, Outcome, Sampled
 from studies.decide.reading import across, fitted, rows_of
 from studies.decide.words import goal_text, quantity_text
 
-PANEL_HIGH, MOST_PANELS, AXIS_WIDE = 120, 6, 66
+PANEL_HIGH, MOST_PANELS, AXIS_WIDE, MOST_TICKS = 120, 6, 66, 6
 LOG_FROM = 8.0
 """An axis whose largest value is more than this many times its smallest is a logarithmic one."""
 ROW_HIGH, MOST_ROWS, BAR_HIGH = 34, 10, 12
@@ -34,8 +34,9 @@ def scale_of(values: Sequence[float]) -> Scale:
         bottom, top = math.log10(low * 0.8), math.log10(high * 1.25)
         ticks = [10.0 ** power * step for power in range(math.floor(bottom), math.ceil(top) + 1) for step in (1, 2, 5)]
         inside = [tick for tick in ticks if bottom <= math.log10(tick) <= top]
-        if len(inside) > 5:
+        if len(inside) > MOST_TICKS:
             inside = [tick for tick in inside if abs(math.log10(tick) - round(math.log10(tick))) < 1e-9] or inside
+        inside = inside[::-(-len(inside) // MOST_TICKS) or 1]
         return Scale(lambda value: (math.log10(value) - bottom) / (top - bottom) if value > 0 else 0.0, tuple(inside))
     top = high * 1.1 or 1.0
     step = 10.0 ** math.floor(math.log10(top / 2))
@@ -48,7 +49,7 @@ def intervals(decision: Decision, x: float, y: float, wide: float) -> tuple[Mark
     height of all. All panels have one scale."""
     rows, columns = rows_of(decision), across(decision)
     goal = decision.goal
-    head = f"{goal.text[:1].upper()}{goal.text[1:]}"
+    head = f"{goal.text[:1].upper()}{goal.text[1:]} ({'more' if goal.more else 'less'} is better)"
     drawn = [tag("text", head, class_="p", x=x, y=y + 10),
              tag("text", f"mark: at the file's values; bar: P5 to P95 of {decision.samples} draws", class_="soft", x=x,
                  y=y + 26)]

@@ -54,8 +54,9 @@ def sentence(decision: Decision, place: Place) -> str:
     if place.winner is None:
         what = f"{' and '.join(place.tied)} tie" if place.tied else "none of the candidates goes through"
     else:
-        value = place.of(place.winner).value
-        what = f"{place.winner} wins" + (f" with {goal_text(decision.goal, value)}" if value is not None else "")
+        best = place.of(place.winner)
+        what = f"{place.winner} wins with {goal_text(decision.goal, best.value)}"
+        what += f" ({best.setting.label})" if best.setting is not None else ""
         what += f", {times(place.margin)} the next" if place.margin is not None else ", alone"
         if place.stability is not None and place.stability.samples:
             what += f", in {percent(place.stability.share)} of {place.stability.samples} draws"

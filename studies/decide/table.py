@@ -98,7 +98,7 @@ def _constants(decision: Decision) -> Table:
         at = "" if one.swing_at is None else f" ({decision.places[one.swing_at].label})"
         out.add_row(one.label, ", ".join(dict.fromkeys(member.candidate for member in one.members)), first.kind,
                     first.value, f"{first.range[0]} .. {first.range[1]}",
-                    "-" if one.swing is None else f"{one.swing:.3g}x{at}",
+                    "-" if one.swing is None else f"{one.swing:.2f}x{at}",
                     f"at {len(one.wins_change_at)}" if one.wins_change_at else "no")
     return out
 

@@ -14,8 +14,8 @@ from studies.decide.uncertain import Values, margin
 from studies.decide.variables import Variable
 from studies.sweep_study import Point
 
-TOLERANCE = 2e-4
-"""How far the two values that a break-even lies between may be apart, as a share: three digits are sure."""
+TOLERANCE = 1e-3
+"""How far the two values that a break-even lies between may be apart, as a share: what three digits can tell."""
 
 MOST_ROUNDS = 40
 
@@ -47,7 +47,7 @@ class Ends:
 @dataclass
 class Turn:
     """A break-even. winner: on the near side. inner, outer: places in the range on either side of it, with who wins
-    there and by which margin. exact: a tie was met."""
+    there and by which margin. other: who wins on the outer side. last: what the last round asked, with margins."""
 
     place: int
     variable: int
@@ -57,8 +57,8 @@ class Turn:
     inner_margin: float | None
     outer_margin: float | None
     other: tuple[str, ...]
-    rounds: int = 0
     last_width: float = math.inf
+    last: tuple[tuple[float, float | None], ...] = ()
 
     @property
     def side(self) -> int:
@@ -171,9 +171,9 @@ def _falling(ends: Ends) -> int:
 def _narrow(plane: Plane, turns: list[Turn]) -> None:
     """Bring both sides of every turn together: rounds of runs for all of them at once.
 
-    A round asks two values. Where margins on both sides are known they lie closely around the place at which the
-    logarithm of the margin would be zero on a straight line (one round is enough where time goes as a power of the
-    constant); where the last round did not halve what is left they lie at its thirds.
+    A round asks two values that lie closely around the place at which the logarithm of the margin would be zero on a
+    straight line: through both sides, or through the last round's two values (Newton's method). One round is enough
+    where time goes as a power of the constant. Where there is no such line they lie at the thirds of what is left.
     """
     for _ in range(MOST_ROUNDS):
         open_ = [turn for turn in turns if _gap(plane, turn) > TOLERANCE]
@@ -182,9 +182,9 @@ def _narrow(plane: Plane, turns: list[Turn]) -> None:
         spots = [(turn, Spot(turn.place, turn.variable, at)) for turn in open_ for at in _probes(plane, turn)]
         answers = plane.ask([spot for _, spot in spots], "break_even")
         for turn in open_:
-            turn.last_width = abs(turn.outer - turn.inner)
-            turn.rounds += 1
+            turn.last_width, turn.last = abs(turn.outer - turn.inner), ()
         for (turn, spot), values in zip(spots, answers, strict=True):
+            turn.last += ((spot.at, margin(plane.study, values, turn.winner)),)
             _place(plane, turn, spot.at, values)
 
 
@@ -202,20 +202,31 @@ def _place(plane: Plane, turn: Turn, at: float, values: Values) -> None:
 
 
 def _gap(plane: Plane, turn: Turn) -> float:
+    """How far both sides are apart, as a share of their values."""
     one, other = plane.value(turn, turn.inner), plane.value(turn, turn.outer)
-    return abs(one - other) / max(abs(one), abs(other))
+    return abs(math.log(one / other)) if one > 0 and other > 0 else abs(one - other) / max(one, other)
 
 
 def _probes(plane: Plane, turn: Turn) -> tuple[float, float]:
     """The two places that are asked next, the inner one first."""
     width = turn.outer - turn.inner
-    guess = _straight(turn)
-    if guess is None or abs(width) > 0.5 * turn.last_width:
+    halved = abs(width) <= 0.5 * turn.last_width
+    line = _straight(turn)
+    guess = _newton(turn) or (turn.inner + line * width if halved and line is not None else None)
+    if guess is None:
         return turn.inner + width / 3, turn.outer - width / 3
-    near = 0.4 * TOLERANCE / _gap(plane, turn) * abs(width)
-    at = turn.inner + min(max(guess, 0.0), 1.0) * width
-    step = math.copysign(near, width)
-    return at - step, at + step
+    step = 0.4 * TOLERANCE / _gap(plane, turn) * width
+    return guess - step, guess + step
+
+
+def _newton(turn: Turn) -> float | None:
+    """Where the line through the last round's two values crosses a margin of 1; None where that is not between both
+    sides, or they lay apart already."""
+    (one, f), (other, g) = turn.last or ((0.0, None), (0.0, None))
+    if not f or not g or f == g or abs(other - one) > 0.1 * turn.last_width:
+        return None
+    at = one - math.log(f) * (other - one) / (math.log(g) - math.log(f))
+    return at if min(turn.inner, turn.outer) < at < max(turn.inner, turn.outer) else None
 
 
 def _straight(turn: Turn) -> float | None:

@@ -196,7 +196,7 @@ def test_list_names_every_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[0].split()[0] == min(names("run"))
 
 
-@pytest.mark.parametrize("kind", ["hardware", "policy", "precision", "run", "study", "workload"])
+@pytest.mark.parametrize("kind", ["decide", "hardware", "policy", "precision", "run", "study", "workload"])
 def test_schema_is_json_schema_that_forbids_unknown_keys(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["schema", kind]) == 0
     schema = json.loads(capsys.readouterr().out)
@@ -219,7 +219,8 @@ def test_compare_takes_policies_by_name(folder: Path, capsys: pytest.CaptureFixt
                   *FAST]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["on_demand", "tensor_parallel"]
-    assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "tensor_parallel"]
+    assert sorted(path.name for path in (folder / "there").iterdir()) == ["on_demand", "report.html",
+                                                                           "tensor_parallel"]
 
 
 def test_compare_takes_policies_with_their_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from cluster.observe.result import Result
 from tests.cluster.conftest import RAY, Head
 from tests.conftest import ROOT
+from tests.deploy.asked import Asked, answers, differences, groups_of, panel_of
+from tests.deploy.prometheus_rig import started
+from tests.deploy.told import expected, of_result
 from tests.scraped import found, value
 from tests.studies.small import written
 
@@ -75,7 +79,26 @@ def test_a_submitted_run_leaves_its_result_its_digest_and_its_metrics(head: Head
                for bound in ("1e-06", "+Inf")}
     assert buckets == {"1e-06": 0, "+Inf": result["itl"]["count"]}
     assert value(text, "ray_moelab_restarts_total", **who) == 0
+    panels_show(Result.read(out), head, tmp_path)
     assert head.is_clear()
+
+
+def panels_show(result: Result, head: Head, folder: Path) -> None:
+    """The dashboards have what came through Ray's agent, by the names that recording rules give it. Gauges are gone
+    with their actor."""
+    with started(folder / "data", {}, lists=str(head.folder / "prom_metrics_service_discovery.json")) as prometheus:
+        at_s = prometheus.scraped('moelab_tokens_total{run="demo", kind="output"}', bool)
+        asked = Asked(at_s, 60, {"run": "demo", "policy": ".+"})
+        counted = expected(of_result(result), groups_of(prometheus, 'run="demo"', asked))
+        wanted = {name: must for name, must in counted.items() if name in {
+            "overview/Output tokens per emulated second", "overview/TTFT, mean", "overview/TPOT, mean",
+            "overview/Requests answered", "overview/Emulated time", "experts/Fullest experts", "machine/Pre-emptions",
+            "machine/Bytes by link and cause, since the run began", "cluster/Restarts"}}
+        wrong, seen = differences(prometheus, wanted, asked)
+        (actors,) = answers(prometheus, panel_of("cluster/Actors of Ray by state"), asked)
+    assert not wrong, "\n".join(wrong)
+    assert len(seen) == 9
+    assert actors["DEAD",] >= result.host.workers
 
 
 @pytest.mark.parametrize(("entry", "code", "sentence"), [

@@ -2,7 +2,7 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple, cast
@@ -10,17 +10,29 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from cluster.config.load import validate
+from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
+from cluster.observe.metrics.door import opened
 from cluster.observe.metrics.over_time import SINCE_MS, dilation_of, over_time
 from cluster.observe.metrics.text import openmetrics
+from cluster.observe.metrics.watch import Watch
 from cluster.observe.result import Result
 from cluster.run import compare, run
-from deploy.grafana.source.__main__ import BOARDS
-from deploy.grafana.source.panels import Board, Panel
 from tests.cluster.serve.http_rig import behind_http
 from tests.cluster.serve.serve_rig import config as serving
+from tests.deploy.asked import Asked, answers, differences, every_panel, groups_of, panel_of
 from tests.deploy.prometheus_rig import Prometheus, blocks, started
-from tests.deploy.told import SHARE, Answer, Key, bucketed, compared, complaint, expected, of_machine, of_result, one
+from tests.deploy.told import (
+    SHARE,
+    Answer,
+    bucketed,
+    compared,
+    expected,
+    of_a_run,
+    of_machine,
+    of_result,
+    one,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -30,64 +42,10 @@ OF_FAULTS = {f"cluster/{title}" for title in ("Faults that last", "Faults that t
 AT_THE_WALL_CLOCK = {f"cluster/{title}" for title in ("Verdict", "Dilation", "Lag", "Late operations", "Error")}
 SERVED = {"machine/KV blocks in use", *(f"cluster/{title}" for title in (
     "Late tokens of a served machine", "State", "Answers under way over HTTP", "Answers of the HTTP door"))}
+BEGUN_LATER = ("experts/Load of the fullest experts", "machine/Bytes by link", "machine/Bytes by cause")
+"""On a served machine a series of these begins with its first bytes, or when its expert is first among the fullest: a
+rate has not seen what was before, and is at most what was counted."""
 OF_RAY = {"cluster/Actors of Ray by state"}
-
-
-def panel_of(name: str) -> Panel:
-    (found,) = [panel for board in BOARDS for panel in board.panels if f"{board.uid}/{panel.title}" == f"moelab-{name}"]
-    return found
-
-
-def every_panel() -> set[str]:
-    return {f"{board.uid.removeprefix('moelab-')}/{panel.title}" for board in BOARDS for panel in board.panels}
-
-
-class Asked(NamedTuple):
-    """When and of what panels are asked: the end of their range, its length, and the values of variables."""
-
-    at_s: float | None
-    range_s: int
-    variables: Mapping[str, str]
-
-
-def answers(prometheus: Prometheus, panel: Panel, asked: Asked) -> list[dict[Key, float]]:
-    """What each query of a panel answers, by the labels beside run and policy."""
-    out = []
-    for query in panel.queries:
-        expr = query.expr.replace("$__rate_interval", f"{asked.range_s}s").replace("$__range", f"{asked.range_s}s")
-        for name, value in asked.variables.items():
-            expr = expr.replace(f"${name}", value)
-        assert "$" not in expr
-        found: dict[Key, float] = {}
-        for labels, value in prometheus.ask(expr, asked.at_s):
-            key = tuple(value for name, value in sorted(labels.items()) if name not in {"run", "policy"})
-            assert key not in found, (expr, labels)
-            found[key] = value
-        out.append(found)
-    return out
-
-
-def differences(prometheus: Prometheus, wanted: Mapping[str, Sequence[Answer]], asked: Asked,
-                boards: Sequence[Board] = BOARDS) -> tuple[list[str], set[str]]:
-    """Panels whose answers differ from what must be, and those that were asked."""
-    wrong, seen = [], set()
-    for board in boards:
-        for panel in board.panels:
-            name = f"{board.uid.removeprefix('moelab-')}/{panel.title}"
-            if name not in wanted:
-                continue
-            seen.add(name)
-            for number, (must, found) in enumerate(zip(wanted[name], answers(prometheus, panel, asked), strict=True)):
-                if said := complaint(must, found):
-                    wrong.append(f"{name}, query {number}: {said}")
-    return wrong, seen
-
-
-def groups_of(prometheus: Prometheus, of: str, asked: Asked) -> list[str]:
-    """The groups of layers that the load is told by."""
-    load = f"last_over_time(moelab_expert_load_tokens_total{{{of}}}[{asked.range_s}s])"
-    found = prometheus.ask(f"group by (group) ({load})", asked.at_s)
-    return [value.labels["group"] for value in found]
 
 
 # A served machine
@@ -123,14 +81,14 @@ def test_panels_show_what_a_served_machine_has_counted(tmp_path: Path) -> None:
                 "cluster/Answers under way over HTTP": [Answer({(): 0.0})],
                 "cluster/Faults that last": [Answer({(): 1.0})],
                 "cluster/Scraped": [Answer({(address, "moelab-serve"): 1.0}, ("instance", "job"))]}
-            # An expert's series begins when it is first among the fullest: its rate has not seen what was before.
-            (whole,) = wanted.pop("experts/Load of the fullest experts")
+            begun = {name: wanted.pop(name)[0] for name in BEGUN_LATER}
             wrong, seen = differences(prometheus, wanted, asked)
             assert not wrong, "\n".join(wrong)
             assert set(wanted) == seen
-            (late,) = answers(prometheus, panel_of("experts/Load of the fullest experts"), asked)
-            assert len(late) >= 16
-            assert all(tokens <= whole.values[key] * (1 + SHARE) for key, tokens in late.items())
+            for name, whole in begun.items():
+                (found,) = answers(prometheus, panel_of(name), asked)
+                assert len(found) >= (whole.most or len(whole.values)), name
+                assert all(0 <= rate <= whole.values[key] * (1 + SHARE) for key, rate in found.items()), name
             (doors,) = answers(prometheus, panel_of("cluster/Answers of the HTTP door"), asked)
             assert doors["200", "/v1/completions"] == 6
 
@@ -226,3 +184,21 @@ def test_panels_show_what_result_json_says(name: str, runs: tuple[Prometheus, di
         assert every_panel() - seen == OF_FAULTS | AT_THE_WALL_CLOCK | SERVED | OF_RAY | {"cluster/Scraped"}
     if name == "broken expert_parallel":
         assert seen >= OF_FAULTS
+
+
+# A run at the wall clock, scraped while it is played and behind it
+
+
+def test_panels_show_how_a_run_was_played(tmp_path: Path) -> None:
+    asked_for = load_run("wall_demo", ["transport=local", "workload.output_tokens=3", "workload.requests=1",
+                                       "wall.dilation=150"])
+    watch = Watch("played")
+    with opened(0, watch.families, None) as url, started(tmp_path / "data", {
+            "moelab-run": url.removeprefix("http://").removesuffix("/metrics")}) as prometheus:
+        result = run(asked_for, watch=watch)
+        at_s = prometheus.scraped("moelab_done_ratio", lambda done: done == 1.0)
+        asked = Asked(at_s, 120, {"run": "played", "policy": ".+"})
+        wanted = {name: must for name, must in of_a_run(result).items() if panel_of(name).instant}
+        wrong, seen = differences(prometheus, wanted, asked)
+    assert not wrong, "\n".join(wrong)
+    assert seen >= AT_THE_WALL_CLOCK

@@ -1,6 +1,7 @@
 """What a result says in sentences, what a better part would give, and what differs between two results."""
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from cluster.config.quantities import Bandwidth, Time
 from cluster.config.reading import load_run
 from cluster.main import enter
 from cluster.observe.explanation import critical_path, explain
+from cluster.observe.hottest import fullest, half
 from cluster.observe.result import Result
 from cluster.run import run
 from emulation.errors import InputError
 from emulation.units import parse
-from studies.difference import difference
+from studies.difference import difference, head
 from studies.sweep_crew import Processes
 from studies.what_if import config_of, gains, parts_of, scaled
 
@@ -40,6 +42,7 @@ def test_a_phase_is_bound_by_the_largest_part_of_its_critical_path(units: Result
     assert told[1].startswith("TPOT (P50 ")
     assert "routed experts on ndp" in told[1]
     assert "times its lower bound" in told[-1]
+    assert any("The 2 devices of kind ndp (ndp0, ndp1) are busy " in sentence for sentence in told)
     assert all(sentence.endswith(".") and "\n" not in sentence for sentence in told)
 
 
@@ -101,15 +104,50 @@ def test_the_same_run_does_not_differ_and_another_names_what_was_asked(units: Re
     asked = {row.path: (row.first, row.second) for row in found.asked}
     assert asked["policy.name"] == ("expert_parallel", "tensor_parallel")
     assert asked["hardware.links.port.bandwidth"] == ("28 GB/s", "21 GB/s")
-    changes = [abs(row.ratio - 1) for row in found.found if row.ratio is not None]
+    changes = [abs(math.log(row.ratio)) for row in found.found if row.ratio]
     assert changes == sorted(changes, reverse=True)
     assert len(difference(units, other, whole=True).found) > len(found.found)
+
+
+def test_half_as_much_is_as_large_a_change_as_twice(units: Result) -> None:
+    other = units.model_copy(update={"makespan_ps": units.makespan_ps // 2, "emitted_tokens": units.emitted_tokens * 3})
+    found = [(row.figure, row.ratio) for row in difference(units, other).found]
+    assert found == [("emitted_tokens", 3.0), ("makespan", pytest.approx(0.5))]
+    assert [row.figure for row in head(units, other)] == ["makespan", "p50", "p50", "output_tokens_per_s"]
+
+
+def test_the_hottest_experts_are_those_of_the_load(units: Result) -> None:
+    hot, load = fullest(units), units.load
+    assert len(hot) == len(load.layers)
+    most = max(one + other for one, other in zip(load.prefill[hot[0].layer], load.decode[hot[0].layer], strict=True))
+    assert hot[0].tokens == most
+    assert hot[0].times == max(each for each in units.skew.layers if each is not None)
+    few, all_ = half(units)
+    pairs = sorted((one + other for rows in zip(load.prefill, load.decode, strict=True)
+                    for one, other in zip(*rows, strict=True)), reverse=True)
+    assert 2 * sum(pairs[:few]) >= sum(pairs) > 2 * sum(pairs[:few - 1])
+    assert all_ == len(pairs)
+
+
+def test_faults_and_queues_are_told_as_what_they_are() -> None:
+    faulty = run(load_run("faulty_ndp", ("against=[]", "workload.batch=2", "workload.output_tokens=4", "faults=["
+                                         "{fault: straggler, device: ndp1, to: 25 %, at: 1 ms},"
+                                         "{fault: unit_dies, device: ndp3, at: 900 s}]")))
+    told = " ".join(explain(faulty))
+    assert "on, ndp1 computes at 25 % of its speed" in told
+    assert "The fault ndp3 dies never took effect" in told
+    served = run(load_run("qwen3_serve", ("against=[]", "workload.serving.requests=6", "workload.serving.max_batch=1",
+                                          "model.layers=2", "workload.serving.output_tokens=3")))
+    assert "is mostly waiting in the queue; computing the prompts is bound by" in explain(served)[0]
 
 
 def test_the_commands_tell_it(units: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     units.write(tmp_path / "a")
     assert enter(["explain", str(tmp_path / "a"), "--no-runs"]) == 0
-    assert "- TPOT (P50" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "- TPOT (P50" in out
+    assert f"with seed {units.config['seed']}" in " ".join(out.split())
+    assert units.hashes["routing"][:8] in out
     assert enter(["explain", str(tmp_path / "a" / "result.json"), "--no-runs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == units.digest
     assert enter(["diff", str(tmp_path / "a"), str(tmp_path / "a")]) == 0

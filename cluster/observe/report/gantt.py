@@ -4,7 +4,7 @@ The picture stands as it is; with the script it can be made wider and moved. Pos
 words keep their size whatever the width is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.observe.layers import Layers, LayerSpans
@@ -22,8 +22,8 @@ LETTER = 6.4
 """Pixels of a letter of the names of lanes, about."""
 MOST_LANES = 16
 """Beyond so many lanes, those that did nothing are left out."""
-LEAST, WITH_OUTLINE, WITH_WORDS = 0.04, 0.3, 4.0
-"""Shares of the width in per cent: the narrowest bar, and those from which on it has an outline, an expert's number."""
+LEAST, WITH_OUTLINE, DIGIT = 0.04, 0.3, 2.2
+"""Shares of the width in per cent: the narrowest bar, one that has an outline, and a digit of an expert's number."""
 
 RULES = """
 .gantt{display:grid;grid-template-columns:auto minmax(0,1fr);margin:8px 0}
@@ -69,6 +69,8 @@ for(const over of ["pointerup","pointerleave"])box.addEventListener(over,()=>{dr
 scrolling and dragging."""
 
 
+MOST_BYTES = 300_000
+FOR_MORE = "Drawn by `moelab gantt`, of the folder of this run: a page with all runs' layers would be too large."
 READ = ("Outlined: on the critical path, which the first row shows by itself. Pale: of another layer. Dotted, with a "
         "triangle: a plan came.")
 
@@ -106,6 +108,17 @@ def gantts(layers: Layers) -> Markup:
         parts.append(gantt(layers, at, f"The {phase} step of median length {of} ({time_text(at.step_ps / PS_PER_S)}), "
                                        "and in it the middle layer with experts."))
     return join(parts)
+
+
+def pictures(found: Mapping[str, Layers | None]) -> dict[str, Markup]:
+    """The pictures of runs by name, until a page has `MOST_BYTES` of them: each takes up to 200 kB."""
+    drawn, size = dict[str, Markup](), 0
+    for name, layers in found.items():
+        if layers is not None:
+            picture = gantts(layers) if size < MOST_BYTES else absent(FOR_MORE)
+            size += len(picture)
+            drawn[name] = absent(FOR_MORE) if drawn and size > MOST_BYTES else picture
+    return drawn
 
 
 def _count(number: int, what: str) -> str:
@@ -198,8 +211,9 @@ def _bars(layers: Layers, at: LayerSpans, rows: Sequence[_Row]) -> list[Markup]:
         state += " path" if spans.on_path[i] and width >= WITH_OUTLINE else ""
         told = tag("title", _told(layers, at, i))
         drawn.append(tag("rect", told, class_=fill(label) + state, x=_at(begin), y=y, width=_at(width), height=BAR))
-        if width >= WITH_WORDS and spans.expert[i] >= 0 and spans.count[i] == 1:
-            drawn.append(tag("text", str(spans.expert[i]), class_="in", x=_at(begin + width / 2), y=y + BAR // 2))
+        name = str(spans.expert[i])
+        if width >= DIGIT * len(name) + 0.8 and spans.expert[i] >= 0 and spans.count[i] == 1:
+            drawn.append(tag("text", name, class_="in", x=_at(begin + width / 2), y=y + BAR // 2))
         if spans.on_path[i]:
             path.append((spans.from_ps[i], tag("rect", told, class_=fill(label), x=_at(begin), y=28, width=_at(width),
                                                height=BAR - 2)))

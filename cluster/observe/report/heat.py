@@ -9,8 +9,8 @@ from cluster.observe.report.colours import HEAT
 from cluster.observe.report.markup import Markup, svg, tag
 from cluster.observe.report.plots import below
 
-MOST_NAMES = 24
-"""Rows beyond this many are named in steps."""
+LINE_PX = 13
+"""Rows lower than this are named every second one."""
 
 
 def levels(values: Sequence[float], limits: Sequence[float]) -> list[int]:
@@ -21,7 +21,7 @@ def levels(values: Sequence[float], limits: Sequence[float]) -> list[int]:
 def heat_map(label: str, names: Sequence[str], steps: Sequence[Sequence[int]], told: Sequence[str], across: Axis, *,
              row_px: int = 14) -> Markup:
     """Cells of `steps` [rows, columns], a row a name; told: what a pointer that rests on a row is told."""
-    columns, every = max((len(row) for row in steps), default=1), -(-len(names) // MOST_NAMES)
+    columns, every = max((len(row) for row in steps), default=1), 1 if row_px >= LINE_PX else 2
     paths = {step: list[str]() for step in range(1, len(HEAT))}
     for y, row in enumerate(steps):
         x = 0

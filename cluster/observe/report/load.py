@@ -35,7 +35,8 @@ def _phase(layers: Sequence[int], rows: Sequence[Sequence[int]], phase: str) -> 
             "the mean" for name, row, share in zip(names, drawn, shares, strict=True)]
     experts = len(rows[0])
     picture = heat_map(f"load of each expert in {phase}: {len(layers)} layers of {experts} experts", names,
-                       [levels(share, TIMES) for share in shares], told, _numbers(experts), row_px=10)
+                       [levels(share, TIMES) for share in shares], told, _numbers(experts),
+                       row_px=14 if len(names) <= 24 else 10)
     behind = table(("layer", "routed tokens", "experts with none", "fullest over mean",
                     f"the {min(HOTTEST, experts)} fullest: tokens"), [
         (str(layer), f"{sum(row):,}", str(sum(not amount for amount in row)),

@@ -1,6 +1,7 @@
 """What happened when: use of lanes, tokens, bytes by cause, hits, prefetches and what memories held."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from cluster.observe.report.axes import BANDWIDTH, BYTES, COUNT, RATE, TIME, Unit, axis
 from cluster.observe.report.blocks import absent, family_legend, figure, legend, note, table
@@ -17,6 +18,7 @@ USE = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
 
 USE_WORDS = ("idle", "below 5 %", "to 20 %", "to 40 %", "to 60 %", "to 80 %", "to 95 %", "95 % and more")
 MOST_CURVES = 8
+STEPS_A_SLICE = 4
 
 
 def widths_ps(result: Result) -> list[int]:
@@ -50,8 +52,14 @@ def utilisation(result: Result) -> Markup:
 
 
 def _tokens(result: Result) -> Markup:
-    curves = [Curve("tokens out", series(0), _rates(result, result.series.tokens))]
-    return _curves(result, "tokens out a second", curves, RATE) if any(result.series.tokens) else NOTHING
+    """The rate of tokens; where most slices are shorter than a step, which would look like a comb, their sum so far."""
+    found = result.series
+    if not any(found.tokens):
+        return NOTHING
+    if sum(found.steps) < STEPS_A_SLICE * found.slices:
+        return _curves(result, "tokens out so far", [Curve("tokens out", series(0), list(accumulate(found.tokens)))],
+                       COUNT)
+    return _curves(result, "tokens out a second", [Curve("tokens out", series(0), _rates(result, found.tokens))], RATE)
 
 
 def _rates(result: Result, row: Sequence[int]) -> list[float]:

@@ -56,7 +56,7 @@ def _parts(runs: dict[str, Result], gantts: Mapping[str, Markup]) -> list[tuple[
         ("again", "The same again", trust.identity(runs))]
 
 
-NO_SPANS = "The spans of single operations are not at hand: they are drawn where the run itself writes the report."
+NO_SPANS = "No layer is drawn: none was kept beside this result (layers.json)."
 
 
 def _each(runs: dict[str, Result], part: Callable[[Result], Markup]) -> Markup:

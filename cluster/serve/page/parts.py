@@ -116,9 +116,8 @@ def _experts(figures: Figures) -> Markup:
 
 
 def _load(figures: Figures) -> Markup:
-    of = figures.get("load")
-    rows = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(of["prefill"], of["decode"], strict=True)
-            ] if of else []
+    of = figures.get("load") or {"layers": (), "prefill": (), "decode": ()}
+    rows = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(of["prefill"], of["decode"], strict=True)]
     if not any(map(any, rows)):
         return absent("No token was routed to an expert yet.")
     down, across = -(-len(rows) // MOST_ROWS), -(-len(rows[0]) // MOST_COLUMNS)
@@ -148,6 +147,7 @@ def _lanes(figures: Figures, past: Past) -> Markup:
     rows = []
     for lane in order[:MOST_BARS]:
         now = lately.get(lane, 0.0) / servers.get(lane, 1) if lately else share[lane]
+        now = min(now, 1.0)  # work is noted at its end, which may be in the next sample
         rows.append(Bar(lane, now, percent_text(now), series(0), share[lane],
                         f"{percent_text(share[lane])} since it was switched on"))
     scale = Bar("all of the time", 1.0, "100 %", "track")
@@ -179,12 +179,12 @@ def _memory(figures: Figures) -> Markup:
             part = Segment(fill("expert"), float(used), percent_text(used / budget), f"experts {bytes_text(used)}")
             of = f", of {bytes_text(capacity[device])} in all" if capacity.get(device) else ""
             rows.append(Stack(device, (part,), f"{bytes_text(used)} of {bytes_text(budget)}{of}", float(budget)))
-    kv = figures.get("kv")
+    kv = figures.get("kv") or {"block_tokens": 0, "used_blocks": (), "peak_blocks": (), "capacity_blocks": ()}
     blocks = [Stack(f"home {home}", (
         Segment(fill("attention"), float(used), number_text(used), f"{used:,} blocks in use"),
         Segment("s5", float(peak - used), "", f"{peak:,} at most so far")), f"{used:,} of {most:,}", float(most))
         for home, (used, peak, most) in enumerate(zip(kv["used_blocks"], kv["peak_blocks"], kv["capacity_blocks"],
-                                                      strict=True)) if most] if kv else []
+                                                      strict=True)) if most]
     drawn = [figure("experts held, of the room for them, by device", stacks(rows))] if rows else []
     if blocks:
         drawn.append(figure(f"blocks of the KV cache ({kv['block_tokens']} tokens each)", stacks(blocks),

@@ -24,7 +24,8 @@ TOTALS = Row("Since the run began", (
     Panel("stat", "Emulated time", "How much time has passed on the emulated machine: what all rates are divided by.",
           "s", (Query(q.total(q.EMULATED)),), width=4, height=5),
     Panel("table", "Runs", "Which machine, model, precision, transport and version each run is.", "none",
-          (Query(f"last_over_time({q.series('moelab_run_info')}[$__range])"),), width=24, height=5)))
+          (Query(q.level("moelab_run_info", "machine", "model", "precision", "transport", "version")),),
+          width=24, height=5)))
 
 THROUGHPUT = Row("Throughput, per emulated second", (
     Panel("series", "Tokens per emulated second", "Tokens of prompts that came, of output that was emitted, and as"

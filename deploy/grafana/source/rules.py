@@ -19,23 +19,24 @@ RESOURCE = """# Made by `make dashboards` from deploy/prometheus/rules: not to b
 """
 
 
-def _names(metric: Metric) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The series of a metric: their names, and their labels."""
+def _names(metric: Metric) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """The series of a metric: their names, how Ray calls them, and their labels.
+
+    Ray is told a histogram as counters (cluster/transports/ray/figures.py), each of which gets the ending `_total`.
+    """
     labels = (*IDENTITY, *metric.labels)
     if metric.kind == "histogram":
-        yield f"{metric.name}_bucket", (*labels, "le")
-        yield f"{metric.name}_sum", labels
-        yield f"{metric.name}_count", labels
+        for part, of in (("bucket", (*labels, "le")), ("sum", labels), ("count", labels)):
+            yield f"{metric.name}_{part}", f"ray_{metric.name}_{part}_total", of
     else:
-        yield metric.name, labels
+        yield metric.name, f"ray_{metric.name}", labels
 
 
 def of_ray() -> str:
     """rules/ray.yml: counters add up over processes, a gauge is the highest that any tells."""
     how = {"counter": "sum", "histogram": "sum", "gauge": "max"}
-    told = {"counter": "", "histogram": "_total", "gauge": ""}  # of a histogram Ray is told counters
-    rules = [{"record": name, "expr": f"{how[metric.kind]} by ({', '.join(labels)}) (ray_{name}{told[metric.kind]})"}
-             for metric in METRICS if "run" in metric.of for name, labels in _names(metric)]
+    rules = [{"record": name, "expr": f"{how[metric.kind]} by ({', '.join(labels)}) ({there})"}
+             for metric in METRICS if "run" in metric.of for name, there, labels in _names(metric)]
     return HEAD + _yaml({"groups": [{"name": "moelab-ray", "rules": rules}]})
 
 

@@ -16,6 +16,7 @@ from cluster.observe import schema
 from cluster.observe.digest import array_bytes
 from cluster.observe.figures import skew
 from cluster.observe.journal import Journal
+from cluster.observe.layers import LAYERS_FILE
 from cluster.observe.requests import quantiles, quantiles_s
 from cluster.observe.result import RESULT_FILE, Result
 from cluster.observe.timeline import TIMELINE_FILE
@@ -303,7 +304,7 @@ def test_a_result_is_written_and_read_back(small: Result, tmp_path: Path) -> Non
     written = result.write(tmp_path / "new" / "run")
     assert written is not None
     assert written.truncated is None
-    assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == [RESULT_FILE, TIMELINE_FILE]
+    assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == [LAYERS_FILE, RESULT_FILE, TIMELINE_FILE]
     back = Result.read(tmp_path / "new" / "run")
     assert back == result
     assert back != small

@@ -69,11 +69,12 @@ def _empty() -> None:
 
 def test_a_run_writes_whole_objects_and_its_result_last(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["run", run, "--out", "flat://bucket/x"]) == 0, capsys.readouterr().err
-    assert Flat.notes == ["put .probe", "remove .probe", "put timeline.perfetto-trace", "put result.json"]
+    files = ["put timeline.perfetto-trace", "put layers.json", "put report.html", "put result.json"]
+    assert Flat.notes == ["put .probe", "remove .probe", *files]
     first = Result.read("flat://bucket/x")
     Flat.notes.clear()
     assert enter(["run", run, "--out", "flat://bucket/x", "--set", "seed=5"]) == 0
-    assert Flat.notes[2:] == ["remove result.json", "put timeline.perfetto-trace", "put result.json"]
+    assert Flat.notes[2:] == ["remove result.json", *files]
     assert Result.read("flat://bucket/x").digest != first.digest
     said = capsys.readouterr().out
     assert f"replaced: an earlier result of other digest, {first.digest[:16]}, in flat://bucket/x/" in said

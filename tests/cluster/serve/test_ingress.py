@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import openai
 import pytest
@@ -95,6 +96,8 @@ def test_serve_run_answers_the_official_client_and_ends_with_grace(head: dict[st
             assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, None, "length"]
             with pytest.raises(openai.BadRequestError):
                 client.completions.create(model="embedded", prompt="Hello", max_tokens=10**6)
+        assert "moelab serve" in httpx.get(f"{url}/").text
+        assert "emulated time ago" in httpx.get(f"{url}/live").text
         with httpx.stream("POST", f"{url}/v1/completions", json={"prompt": "a", "max_tokens": 4000, "stream": True,
                                                                  "ignore_eos": True}) as gone:
             next(gone.iter_raw())
@@ -114,3 +117,15 @@ def is_ready(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray's own, at its import
+@pytest.mark.parametrize(("arguments", "said"), [({"rn": "x"}, "unknown key 'rn'; did you mean 'run'?"),
+                                                  ({"run": "serve_embeded"}, "did you mean 'serve_embedded'?")])
+def test_a_wrong_argument_is_one_sentence_for_serve_run(arguments: dict[str, Any], said: str) -> None:
+    from cluster.serve.ingress import app
+
+    with pytest.raises(click.ClickException) as caught:  # what its command line shows without a traceback
+        app(arguments)
+    assert said in caught.value.format_message()
+    assert caught.value.exit_code == 2

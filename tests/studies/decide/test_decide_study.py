@@ -72,7 +72,7 @@ OF_NEAR: list[tuple[dict[str, Any], str]] = [
     ({"search": {"policy.parameters.slot": [1]}}, "no policy of this candidate has it: unknown parameter 'slot'"),
     ({"search": {"policy.parameters.slots": []}}, "should be a list of values, one at least, or {low, high, step}"),
     ({"search": {"policy.parameters.slots": {"low": 4, "high": 1, "step": 1}}}, "low 4.0 is above high 1.0"),
-    ({"search": {"policy.parameters.slots": {"low": 0, "high": 1, "step": 0.00001}}}, "makes more than 10000 values"),
+    ({"search": {"policy.parameters.slots": {"low": 0, "high": 100, "step": 0.001}}}, "makes more than 10000 values"),
     ({"set": {"transport": "local"}}, "candidates.near.set.transport: transport says how a run is carried out"),
     ({"machine": {"name": "./near.yaml", "options": {"units": 1}}}, "unknown option 'units'"),
     ({"machine": "./nowhere.yaml"}, "there is no config file"),
@@ -153,3 +153,14 @@ def test_steps_include_both_ends_and_stay_whole() -> None:
     assert Steps(low=1, high=4, step=1).values() == (1, 2, 3, 4)
     assert Steps(low=0.1, high=0.3, step=0.1).values() == pytest.approx((0.1, 0.2, 0.3))
     assert all(isinstance(value, int) for value in Steps(low=2, high=8, step=3).values())
+
+
+def test_the_slo_of_served_requests_is_part_of_their_workload(tmp_path: Path) -> None:
+    served = {"requests": 2, "prompt_tokens": 4, "output_tokens": 2}
+    work = {"workload": {"work": "synthetic", "generator": "balanced", "serving": served}}
+    asked = studied(tmp_path, set=work, objective="goodput", slo={"tpot": "15 ms"})
+    for ground in grounds(asked).values():
+        serving = ground.point({}, next(ground.choices())).config.workload.serving
+        assert serving is not None
+        assert serving.slo is not None
+        assert (serving.slo.tpot, serving.slo.ttft) == ("15 ms", None)

@@ -1,6 +1,8 @@
 """The page of results: well-formed, complete in itself, the same bytes each time, and nothing that no result says."""
 
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html import unescape
@@ -26,7 +28,6 @@ model: {name: qwen3-30b-a3b, layers: 2}
 policy: expert_parallel
 against: [on_demand]
 workload: {work: synthetic, generator: {name: zipf, skew: 0.6}, batch: 8, prompt_tokens: 4, output_tokens: 3}
-timeline: {max_ops: 0}
 """
 VOID = ("meta", "br", "hr", "input", "link", "col")
 
@@ -90,17 +91,16 @@ def results(folder: Path) -> dict[str, Result]:
 
 
 @pytest.fixture(scope="module")
-def page(results: dict[str, Result]) -> str:
-    return report(results)
+def page(folder: Path) -> str:
+    return (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_comparison_leaves_its_page_and_the_command_makes_the_same_again(
         folder: Path, page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    written = (folder / "out" / "report.html").read_text(encoding="utf-8")
-    assert written == page
     assert enter(["report", str(folder / "out"), "--out", str(folder / "again.html")]) == 0
     assert (folder / "again.html").read_text(encoding="utf-8") == page
     assert "2 results" in capsys.readouterr().out
+    assert "One layer, lane by lane" in page
     assert len(page.encode("utf-8")) < 600_000
 
 
@@ -193,7 +193,8 @@ def test_a_page_is_the_same_bytes_whatever_carried_the_run_out(results: dict[str
 
 
 def test_one_run_writes_its_page_unless_it_is_told_not_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = [str(folder / "mine.yaml"), "--set", "against=[]", "--out", str(folder / "one")]
+    more = [str(folder / "mine.yaml"), "--set", "against=[]", "--set", "timeline.max_ops=0", "--out",
+            str(folder / "one")]
     assert enter(["run", *more, "--no-report"]) == 0
     assert sorted(path.name for path in (folder / "one").iterdir()) == ["result.json"]
     before = Result.read(folder / "one").digest
@@ -235,3 +236,25 @@ def test_results_are_named_by_what_tells_them_apart(results: dict[str, Result]) 
                                                        "expert_parallel on elsewhere"]
     assert list(named([first, first], ["x/a", "y/b"])) == ["a", "b"]
     assert list(named([first, first], ["x/a", "y/a"])) == ["x/a", "y/a"]
+
+
+WIDTH = """<script>addEventListener("load",()=>{for(const fold of document.querySelectorAll("details"))fold.open=true;
+parent.postMessage([innerWidth,document.documentElement.scrollWidth].join(),"*")})</script>"""
+TELEPHONE = """<!DOCTYPE html><title>none</title><script>addEventListener("message",e=>{document.title=e.data})</script>
+<iframe src="page.html" width="390" height="2000" style="border:0"></iframe>"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")
+def test_nothing_reaches_beyond_a_telephone_even_with_every_fold_open(page: str, tmp_path: Path) -> None:
+    bare = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"{WIDTH}</body>")
+    (tmp_path / "page.html").write_text(bare, encoding="utf-8")
+    (tmp_path / "telephone.html").write_text(TELEPHONE, encoding="utf-8")
+    done = subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                           "--disable-background-networking", f"--user-data-dir={tmp_path}/profile",
+                           "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "telephone.html").as_uri()],
+                          capture_output=True, text=True, timeout=120, check=True)
+    told = re.search(r"<title>(\d+),(\d+)</title>", done.stdout)
+    assert told is not None, done.stdout[:200]
+    wide, reaches = int(told.group(1)), int(told.group(2))
+    assert 0 < reaches <= wide <= 390
