@@ -184,8 +184,8 @@ def _carry_out_watched(config: "RunConfig", as_json: bool, comparing: bool, watc
         return
     _show(config, results, told=speech is not None and speech.is_whole)
     page = f" and {folder}/report.html" if config.report else ""
-    parts = f"{{{','.join(results)}}}/" if comparing else ""
-    for line in (*dict.fromkeys(notes), f"files: {folder}/{parts}{page}"):
+    notes.append(f"files: {folder}/" + (f"{{{','.join(results)}}}/" if comparing else "") + page)
+    for line in dict.fromkeys(notes):
         console().print(line, markup=False, highlight=False)
 
 
