@@ -133,7 +133,7 @@ def told_first(decision: Decision) -> list[BreakEven]:
     found = [even for even in decision.break_evens if even.value is not None and even.constant in swings]
     found.sort(key=lambda even: (even.where != "within", -swings[even.constant]))
     of: dict[str, int] = {}
-    out = []
+    out: list[BreakEven] = []
     for even in found:
         of[even.constant] = of.get(even.constant, 0) + 1
         if of[even.constant] <= 2 and len(out) < MOST_ROWS:
