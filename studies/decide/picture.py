@@ -35,8 +35,8 @@ def draw(decision: Decision) -> str:
     A cell has its winner's colour and letter, by how much it leads and in what share of the draws it wins; hatched:
     in fewer than 95 %. A triangle in its corner, in a candidate's colour: that one does not fit or did not run there.
     """
-    drawn: list[str] = []
-    y: float = MARGIN + 16
+    drawn: list[Markup] = []
+    y = MARGIN + 16.0
     drawn.append(tag("text", decision.title or decision.name, class_="h", x=MARGIN, y=y))
     for line in wrapped(decision.verdict[0] if decision.verdict else "", WIDE - 2 * MARGIN, 7.2):
         y += 20

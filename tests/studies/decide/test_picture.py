@@ -77,19 +77,19 @@ def cell(picture: str, sentence: str) -> Xml.Element:
                 if (title := group.find(f"{SVG}title")) is not None and (title.text or "").startswith(sentence))
 
 
-def test_a_cell_tells_its_winner_by_colour_letter_lead_and_share():
+def test_a_cell_tells_its_winner_by_colour_letter_lead_and_share() -> None:
     found = cell(draw(decision((place("1", 10.0, 5.0), place("8", 5.0, 20.0)))), "batch 8:")
     assert [rect.get("class") for rect in found.iter(f"{SVG}rect")] == ["s1"]
     assert [text.text for text in found.iter(f"{SVG}text")] == ["B 4.00x", "100 %"]
 
 
 @pytest.mark.parametrize(("share", "hatched"), [(0.9, True), (1.0, False)])
-def test_a_cell_whose_winner_is_unsure_is_hatched(share: float, hatched: bool):
+def test_a_cell_whose_winner_is_unsure_is_hatched(share: float, hatched: bool) -> None:
     found = cell(draw(decision((place("1", 10.0, 5.0, share),))), "batch 1:")
     assert ("hatch" in [rect.get("class") for rect in found.iter(f"{SVG}rect")]) is hatched
 
 
-def test_what_does_not_fit_has_a_corner_of_its_colour_with_the_sentence():
+def test_what_does_not_fit_has_a_corner_of_its_colour_with_the_sentence() -> None:
     found = cell(draw(decision((place("1", 10.0, None),))), "batch 1:")
     corner = next(found.iter(f"{SVG}path"))
     assert corner.get("class") == "s1 halo"
@@ -98,14 +98,14 @@ def test_what_does_not_fit_has_a_corner_of_its_colour_with_the_sentence():
 
 
 @pytest.mark.parametrize(("one", "other", "said"), [(7.0, 7.0, "tie"), (None, None, "none")])
-def test_a_tie_and_nobody_have_no_winners_colour(one: float | None, other: float | None, said: str):
+def test_a_tie_and_nobody_have_no_winners_colour(one: float | None, other: float | None, said: str) -> None:
     found = cell(draw(decision((place("1", one, other),))), "batch 1:")
     assert [text.text for text in found.iter(f"{SVG}text")] == [said]
     assert "track" in [rect.get("class") for rect in found.iter(f"{SVG}rect")]
 
 
 @pytest.mark.parametrize(("keeps", "first"), [("above", "s1"), ("below", "s0")])
-def test_a_break_even_is_painted_by_who_wins_on_each_side(keeps: str, first: str):
+def test_a_break_even_is_painted_by_who_wins_on_each_side(keeps: str, first: str) -> None:
     found = cell(draw(decision((place("1", 10.0, 5.0),), (turn(300e9, keeps=keeps),))), "ndp wins while")
     left, right = list(found.iter(f"{SVG}rect"))
     assert (left.get("class"), right.get("class")) == (first, "s0" if first == "s1" else "s1")
@@ -114,7 +114,7 @@ def test_a_break_even_is_painted_by_who_wins_on_each_side(keeps: str, first: str
     assert "changes at 300 GB/s" in [text.text for text in found.iter(f"{SVG}text")]
 
 
-def test_break_evens_beyond_a_range_show_the_range_and_come_last():
+def test_break_evens_beyond_a_range_show_the_range_and_come_last() -> None:
     turns = (turn(100e9, "beyond"), turn(300e9))
     made = decision((place("1", 10.0, 5.0),), turns)
     assert [one.where for one in told_first(made)] == ["within", "beyond"]
@@ -123,7 +123,7 @@ def test_break_evens_beyond_a_range_show_the_range_and_come_last():
     assert len(beyond) == 1
 
 
-def test_a_constant_shows_at_most_two_break_evens_and_none_where_nothing_turns():
+def test_a_constant_shows_at_most_two_break_evens_and_none_where_nothing_turns() -> None:
     places = tuple(place(str(i), 10.0, 5.0) for i in range(30))
     made = decision(places, tuple(turn(300e9 + i, at=i) for i in range(30)))
     assert len(told_first(made)) == 2 <= MOST_ROWS
@@ -131,7 +131,7 @@ def test_a_constant_shows_at_most_two_break_evens_and_none_where_nothing_turns()
     assert "nowhere: no constant alone changes a winner" in texts(draw(decision(places, (turn(None, "nowhere"),))))
 
 
-def test_the_words_of_the_picture_tell_every_place():
+def test_the_words_of_the_picture_tell_every_place() -> None:
     made = decision((place("1", 10.0, 5.0, 0.8), place("8", None, 20.0)), (turn(300e9),))
     said = words(made)
     assert said[0] == "ndp wins."
@@ -141,7 +141,7 @@ def test_the_words_of_the_picture_tell_every_place():
     assert " ".join(said) == Xml.fromstring(draw(made)).findtext(f"{SVG}desc")
 
 
-def test_names_from_outside_are_text():
+def test_names_from_outside_are_text() -> None:
     picture = draw(decision((place("1", 10.0, 5.0),), title="<script>alert(1)</script>&\x00"))
     assert "<script" not in picture
     assert texts(picture)[0] == "<script>alert(1)</script>&\ufffd"
@@ -149,19 +149,19 @@ def test_names_from_outside_are_text():
 
 @pytest.mark.parametrize("axes", [(), tuple(Axis(path=path, label=path, values=(value,)) for path, value in (
     ("a", "x"), ("b", "y"), ("workload.batch", "1")))])
-def test_planes_of_no_and_of_three_axes_are_drawn(axes: tuple[Axis, ...]):
+def test_planes_of_no_and_of_three_axes_are_drawn(axes: tuple[Axis, ...]) -> None:
     one = place("1", 10.0, 5.0).model_copy(update={"at": {"a": "x", "b": "y", "workload.batch": "1"}})
     assert ("x, y" in texts(draw(decision((one,), axes=axes)))) is bool(axes)
 
 
-def test_the_picture_is_one_file_that_fetches_nothing_and_repeats_its_bytes():
+def test_the_picture_is_one_file_that_fetches_nothing_and_repeats_its_bytes() -> None:
     made = decision((place("1", 10.0, 5.0),), (turn(300e9),))
     assert draw(made) == draw(made)
     assert re.findall(r"(?:href|src|url)\s*[=(]\s*[\"']?([^\"')\s]+)", draw(made)) == ["#hatch"]
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [5.0], [1e-6, 5.0], [0.0, 3.0], [1e-300, 1e300], [3e-3, 3.1e-3]])
-def test_every_value_lies_on_its_axis(values: list[float]):
+def test_every_value_lies_on_its_axis(values: list[float]) -> None:
     scale = scale_of(values)
     assert all(0 <= scale.share(value) <= 1 for value in values)
     assert 1 <= len(scale.ticks) <= 6
