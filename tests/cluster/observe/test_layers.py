@@ -11,7 +11,7 @@ import pytest
 from cluster.main import enter
 from cluster.observe.flight import read_flight
 from cluster.observe.layers import LAYERS_FILE, MOST_SPANS, Layers, _fewer, layers_of, read_layers, stored_layers
-from cluster.observe.report.gantt import SCRIPT, gantt, gantts, pictures
+from cluster.observe.report.gantt import MOST_BYTES, SCRIPT, gantt, gantts, pictures
 from cluster.observe.report.page import page
 from cluster.observe.result import Result
 from emulation.errors import InputError
@@ -135,8 +135,9 @@ def test_names_of_a_machine_are_escaped_and_nothing_comes_from_elsewhere(layers:
 def test_a_run_without_a_phase_says_so_and_many_runs_are_not_all_drawn(layers: Layers) -> None:
     prefill = layers.model_copy(update={"layers": layers.layers[1:2]})
     assert "No layer of a decode step is drawn: the run has none." in gantts(prefill)
-    drawn = pictures({str(i): prefill for i in range(5)} | {"none": None})
-    assert [("<svg" in markup) for markup in drawn.values()] == [True] * 3 + [False] * 2
+    fit = MOST_BYTES // len(gantts(prefill))
+    drawn = pictures({str(i): prefill for i in range(fit + 2)} | {"none": None})
+    assert [("<svg" in markup) for markup in drawn.values()] == [True] * fit + [False] * 2
 
 
 RUN = """
