@@ -14,6 +14,8 @@ from emulation.ops import END, START, Edge, Lane, OpBuilder, Pool
 
 # A shell that runs the tests in its background ignores Ctrl-C, and every child would inherit that; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Workers of pytest-xdist are told of 80, and tables would be cut to that.
+os.environ.pop("COLUMNS", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 
