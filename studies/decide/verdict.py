@@ -19,8 +19,8 @@ def answer(decision: Decision) -> str:
     """Who wins, in one sentence."""
     places, goal = decision.places, decision.goal
     if len(decision.candidates) == 1:
-        return f"{decision.candidates[0].name} is the only candidate, so nothing is compared: what is told are its best " \
-            "settings."
+        return f"{decision.candidates[0].name} is the only candidate, so nothing is compared: only its best settings " \
+            "are told."
     if len(places) == 1:
         return _single(places[0], goal)
     most = "most" if goal.more else "least"
