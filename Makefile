@@ -42,7 +42,7 @@ families: setup  ## logits of every model family beside plain transformers, as a
 
 # One thread a process: the tests share the cores among themselves.
 fast: setup  ## the tests that take seconds
-	@OMP_NUM_THREADS=1 $(STAGE) fast 540 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 25 -m 'not slow and not alone and not ray and not soak'
+	@OMP_NUM_THREADS=1 $(STAGE) fast 540 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'not slow and not alone and not ray and not soak'
 
 slow: setup  ## the tests that take longer
 	@OMP_NUM_THREADS=1 $(STAGE) slow 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'slow and not ray and not soak'
