@@ -259,7 +259,7 @@ def test_trace_is_converted_and_described(folder: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", ["4", "3"])
+@pytest.mark.parametrize("batch", ["3", pytest.param("4", marks=pytest.mark.soak)])
 def test_a_recorded_trace_replays_to_the_times_of_its_run(folder: Path, batch: str) -> None:
     few = ["--set", "workload.output_tokens=3", "--set", f"workload.batch={batch}"]
     done = script("trace", "record", "demo", "--out", "t.npz", *few, cwd=folder)

@@ -87,9 +87,10 @@ def panels_show(result: Result, head: Head, folder: Path) -> None:
     """The dashboards have what came through Ray's agent, by the names that recording rules give it. Gauges are gone
     with their actor."""
     with started(folder / "data", {}, lists=str(head.folder / "prom_metrics_service_discovery.json")) as prometheus:
-        at_s = prometheus.scraped('moelab_tokens_total{run="demo", kind="output"}', bool)
-        asked = Asked(at_s, 60, {"run": "demo", "policy": ".+"})
-        counted = expected(of_result(result), groups_of(prometheus, 'run="demo"', asked))
+        who = f'run="demo", policy="{result.policy}"'  # other tests submit to the same head
+        at_s = prometheus.scraped(f'moelab_tokens_total{{{who}, kind="output"}}', bool)
+        asked = Asked(at_s, 60, {"run": "demo", "policy": result.policy})
+        counted = expected(of_result(result), groups_of(prometheus, who, asked))
         wanted = {name: must for name, must in counted.items() if name in {
             "overview/Output tokens per emulated second", "overview/TTFT, mean", "overview/TPOT, mean",
             "overview/Requests answered", "overview/Emulated time", "experts/Fullest experts", "machine/Pre-emptions",

@@ -1,6 +1,7 @@
 """`moelab fidelity`: errors against a reference, blind to what was measured, and clear about what is wrong with one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_what_is_emulated_depends_on_nothing_measured(shared: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_small_batches_of_the_rows_it_was_fitted_on_are_met_and_every_count_is_equal(
+        shared: Path, tmp_path: Path) -> None:
+    whole = read_reference(olmoe(shared, tmp_path / "all"))
+    few = [i for i, case in enumerate(whole.cases) if case.batch < 16]
+    rows = compare_all(replace(whole, cases=tuple(whole.cases[i] for i in few),
+                               measured=tuple(whole.measured[i] for i in few)), "h200-host", quiet)
+    told = summary(rows)
+    assert len(rows) == 20
+    assert all(row.counts_equal for row in rows)
+    assert told["judged"] == 15
+    assert told["p50"] <= 0.05
+    assert told["p90"] <= 0.12
+
+
+@pytest.mark.soak
 def test_the_rows_it_was_fitted_on_are_met_and_every_count_is_equal(shared: Path, tmp_path: Path) -> None:
     rows = compare_all(read_reference(olmoe(shared, tmp_path / "all")), "h200-host", quiet)
     told = summary(rows)

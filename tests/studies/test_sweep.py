@@ -204,20 +204,20 @@ def test_workers_killed_one_after_another_are_replaced(tmp_path: Path, wanted: l
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_130_whole_rows_and_no_process(tmp_path: Path, wanted: list[str]) -> None:
+@pytest.mark.parametrize("wait_s", [0.3, pytest.param(0.0, marks=pytest.mark.soak)])
+def test_ctrl_c_ends_with_130_whole_rows_and_no_process(tmp_path: Path, wanted: list[str], wait_s: float) -> None:
     study, out = written(tmp_path, **LONG), tmp_path / "out"
-    for wait_s in (0.0, 0.3):
-        process = started(study, out)
-        wait_for_work(process, out)
-        everyone = all_of(process)
-        time.sleep(wait_s)
-        assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (130, "moelab: interrupted\n")
-        _, alive = psutil.wait_procs(everyone, timeout=20)
-        assert alive == []
-        assert lines(out)
+    process = started(study, out)
+    wait_for_work(process, out)
+    everyone = all_of(process)
+    time.sleep(wait_s)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "moelab: interrupted\n")
+    _, alive = psutil.wait_procs(everyone, timeout=20)
+    assert alive == []
+    assert lines(out)
     assert told(swept(study, out).rows) == wanted
 
 
