@@ -3,6 +3,8 @@ PY := .venv/bin/python
 STAGE := $(PY) deploy/ci/stage.py
 # Under CI a skipped test must be on the list.
 PYTEST := $(PY) -m pytest $(if $(CI),-p tests.plugins.skips)
+# The files in which a marker stands: collecting all of them takes half a minute.
+marked = $(shell grep -rlE 'mark\.$(1)\b' --include='test_*.py' tests | sort)
 export HF_HUB_OFFLINE := 1
 export PYTHON
 # Without bytecode on the disk each process that a test starts compiles all of moelab, and pytest all tests, anew.
@@ -45,13 +47,13 @@ fast: setup  ## the tests that take seconds
 	@OMP_NUM_THREADS=1 $(STAGE) fast 540 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'not slow and not alone and not ray and not soak'
 
 slow: setup  ## the tests that take longer
-	@OMP_NUM_THREADS=1 $(STAGE) slow 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'slow and not ray and not soak'
+	@OMP_NUM_THREADS=1 $(STAGE) slow 480 -- $(PYTEST) -n logical --maxprocesses 4 --dist worksteal --durations 5 -m 'slow and not ray and not soak' $(call marked,slow)
 
 alone: setup  ## the tests that measure this machine, one after another
-	@$(STAGE) alone 360 -- $(PYTEST) --durations 5 -m 'alone and not ray and not soak'
+	@$(STAGE) alone 360 -- $(PYTEST) --durations 5 -m 'alone and not ray and not soak' $(call marked,alone)
 
 ray: setup  ## the tests that start Ray
-	@$(STAGE) ray 540 -- $(PYTEST) --durations 5 -m 'ray and not soak'
+	@$(STAGE) ray 540 -- $(PYTEST) --durations 5 -m 'ray and not soak' $(call marked,ray)
 
 soak: setup  ## the tests that take minutes; never in CI
 	@$(PY) -m pytest -m soak --timeout 3600
