@@ -46,10 +46,17 @@ def _by_lane(machine: Machine) -> dict[int, list[int]]:
 
 def lanes_tell_links(machine: Machine) -> bool:
     """Whether a copy's lanes, its target and whether it leaves home tell which links it crosses: each lane is one
-    link's, or that of both directions of one connection, on a machine with one home."""
+    link's, or that of both directions of one connection. With several homes, which of them tokens leave is not told, so
+    that connection must lead to a memory at the edge, where no tokens go."""
+    edge = [not device.computes and sum(number in (link.source, link.target) for link in machine.links) == 2
+            for number, device in enumerate(machine.devices)]
+
     def told(links: list[Link]) -> bool:
-        return len(links) == 1 or (len(machine.homes) == 1 and len(links) == 2 and (
-            (links[0].source, links[0].target) == (links[1].target, links[1].source)))
+        if len(links) != 2:
+            return len(links) == 1
+        one, other = links
+        both_ways = (one.source, one.target) == (other.target, other.source)
+        return both_ways and (len(machine.homes) == 1 or edge[one.source] or edge[one.target])
     return all(told([machine.links[number] for number in links]) for links in _by_lane(machine).values())
 
 

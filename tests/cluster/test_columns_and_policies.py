@@ -140,3 +140,14 @@ def test_a_model_whose_first_layer_is_dense_is_timed_in_columns(policy: str, mon
     slow = moelab.run("mixtral_edge", [*settings, "engine=spec"]).digest
     monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
     assert moelab.run("mixtral_edge", settings).digest == slow
+
+
+@pytest.mark.parametrize("machine", ["chiplet-accelerator", "chiplet-2x2"])
+def test_homes_with_memory_at_the_edge_are_timed_in_columns(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-duplex channel leads to that memory, and no tokens: its lane and the copy's target tell the direction."""
+    model = "fse-qwen3" if machine == "chiplet-2x2" else "qwen3-30b-a3b"
+    settings = [f"machine={machine}", f"model={{name: {model}, layers: 2}}", "precision=int8", "policy=expert_parallel",
+                "workload.batch=4", *WORK[1:]]
+    slow = moelab.run("mixtral_edge", [*settings, "engine=spec"]).digest
+    monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
+    assert moelab.run("mixtral_edge", settings).digest == slow
