@@ -149,7 +149,8 @@ def run(port: int, grafana_port: int, data: Path) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for again in (signal.SIGINT, signal.SIGTERM):  # make passes one on, and the group has its own
+            signal.signal(again, signal.SIG_IGN)
         stop(list(processes.values()))
 
 
