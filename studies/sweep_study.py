@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import locate, trace_path
 from cluster.config.on_ray import OnRay
 from cluster.config.overrides import PATHS, SUFFIXES, put_value
-from cluster.config.quantities import Strict, refuse
+from cluster.config.quantities import refuse
 from cluster.config.reading import load_workload
 from cluster.config.run import EMBEDDED, RunConfig
 from cluster.identity import HOST_KEYS
@@ -24,13 +24,14 @@ from cluster.observe.digest import canonical, sha256
 from cluster.resolve import EMBEDDED_FOLDER
 from emulation.errors import ConfigError, MoelabError, unknown
 from moe import shapes
+from studies.from_file import FromFile, with_lists
 
 SETTLED: dict[str, Any] = {"transport": "local", "clock": "virtual", "against": [], "workers": None,
                            "devices_per_actor": 1, "restarts": 8, "out": None, "timeline": {}}
 """What a sweep decides itself: each point is one policy's run in one process."""
 
 
-class Study(Strict):
+class Study(FromFile):
     """Points around one run.
 
     run: a run by name or path, or a whole run written here. set: dotted path -> value, for every point. grid: dotted
@@ -48,20 +49,10 @@ class Study(Strict):
     most: str | None = None
     least: str | None = None
 
-    _name: str = PrivateAttr(default="study")
-    _folder: Path = PrivateAttr(default=Path())
-    _where: str = PrivateAttr(default="the study")
-
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, data: object) -> object:
-        grid = data.get("grid") if isinstance(data, Mapping) else None
-        if isinstance(data, Mapping) and isinstance(grid, Mapping):
-            for path, values in grid.items():
-                if not isinstance(values, list | tuple) or not values:
-                    raise refuse(f"grid.{path} is {values!r} and should be a list of values, one at least")
-            return {**data, "grid": {path: tuple(values) for path, values in grid.items()}}
-        return data
+        return with_lists(data, "grid")
 
     @model_validator(mode="after")
     def _sound(self) -> "Study":
@@ -80,17 +71,6 @@ class Study(Strict):
                 if place == "points" and path in self.grid:
                     raise refuse(f"points.{path} is in the grid too: a point has one value of it")
         return self
-
-    @property
-    def name(self) -> str:
-        """The stem of the file that it was read from."""
-        return self._name
-
-    def placed(self, name: str, folder: Path, where: str) -> "Study":
-        """The same study as read from a file of this name in this folder."""
-        copy = self.model_copy()
-        copy._name, copy._folder, copy._where = name, folder, where
-        return copy
 
     def expand(self) -> "list[Point]":
         """Every point once, in the order of the file; refuses one that is no run, with its coordinates."""

@@ -17,7 +17,7 @@ from cluster.observe.digest import canonical
 from emulation.errors import ConfigError, unknown
 from schedulers.registry import policy_class
 from studies.decide.decision import Setting
-from studies.decide.study import Candidate, Decide, Tried
+from studies.decide.study import Candidate, Decide
 from studies.sweep_study import Base, Point, Study, fingerprint
 from studies.sweep_table import short
 
@@ -61,7 +61,7 @@ class Ground:
     name: str
     study: Study
     base: Base
-    tried: tuple[tuple[Tried, dict[str, tuple[Any, ...]]], ...]
+    tried: tuple[tuple[PolicyChoice, dict[str, tuple[Any, ...]]], ...]
     searched: tuple[str, ...]
 
     @property
@@ -160,13 +160,13 @@ def _serves(study: Decide, settings: Mapping[str, Any]) -> bool:
     return isinstance(work, Mapping) and work.get("serving") is not None
 
 
-def _own(base: Base, where: str) -> Tried:
+def _own(base: Base, where: str) -> PolicyChoice:
     """The policy that the run itself names."""
-    own = validate(Tried, base.data.get("policy"), f"{where}: policy of its run")
+    own = validate(PolicyChoice, base.data.get("policy"), f"{where}: policy of its run")
     return own.model_copy(update={"name": str(base.folder.absolute() / own.name)}) if own.name.endswith(".py") else own
 
 
-def _fields(tried: Tried, study: Path, run: Path, where: str) -> tuple[str, ...]:
+def _fields(tried: PolicyChoice, study: Path, run: Path, where: str) -> tuple[str, ...]:
     """The parameters that a policy has."""
     target, _ = policy_target(PolicyChoice(name=tried.name), study if tried.name.endswith(".py") else run)
     fields = getattr(policy_class(target), "__dataclass_fields__", {})

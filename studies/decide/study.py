@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from cluster.config.load import read_yaml, shown, validate
 from cluster.config.names import locate
-from cluster.config.quantities import Power, Quantity, Strict, Value, refuse
-from cluster.config.run import MachineChoice
+from cluster.config.quantities import Power, Quantity, Strict, refuse
+from cluster.config.run import MachineChoice, PolicyChoice
 from cluster.config.serving import Slo
 from cluster.identity import HOST_KEYS
 from emulation.errors import ConfigError, unknown
 from emulation.units import parse
 from studies.decide.objectives import GOODPUT, OBJECTIVES
+from studies.from_file import FromFile, with_lists
 
 MOST_CANDIDATES, MOST_PLACES, MOST_SAMPLES, MOST_STEPS = 8, 1024, 4096, 10_000
 
@@ -52,17 +53,6 @@ class Steps(Strict):
         return tuple(int(self.low + i * self.step) if whole else self.low + i * self.step for i in range(count))
 
 
-class Tried(Strict):
-    """A policy that a candidate may use, by name, with parameters that are fixed."""
-
-    name: str
-    parameters: dict[str, Value] = Field(default_factory=dict)
-
-    @classmethod
-    def from_short(cls, data: object) -> object:
-        return {"name": data} if isinstance(data, str) else data
-
-
 class Candidate(Strict):
     """One of those compared. machine: a hardware file, with options. set: dotted path -> value, for its runs.
 
@@ -72,7 +62,7 @@ class Candidate(Strict):
 
     machine: MachineChoice
     settings: dict[str, Any] = Field(default_factory=dict, alias="set")
-    policies: tuple[Tried, ...] = Field(default=(), strict=False)
+    policies: tuple[PolicyChoice, ...] = Field(default=(), strict=False)
     search: dict[str, tuple[Any, ...] | Steps] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -180,7 +170,7 @@ class Uncertainty(Strict):
         return data
 
 
-class Decide(Strict):
+class Decide(FromFile):
     """Who wins where. run: a run by name or path, or a whole run written here. set: for every candidate. over: dotted
     path -> values: the plane. objective: what is compared. slo: for goodput. budget: settings that a search tries for
     each candidate and place; a larger space is searched by TPE (Optuna) with so many trials. seed: of that search.
@@ -200,22 +190,15 @@ class Decide(Strict):
     seed: int = Field(default=0, ge=0, le=(1 << 32) - 1)
     limit: int = Field(default=20_000, ge=1, le=1_000_000)
 
-    _name: str = PrivateAttr(default="study")
-    _folder: Path = PrivateAttr(default=Path())
-    _where: str = PrivateAttr(default="the study")
-
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, data: object) -> object:
-        over = data.get("over") if isinstance(data, Mapping) else None
-        if isinstance(data, Mapping) and isinstance(over, Mapping):
-            for path, values in over.items():
-                if not isinstance(values, list | tuple) or not values:
-                    raise refuse(f"over.{path} is {values!r} and should be a list of values, one at least")
-                if len({repr(value) for value in values}) < len(values):
-                    raise refuse(f"over.{path} names a value twice")
-            return {**data, "over": {path: tuple(values) for path, values in over.items()}}
-        return data
+        found = with_lists(data, "over")
+        over = found.get("over") if isinstance(found, Mapping) else None
+        for path, values in over.items() if isinstance(over, Mapping) else ():
+            if len({repr(value) for value in values}) < len(values):
+                raise refuse(f"over.{path} names a value twice")
+        return found
 
     @model_validator(mode="after")
     def _sound(self) -> "Decide":
@@ -268,27 +251,6 @@ class Decide(Strict):
                 raise refuse(f"equal.to is {equal.to!r}: it is above zero")
         except ConfigError as error:
             raise refuse(f"equal.to: {error}, or the name of a candidate ({', '.join(self.candidates)})") from None
-
-    @property
-    def name(self) -> str:
-        """The stem of the file that it was read from."""
-        return self._name
-
-    @property
-    def folder(self) -> Path:
-        """What paths in it are relative to."""
-        return self._folder
-
-    @property
-    def where(self) -> str:
-        """Its file, as errors name it."""
-        return self._where
-
-    def placed(self, name: str, folder: Path, where: str) -> "Decide":
-        """The same study as read from a file of this name in this folder."""
-        copy = self.model_copy()
-        copy._name, copy._folder, copy._where = name, folder, where
-        return copy
 
 
 def load_decide(name: str | Path) -> Decide:
