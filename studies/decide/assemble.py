@@ -67,8 +67,9 @@ def assembled(parts: Parts) -> Decision:
         break_evens=tuple(_break_evens(parts, constants, places)),
         frontier=frontier(study, ready.places, parts.found),
         stability=sum(shares) / len(shares) if shares else None, runs=Runs(**parts.asked),
-        samples=study.uncertainty.samples if ready.variables else 0, seed=study.uncertainty.seed,
-        beyond=study.uncertainty.beyond, study=study.model_dump(mode="json", by_alias=True))
+        samples=study.uncertainty.draws(len(ready.variables)), seed=study.uncertainty.seed,
+        routing=study.uncertainty.routing, beyond=study.uncertainty.beyond,
+        study=study.model_dump(mode="json", by_alias=True))
     return made.model_copy(update={"verdict": verdict(made)})
 
 

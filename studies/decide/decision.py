@@ -16,7 +16,7 @@ from emulation.errors import InputError
 from emulation.reading import parse_json, read_bytes
 
 DECISION_FILE = "decision.json"
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 LARGEST_BYTES = 1 << 28
 
 Scalar = str | int | float | bool | None
@@ -259,7 +259,8 @@ class Runs(Part):
 
 class Decision(Part):
     """Who wins where. verdict: sentences, the first is the answer. places: in the order of the plane, its last axis
-    fastest. constants: all that is drawn, what swings most first. study: what was asked."""
+    fastest. constants: all that is drawn, what swings most first. routing: whether the seed of the runs is drawn, too.
+    study: what was asked."""
 
     schema_version: int = DECISION_VERSION
     name: str
@@ -278,6 +279,7 @@ class Decision(Part):
     runs: Runs
     samples: int
     seed: int
+    routing: bool = False
     beyond: float
     study: dict[str, JsonValue]
 

@@ -39,7 +39,7 @@ class Ready:
     def planned(self) -> dict[str, int]:
         """About how many runs each stage takes: at most, but for the last one."""
         asked, size = self.study.uncertainty, planned(self.study, self.grounds, self.where)
-        samples = asked.samples if self.variables else 0
+        samples = asked.draws(len(self.variables))
         again = min(asked.again, samples) * sum(min(self.grounds[name].size, asked.settings) - 1
                                                 for _, name in self.where)
         at = [{name: True for key, name in self.where if key == number} for number in range(len(self.places))]

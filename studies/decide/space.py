@@ -98,13 +98,14 @@ class Ground:
         return with_constants(loaded, self.machine.constants, f"machine {self.machine.name}")
 
 
-def with_values(point: Point, constants: Mapping[str, str]) -> Point:
-    """The same run on a machine with other constants (dotted path -> quantity)."""
-    if not constants:
+def with_values(point: Point, constants: Mapping[str, str], later_seed: int = 0) -> Point:
+    """The same run on a machine with other constants (dotted path -> quantity), with a seed that is so much larger."""
+    if not constants and not later_seed:
         return point
     config = point.config
     machine = config.machine.model_copy(update={"constants": {**config.machine.constants, **constants}})
-    other = config.model_copy(update={"machine": machine}).placed(config.name, config.folder)
+    changed = config.model_copy(update={"machine": machine, "seed": config.seed + later_seed})
+    other = changed.placed(config.name, config.folder)
     return Point(fingerprint(other), point.at, other)
 
 

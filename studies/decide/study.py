@@ -139,6 +139,8 @@ class Range(Strict):
 
 class Uncertainty(Strict):
     """How far the answer can be trusted. samples: draws of all constants with a range. seed: of the draws.
+    routing: each draw has a seed of its own for its runs too, the same for all candidates: other routing of the same
+    kind, other arrivals, other lengths. A recorded trace stays what it is.
 
     ranges: CANDIDATE.constant -> its range. together: lists of CANDIDATE.constant that are one physical thing, and lie
     at the same place of their ranges in every draw; the same constant of one machine file always does. fixed:
@@ -149,6 +151,7 @@ class Uncertainty(Strict):
 
     samples: int = Field(default=32, ge=0, le=MOST_SAMPLES)
     seed: int = Field(default=0, ge=0, le=(1 << 32) - 1)
+    routing: bool = False
     ranges: dict[str, Range] = Field(default_factory=dict)
     together: tuple[tuple[str, ...], ...] = Field(default=(), strict=False)
     fixed: tuple[str, ...] = Field(default=(), strict=False)
@@ -157,6 +160,10 @@ class Uncertainty(Strict):
     break_even: bool = True
     beyond: float = Field(default=4.0, ge=1, le=1000)
     constants: int = Field(default=3, ge=0, le=64)
+
+    def draws(self, constants: int) -> int:
+        """How many draws there are of so many constants: none where nothing differs from draw to draw."""
+        return self.samples if constants or self.routing else 0
 
     @model_validator(mode="before")
     @classmethod

@@ -15,11 +15,24 @@ from studies.decide.search import Found, Key, leaders
 from studies.decide.space import with_values
 from studies.decide.study import Decide
 from studies.decide.variables import Variable, drawn, draws
+from studies.sweep_study import Point
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution: both ends of a 95 % interval."""
 
 Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw. constants: candidate -> dotted path -> quantity. later_seed: what is added to the seed of its runs."""
+
+    constants: Mapping[str, Mapping[str, str]]
+    later_seed: int
+
+    def point(self, point: Point, candidate: str) -> Point:
+        """A candidate's run under this draw."""
+        return with_values(point, self.constants.get(candidate, {}), self.later_seed)
 
 
 @dataclass(frozen=True)
@@ -35,11 +48,11 @@ class Drawn:
 def sample(study: Decide, variables: tuple[Variable, ...], found: Mapping[Key, Found], chosen: Mapping[Key, int],
            runs: Runs) -> tuple[Drawn, dict[int, Again]]:
     """Every place under every draw with the settings of the search; in the first ones its best settings anew."""
-    count = study.uncertainty.samples if variables else 0
+    count = study.uncertainty.draws(len(variables))
     quantiles = draws(count, len(variables), study.uncertainty.seed)
-    constants = [drawn(variables, quantiles[i]) for i in range(count)]
+    each = [Draw(drawn(variables, quantiles[i]), i + 1 if study.uncertainty.routing else 0) for i in range(count)]
     keys = [(key, i) for i in range(count) for key in chosen]
-    points = [with_values(found[key].points[chosen[key]], constants[i].get(key[1], {})) for key, i in keys]
+    points = [each[i].point(found[key].points[chosen[key]], key[1]) for key, i in keys]
     limits = limits_s(study.slo)
     values: dict[Key, list[float | None]] = {key: [] for key in chosen}
     figures: dict[Key, dict[str, list[float | None]]] = {key: {name: [] for name in TOLD} for key in chosen}
@@ -47,7 +60,7 @@ def sample(study: Decide, variables: tuple[Variable, ...], found: Mapping[Key, F
         values[key].append(figure(row, study.objective, limits))
         for name in TOLD:
             figures[key][name].append(figure(row, name, limits))
-    return Drawn(quantiles, values, figures), _again(study, constants, found, chosen, values, runs)
+    return Drawn(quantiles, values, figures), _again(study, each, found, chosen, values, runs)
 
 
 def rivals(study: Decide, found: Mapping[Key, Found], chosen: Mapping[Key, int]) -> dict[Key, list[int]]:
@@ -57,15 +70,15 @@ def rivals(study: Decide, found: Mapping[Key, Found], chosen: Mapping[Key, int])
     return {key: numbers for key, numbers in ranked.items() if len(numbers) > 1}
 
 
-def _again(study: Decide, constants: Sequence[Mapping[str, Mapping[str, str]]], found: Mapping[Key, Found],
-           chosen: Mapping[Key, int], fixed: Mapping[Key, list[float | None]], runs: Runs) -> dict[int, Again]:
+def _again(study: Decide, each: Sequence[Draw], found: Mapping[Key, Found], chosen: Mapping[Key, int],
+           fixed: Mapping[Key, list[float | None]], runs: Runs) -> dict[int, Again]:
     """Place -> what came of it where the best settings of the search competed anew."""
-    count = min(study.uncertainty.again, len(constants))
+    count = min(study.uncertainty.again, len(each))
     several = rivals(study, found, chosen)
     if not count or not several:
         return {}
     asked = [(key, i, number) for i in range(count) for key, numbers in several.items() for number in numbers]
-    points = [with_values(found[key].points[number], constants[i].get(key[1], {})) for key, i, number in asked]
+    points = [each[i].point(found[key].points[number], key[1]) for key, i, number in asked]
     limits, goal = limits_s(study.slo), OBJECTIVES[study.objective]
     best: dict[tuple[Key, int], float | None] = {}
     for (key, i, _), row in zip(asked, runs.rows(points, "again"), strict=True):

@@ -79,7 +79,8 @@ def sureness(decision: Decision) -> str:
     if not known or decision.stability is None:
         return ""
     least, told = min(known, key=lambda one: one[1].share)
-    of = f"{decision.samples} draws of {len(decision.constants)} constants"
+    drawn = [f"{len(decision.constants)} constants"] * bool(decision.constants) + ["routing"] * decision.routing
+    of = f"{decision.samples} draws of {' and '.join(drawn)}"
     if len(decision.places) == 1:
         return (f"{least.winner} wins in {told.share:.0%} of {of} (95 % interval of that share: {told.low:.0%} to "
                 f"{told.high:.0%}).")

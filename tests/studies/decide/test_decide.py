@@ -57,6 +57,27 @@ def test_the_run_behind_a_value_is_that_of_moelab_run(tmp_path: Path) -> None:
     assert outcome.figures["ttft_p50"] == (result.ttft.p50_s if result.ttft is not None else None)
 
 
+def test_the_seed_of_routing_is_drawn_for_all_candidates_alike_where_it_is_asked_for(tmp_path: Path) -> None:
+    for name, bandwidth in (("near", "6 GB/s"), ("wide", "8 GB/s")):
+        machine(tmp_path, name, quantity(bandwidth))
+    work = {"work": "synthetic", "generator": {"name": "zipf", "skew": 1.0}, "prompt_tokens": 2, "output_tokens": 6}
+    cached = {**RUN, "policy": {"name": "lru", "parameters": {"slots": 16}}, "workload": work, "seed": 5}
+    asked = {"run": cached, "candidates": {name: {"machine": f"./{name}.yaml"} for name in ("near", "wide")}}
+    made = decided(tmp_path, **asked, uncertainty={"samples": 4, "routing": True})
+    (tmp_path / "run.yaml").write_text(json.dumps({**cached, "machine": "./wide.yaml"}))
+    rates = sorted(run(load_run(tmp_path / "run.yaml", [f"seed={seed}"])).output_tokens_per_s for seed in range(6, 10))
+    found = made.places[0].of("wide").interval
+    assert found is not None
+    assert (found.p5, found.p50, found.p95, found.samples) == (rates[0], rates[1], rates[3], 4)
+    assert len(set(rates)) > 1
+    # The same seeds for both: only then does time go as one over the bandwidth in each draw.
+    margins = made.places[0].margins
+    assert margins is not None
+    assert (margins.p5, margins.p95) == pytest.approx((8 / 6, 8 / 6), rel=1e-6)
+    assert "wide wins in 100% of 4 draws of routing" in made.verdict[1]
+    assert decided(tmp_path, **asked, uncertainty={"samples": 4}).samples == 0
+
+
 @pytest.mark.slow
 def test_a_decision_that_was_killed_goes_on_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     study, out = written(tmp_path, **PLANE), tmp_path / "out"
