@@ -122,8 +122,11 @@ def head() -> Iterator[Head]:
     start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}",
              "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
              f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}"]
-    subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
-    yield Head(environment, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics",
-               folder)
-    end_all(str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield Head(environment, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}",
+                   f"http://127.0.0.1:{metrics}/metrics", folder)
+    finally:  # a start that fails leaves processes, too
+        end_all(str(folder))
+        shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ import pytest
 from cluster import run as running
 from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
+from cluster.transports.ray.cluster import cluster
 from emulation.errors import MoelabError
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
@@ -107,6 +108,29 @@ def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Pa
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def test_sigterm_while_ray_starts_is_heard_by_whoever_heeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    class HeardError(Exception):
+        pass
+
+    def heed(*_: object) -> None:
+        raise HeardError
+
+    def interrupted(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does before it starts its processes
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", interrupted)
+    before = signal.signal(signal.SIGTERM, heed)
+    try:
+        with pytest.raises(HeardError), cluster():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is heed
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_ctrl_c_ends_the_cluster_and_leaves_no_file(tmp_path: Path) -> None:

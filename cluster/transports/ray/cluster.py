@@ -92,6 +92,10 @@ def _init(folder: str | None, namespace: str | None) -> None:
                      job_config=JobConfig(_client_job=True, ray_namespace=namespace))
     except (RuntimeError, ray.exceptions.AuthenticationError) as error:  # other versions of Ray or Python; a token
         raise TransportError(f"Ray cannot be used: {_first_line(error)}") from None
+    except SystemExit:  # Ray's own answer to SIGTERM, which it takes over before it is there
+        if callable(heeds):
+            heeds(signal.SIGTERM, None)
+        raise
     finally:
         if callable(heeds) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, heeds)
