@@ -121,7 +121,8 @@ def head() -> Iterator[Head]:
                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}",
              "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}"]
+             f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}",
+             f"--dashboard-agent-listen-port={free_port()}"]  # its default is taken where another head runs
     try:
         done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
