@@ -30,9 +30,10 @@ def free_port() -> int:
 
 
 def end_all(mark: str) -> None:
-    """End the processes that have this text in their command line; `ray stop` would end those of every cluster."""
-    found = [process for process in psutil.process_iter(["cmdline"])
-             if mark in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid()]
+    """End the processes that have this text in their command line, or as their home: Ray's agents change the first.
+    `ray stop` would end those of every cluster."""
+    found = [process for process in psutil.process_iter(["cmdline", "environ"]) if process.pid != os.getpid() and (
+        mark in " ".join(process.info["cmdline"] or ()) or mark == (process.info["environ"] or {}).get("HOME"))]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
