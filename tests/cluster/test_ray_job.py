@@ -40,7 +40,7 @@ def begin(head: Head, entry: str) -> str:
     told: list[Any] = []
 
     def taken() -> bool:
-        with contextlib.suppress(urllib.error.HTTPError):  # 500: on a loaded host the agent of jobs comes after the head
+        with contextlib.suppress(urllib.error.HTTPError):  # 500: its agent comes later where there is much to do
             told.append(job(head, "POST", body={"entrypoint": f"cd {ROOT} && {entry}"})["submission_id"])
         return bool(told)
 
