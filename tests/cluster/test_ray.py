@@ -110,6 +110,28 @@ def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Pa
                 process.kill()
 
 
+def test_ctrl_c_while_ray_is_imported_leaves_no_folder(tmp_path: Path) -> None:
+    script = """if True:
+        import os, sys, tempfile
+        from cluster.transports.ray import cluster
+
+        class Interrupted:
+            def find_spec(self, name, *_):
+                if name == "ray._private":
+                    raise KeyboardInterrupt
+
+        make, before = tempfile.mkdtemp, dict(os.environ)
+        tempfile.mkdtemp = lambda **asked: make(**{**asked, "dir": sys.argv[1]})
+        sys.meta_path.insert(0, Interrupted())
+        try:
+            with cluster.cluster():
+                pass
+        except KeyboardInterrupt:
+            print(os.listdir(sys.argv[1]), os.environ == before)"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[] True\n", done.stderr
+
+
 def test_sigterm_while_ray_starts_is_heard_by_whoever_heeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
