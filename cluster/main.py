@@ -33,11 +33,11 @@ from cluster.commands import (
     sweep,
     trace,
 )
+from cluster.entry import INTERRUPTED
 from emulation.errors import ConfigError, InputError, MoelabError, PlanError
 from emulation.extras import extra_of
 
 INTERNAL = 70
-INTERRUPTED = 130
 BROKEN_PIPE = 1
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -1,8 +1,11 @@
 """Files that appear whole or not at all."""
 
 import errno
+import fcntl
+import glob
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -15,7 +18,7 @@ def write_whole(folder: Path | Store, writers: Mapping[str, Callable[[IO[bytes]]
     """Write files into a folder (made where absent): all of them, or, where one fails, none, told in one sentence.
 
     Each is written beside its place, flushed to the disk and moved there when all are complete; in a store, the last
-    one is there only where the others are.
+    one is there only where the others are. What a writer that was killed left of these files is taken away.
     """
     if isinstance(folder, Store):
         folder.write_whole(writers)
@@ -30,15 +33,18 @@ def write_whole(folder: Path | Store, writers: Mapping[str, Callable[[IO[bytes]]
             at = folder / name
             if at.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        for name, writer in writers.items():
-            at = folder / name
-            with parts[name].open("wb") as file:
+            _clear(folder, name)
+        with ExitStack() as held:
+            for name, writer in writers.items():
+                at = folder / name
+                file = held.enter_context(parts[name].open("wb"))
+                _lock(file)
                 writer(file)
                 file.flush()
                 os.fsync(file.fileno())
-        for name, part in parts.items():
-            at = folder / name
-            part.replace(at)
+            for name, part in parts.items():
+                at = folder / name
+                part.replace(at)
         done = True
     except OSError as error:
         raise MoelabError(f"cannot write {at}: {error.strerror or error}; nothing was written, so free some space or "
@@ -60,6 +66,20 @@ def text_writers(texts: Mapping[str, str]) -> dict[str, Callable[[IO[bytes]], ob
 
 def _put(data: bytes, file: IO[bytes]) -> None:
     file.write(data)
+
+
+def _clear(folder: Path, name: str) -> None:
+    """Take parts of a file away that nobody is writing: their writers were killed."""
+    for part in folder.glob(f".{glob.escape(name)}.*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Show that this file is being written, on file systems that know locks; others clear nothing away either."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove(parts: list[Path], folders: list[Path]) -> None:

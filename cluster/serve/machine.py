@@ -263,9 +263,11 @@ class Emulated:
             self._book.take_in(driver, request, now_ps)
 
     def _let_happen(self, driver: Driver) -> None:
-        """Faults that were asked for."""
+        """Faults that were asked for, and whose clients have not left meanwhile."""
         while self._faults:
             fault, told = self._faults.popleft()
+            if not told.set_running_or_notify_cancel():
+                continue
             try:
                 told.set_result(driver.inject(fault))
             except MoelabError as error:
@@ -296,7 +298,8 @@ class Emulated:
             handed: Handed = [(request.answer, StoppedError(self._why)) for request in self._book.open.values()]
             self._book.clear()
             for _, told in self._faults:
-                told.set_exception(StoppedError(self._why))
+                if told.set_running_or_notify_cancel():
+                    told.set_exception(StoppedError(self._why))
             self._faults.clear()
             self._inbox.clear()
         hand_out(handed)

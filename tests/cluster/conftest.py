@@ -30,9 +30,10 @@ def free_port() -> int:
 
 
 def end_all(mark: str) -> None:
-    """End the processes that have this text in their command line; `ray stop` would end those of every cluster."""
-    found = [process for process in psutil.process_iter(["cmdline"])
-             if mark in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid()]
+    """End the processes that have this text in their command line, or as their home: Ray's agents change the first.
+    `ray stop` would end those of every cluster."""
+    found = [process for process in psutil.process_iter(["cmdline", "environ"]) if process.pid != os.getpid() and (
+        mark in " ".join(process.info["cmdline"] or ()) or mark == (process.info["environ"] or {}).get("HOME"))]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -121,9 +122,13 @@ def head() -> Iterator[Head]:
                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     start = [*RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}",
              "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}"]
-    subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
-    yield Head(environment, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics",
-               folder)
-    end_all(str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+             f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}",
+             f"--dashboard-agent-listen-port={free_port()}"]  # its default is taken where another head runs
+    try:
+        done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield Head(environment, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}",
+                   f"http://127.0.0.1:{metrics}/metrics", folder)
+    finally:  # a start that fails leaves processes, too
+        end_all(str(folder))
+        shutil.rmtree(folder, ignore_errors=True)

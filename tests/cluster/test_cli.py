@@ -350,6 +350,22 @@ def test_an_interrupt_ends_with_130_and_no_traceback(folder: Path) -> None:
         assert process.stderr.read() == "moelab: interrupted\n"
 
 
+def test_an_interrupt_while_commands_are_imported_is_one_line() -> None:
+    script = """if True:
+        import sys
+
+        class Interrupted:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    raise KeyboardInterrupt
+
+        sys.meta_path.insert(0, Interrupted())
+        from cluster.entry import main
+        main()"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "moelab: interrupted\n")
+
+
 def test_check_tells_what_lies_on_each_device() -> None:
     told = script("check", "mixtral_edge", "--set", "against=[]").stdout
     # 32 layers x 8 experts of 352,321,536 B over four DIMMs.

@@ -29,11 +29,11 @@ SMALL = ["workload.output_tokens=4", "workload.requests=3", "workload.batch=1", 
          "devices_per_actor=3", "ray.cpus_per_actor=0.3"]
 
 
-def told_by(head: Head, out: Path, settings: list[str], points: list[str]) -> tuple[str, int]:
+def told_by(head: Head, out: Path, settings: list[str], points: list[str], patience_s: float = 280) -> tuple[str, int]:
     """The digest of a run on a cluster in which processes end themselves, and how many were started again."""
     arguments = [word for setting in settings for word in ("--set", setting)]
     process = head.moelab("run", "demo", "--json", "--out", str(out), *arguments, **{VARIABLE: ",".join(points)})
-    stdout, stderr = process.communicate(timeout=280)
+    stdout, stderr = process.communicate(timeout=patience_s)
     assert process.returncode == 0, stderr
     result = json.loads(stdout)  # and nothing of Ray's beside it
     return result["digest"], result["host"]["restarts"]
@@ -91,7 +91,7 @@ def test_every_state_three_times(head: Head, wanted: str, tmp_path: Path) -> Non
             points = [point.rpartition(":")[0] + f":{i}" if point.startswith("scheduler") else point
                       for i, point in enumerate(points)]
             print(",".join(points))
-            digest, restarts = told_by(head, tmp_path, SMALL, points)
+            digest, restarts = told_by(head, tmp_path, SMALL, points, 1200)
             assert digest == wanted
             assert restarts >= 1
             kills += restarts

@@ -17,6 +17,7 @@ import pytest
 from cluster import run as running
 from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
+from cluster.transports.ray.cluster import cluster
 from emulation.errors import MoelabError
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
@@ -107,6 +108,51 @@ def test_a_cluster_that_died_uncleanly_does_not_matter(wanted: str, tmp_path: Pa
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def test_ctrl_c_while_ray_is_imported_leaves_no_folder(tmp_path: Path) -> None:
+    script = """if True:
+        import os, sys, tempfile
+        from cluster.transports.ray import cluster
+
+        class Interrupted:
+            def find_spec(self, name, *_):
+                if name == "ray._private":
+                    raise KeyboardInterrupt
+
+        make, before = tempfile.mkdtemp, dict(os.environ)
+        tempfile.mkdtemp = lambda **asked: make(**{**asked, "dir": sys.argv[1]})
+        sys.meta_path.insert(0, Interrupted())
+        try:
+            with cluster.cluster():
+                pass
+        except KeyboardInterrupt:
+            print(os.listdir(sys.argv[1]), os.environ == before)"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[] True\n", done.stderr
+
+
+def test_sigterm_while_ray_starts_is_heard_by_whoever_heeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    class HeardError(Exception):
+        pass
+
+    def heed(*_: object) -> None:
+        raise HeardError
+
+    def interrupted(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does before it starts its processes
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", interrupted)
+    before = signal.signal(signal.SIGTERM, heed)
+    try:
+        with pytest.raises(HeardError), cluster():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is heed
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_ctrl_c_ends_the_cluster_and_leaves_no_file(tmp_path: Path) -> None:

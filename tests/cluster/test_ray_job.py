@@ -1,9 +1,11 @@
 """Jobs on a head that is already there: `ray job submit --working-dir .`, what they leave, how they are stopped."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,15 @@ def job(head: Head, method: str, path: str = "", body: dict[str, Any] | None = N
 
 def begin(head: Head, entry: str) -> str:
     """Submit without a working folder: the checkout is what is installed. Returns the job's name."""
-    return str(job(head, "POST", body={"entrypoint": f"cd {ROOT} && {entry}"})["submission_id"])
+    told: list[Any] = []
+
+    def taken() -> bool:
+        with contextlib.suppress(urllib.error.HTTPError):  # 500: its agent comes later where there is much to do
+            told.append(job(head, "POST", body={"entrypoint": f"cd {ROOT} && {entry}"})["submission_id"])
+        return bool(told)
+
+    assert head.until(taken), "no job is taken"
+    return str(told[0])
 
 
 def ended(head: Head, name: str) -> dict[str, Any]:

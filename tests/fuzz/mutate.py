@@ -3,6 +3,7 @@
 Every function takes a `random.Random` and changes a copy, so that a case comes again from its number.
 """
 
+import contextlib
 import copy
 import json
 import random
@@ -62,7 +63,9 @@ def data_of(draw: random.Random, original: Any) -> Any:
             value = place[last]
             place[last] = draw.choice((str(value), [value], {str(last): value}, {"value": value}, repr(value)))
         elif action == "scale" and isinstance(place[last], int | float) and not isinstance(place[last], bool):
-            place[last] *= draw.choice((-1, 0, 1000, 10**9, 0.5))
+            factor = draw.choice((-1, 0, 1000, 10**9, 0.5))
+            with contextlib.suppress(OverflowError):  # half of 10**400
+                place[last] *= factor
         elif action == "double" and isinstance(place, list):
             place.insert(last, copy.deepcopy(place[last]))
         elif action == "nest":

@@ -55,21 +55,23 @@ print. It is read when Ray is imported."""
 def cluster(namespace: str | None = None) -> Iterator[dict[str, object]]:
     """A Ray cluster for the time of a run: the one that is given, or a private one on loopback."""
     require("transport: ray", "ray")
-    before = dict(os.environ)
-    folder = None
-    if not attached():
-        os.environ.update(LOOPBACK, **ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
-        folder = tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    os.environ.setdefault(*QUIET)
-    import ray
-
+    before, folder = dict(os.environ), None
     try:
-        _init(folder, namespace)
-        yield {"private": folder is not None, "ray": ray.__version__}
-    except (ConnectionError, ray.exceptions.RaySystemError) as error:
-        raise TransportError(f"Ray did not start or was lost: {str(error).splitlines()[0]}") from None
+        if private := not attached():
+            os.environ.update(LOOPBACK, **ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
+        os.environ.setdefault(*QUIET)
+        import ray
+
+        try:
+            if private:
+                folder = tempfile.mkdtemp(prefix="moelab-", dir="/tmp" if os.path.isdir("/tmp") else None)
+            _init(folder, namespace)
+            yield {"private": private, "ray": ray.__version__}
+        except (ConnectionError, ray.exceptions.RaySystemError) as error:
+            raise TransportError(f"Ray did not start or was lost: {str(error).splitlines()[0]}") from None
+        finally:
+            ray.shutdown()
     finally:
-        ray.shutdown()
         os.environ.clear()
         os.environ.update(before)
         if folder is not None:
@@ -92,6 +94,10 @@ def _init(folder: str | None, namespace: str | None) -> None:
                      job_config=JobConfig(_client_job=True, ray_namespace=namespace))
     except (RuntimeError, ray.exceptions.AuthenticationError) as error:  # other versions of Ray or Python; a token
         raise TransportError(f"Ray cannot be used: {_first_line(error)}") from None
+    except SystemExit:  # Ray's own answer to SIGTERM, which it takes over before it is there
+        if callable(heeds):
+            heeds(signal.SIGTERM, None)
+        raise
     finally:
         if callable(heeds) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, heeds)

@@ -1,5 +1,6 @@
 """Results and rows in stores that fsspec reaches: whole objects, the marker last, sentences for what cannot be."""
 
+import fcntl
 import json
 import os
 import signal
@@ -99,6 +100,31 @@ def test_in_a_tree_of_folders_an_object_gets_its_name_when_it_is_whole() -> None
     for data in (b"old", b"new"):
         write_whole(store, {"one": lambda file, data=data: file.write(data)})  # type: ignore[misc]
     assert store.read_all() == {"one": b"new"}
+
+
+def test_what_a_killed_writer_left_is_taken_away_and_what_another_writes_stays(tmp_path: Path) -> None:
+    def write(data: bytes) -> None:
+        write_whole(tmp_path, {"a": lambda file: file.write(b"earlier"), "b": lambda file: file.write(data)})
+
+    write(b"before")
+    killed = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from cluster.observe.files import write_whole
+
+        write_whole(Path(sys.argv[1]), {"a": lambda file: file.write(b"x"),
+                                        "b": lambda file: os.kill(os.getpid(), signal.SIGKILL)})"""
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    another = tmp_path / ".a.1.part"
+    with another.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write(b"after")
+        assert sorted(tmp_path.iterdir()) == [another, tmp_path / "a", tmp_path / "b"]
+    write(b"later")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a", tmp_path / "b"]
+    assert (tmp_path / "b").read_bytes() == b"later"
 
 
 def test_a_file_url_is_the_folder(tmp_path: Path) -> None:

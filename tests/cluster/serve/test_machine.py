@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from cluster.serve.contract import Ask, AskError, BusyError, StoppedError
+from cluster.serve.contract import Ask, AskError, BusyError, End, StoppedError
 from cluster.serve.machine import Emulated
 from emulation.errors import ConfigError
 
@@ -204,3 +205,42 @@ def test_a_fault_is_told_to_everybody_and_costs_time() -> None:
         assert len(machine.status().faults) == 1
 
     served(config(), work)
+
+
+async def within_a_step(told: AsyncIterator[object]) -> None:
+    """Until the step behind the first token is being played, for half a second: faults wait for its end."""
+    await anext(told)
+    await asyncio.sleep(0.1)
+
+
+def test_a_fault_whose_client_has_left_does_not_happen_and_the_machine_goes_on() -> None:
+    async def work(machine: Emulated) -> None:
+        answer = await machine.submit(Ask((1,) * 8, 4))
+        told = answer.__aiter__()
+        await within_a_step(told)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(machine.inject({"fault": "straggler", "device": "gpu", "to": "20 %"}), 0.05)
+        async for item in told:
+            last = item
+        assert isinstance(last, End)
+        assert last.reason == "length"
+        assert machine.status().faults == ()
+
+    served(config(clock="wall", wall={"dilation": 1500.0}), work)
+
+
+def test_a_machine_that_is_switched_off_tells_whoever_waits_though_a_client_has_left() -> None:
+    async def work(machine: Emulated) -> None:
+        answer = await machine.submit(Ask((1,) * 8, 4))
+        await within_a_step(answer.__aiter__())
+        fault = {"fault": "straggler", "device": "gpu", "to": "20 %"}
+        left, waits = (asyncio.ensure_future(machine.inject(fault)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.sleep(0)
+        await machine.close()
+        with pytest.raises(StoppedError, match="switched off"):
+            await waits
+        await machine.ended()
+
+    served(config(clock="wall", wall={"dilation": 1500.0}), work)
