@@ -113,15 +113,18 @@ class Plan:
         self._rows, self._blocks = rows, []
 
     def columns(self) -> Ints | None:
-        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say."""
-        if self.token_sets or self.served is not None or self.gating is not None or self._streams:
+        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for the
+        `token_sets`, one each, in order; what is `served` is told beside."""
+        if self.gating is not None or self._streams:
             return None
-        if not self._rows:
+        if not self._rows and not self.token_sets:
             if len(self._blocks) == 1:
                 return self._blocks[0]
             return np.concatenate(self._blocks, axis=1) if self._blocks else np.empty((len(COLUMNS), 0), np.int64)
         rows = self.rows
-        if any(row[len(COLUMNS):] != (ALL_TOKENS, False) for row in rows):
+        named = [row.tokens for row in rows if row.tokens != ALL_TOKENS]
+        early = [row.tokens for row in rows if row.verb == RUN and row.layer != self.layer]
+        if any(row.wake for row in rows) or named != early or named != list(range(len(self.token_sets))):
             return None
         found = np.array([row[:len(COLUMNS)] for row in rows])
         return found.astype(np.int64).T.copy() if found.dtype.kind == "i" else None
