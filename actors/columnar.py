@@ -34,7 +34,7 @@ from emulation.lowering.compiled_state import (
 )
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import Labels
-from emulation.plan import RUN, Plan
+from emulation.plan import ALL_TOKENS, Plan
 from emulation.trace import StepRouting
 from emulation.validate import ran_early
 from emulation.view import PREFILL, Early, Pairs, Routing, Setting, Step, Tallied, View
@@ -133,7 +133,7 @@ class ColumnScheduler(Scheduler):
                 layers.append(lowering.serve(moe, plan.served))
             early = self._no_early
             if plan.token_sets:
-                early, ends = _early(layer, plan.token_sets, columns)
+                early, ends = _early(plan)
                 decision = lowering.layer(moe, columns, plan.exchange, early.token, ends)
             else:
                 decision = lowering.layer(moe, columns, plan.exchange)
@@ -211,12 +211,11 @@ def as_pair(answer: Any) -> tuple[Plan, Any]:
     return answer
 
 
-def _early(layer: int, token_sets: Sequence[Ints], columns: Ints) -> tuple[Early, Ints]:
+def _early(plan: Plan) -> tuple[Early, Ints]:
     """What a plan's early runs compute, one run after another, and where each of them ends."""
-    ends = np.cumsum([len(tokens) for tokens in token_sets])
-    ran = columns[2, (columns[0] == RUN) & (columns[1] != layer)]
-    expert = np.repeat(ran, np.diff(ends, prepend=0))
-    return Early(np.concatenate(token_sets), expert, np.full(len(expert), layer)), ends
+    lengths = [len(tokens) for tokens in plan.token_sets]
+    expert = np.array([row.expert for row in plan.rows if row.tokens != ALL_TOKENS], np.int64).repeat(lengths)
+    return Early(np.concatenate(plan.token_sets), expert, np.full(len(expert), plan.layer)), np.array(lengths).cumsum()
 
 
 def _layer_of(routed: StepRouting, moe: int) -> Routing:

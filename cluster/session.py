@@ -293,7 +293,7 @@ class Session:
                 lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
                 behind.do(lowered.tell, share, self.served_work, self.true_work)
-                self.journal.served_otherwise(lowered.serving.layers)
+                behind.do(self.journal.served_otherwise, len(self.journal.activities), lowered.serving.layers)
                 behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.serving.all)
                 if self.look is not None:
                     behind.do(self.look)

@@ -121,13 +121,16 @@ class Plan:
             if len(self._blocks) == 1:
                 return self._blocks[0]
             return np.concatenate(self._blocks, axis=1) if self._blocks else np.empty((len(COLUMNS), 0), np.int64)
-        rows = self.rows
-        named = [row.tokens for row in rows if row.tokens != ALL_TOKENS]
-        early = [row.tokens for row in rows if row.verb == RUN and row.layer != self.layer]
-        if any(row.wake for row in rows) or named != early or named != list(range(len(self.token_sets))):
+        if not self.rows:
             return None
-        found = np.array([row[:len(COLUMNS)] for row in rows])
-        return found.astype(np.int64).T.copy() if found.dtype.kind == "i" else None
+        *columns, tokens, wakes = zip(*self.rows, strict=True)
+        named = [number for number in tokens if number != ALL_TOKENS]
+        early = [number for verb, layer, number in zip(*columns[:2], tokens, strict=True)
+                 if verb == RUN and layer != self.layer]
+        if any(wakes) or named != early or named != list(range(len(self.token_sets))):
+            return None
+        found = np.array(columns)
+        return found.astype(np.int64, copy=False) if found.dtype.kind == "i" else None
 
     def extend(self, verb: Ints | int, expert: Ints, device: Ints | int, *, part: Ints | int = ALL_PARTS,
                layer: int | None = None, victim: Ints | int = NOBODY, priority: int = DEMAND) -> None:

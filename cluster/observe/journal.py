@@ -66,7 +66,7 @@ class Journal:
         if forecast is not None:
             self._add("forecasts", np.array([len(self.activities)]), forecast.experts)
         if served is not routing.pairs or decision.early.any():
-            self.served(served, decision.early)
+            self._served(len(self.activities), served, decision.early)
 
     def whole(self, activity: Activity, routed: StepRouting, counts: NDArray[np.int64]) -> None:
         """Note all layers of a step at once; counts [moe_layers, experts]: tokens that each expert serves."""
@@ -75,14 +75,14 @@ class Journal:
         for moe in range(routed.weights.shape[1]):
             self._weigh(routed.weights[:, moe])
 
-    def served(self, pairs: Pairs, early: NDArray[np.bool_]) -> None:
-        """Note what a layer of the step serves in place of what is routed; early [pairs]: what ran before."""
-        self._add("served", np.array([len(self.activities)]), pairs.token, pairs.expert, pairs.weight, early)
+    def _served(self, number: int, pairs: Pairs, early: NDArray[np.bool_]) -> None:
+        """Note what a layer of that step serves in place of what is routed; early [pairs]: what ran before."""
+        self._add("served", np.array([number]), pairs.token, pairs.expert, pairs.weight, early)
 
-    def served_otherwise(self, layers: Iterable[tuple[Pairs, NDArray[np.bool_]]]) -> None:
-        """Note all layers of a step that are not served as they are routed, in order."""
+    def served_otherwise(self, number: int, layers: Iterable[tuple[Pairs, NDArray[np.bool_]]]) -> None:
+        """Note all layers that are not served as they are routed, in order, of the step that was noted as so many."""
         for pairs, early in layers:
-            self.served(pairs, early)
+            self._served(number, pairs, early)
 
     def forecast(self, forecast: Routing) -> None:
         """Note a forecast of the step."""
