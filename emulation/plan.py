@@ -168,8 +168,8 @@ class Plan:
         if tokens is not None:
             self.token_sets.append(_rows_of(tokens, expert))
             tokens_index = len(self.token_sets) - 1
-        self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), int(part), int(on), NOBODY,
-                             DEMAND, tokens_index, wake))
+        self.rows.append(Row._make((RUN, self.layer if layer is None else layer, int(expert), int(part), int(on),
+                                    NOBODY, DEMAND, tokens_index, wake)))
 
     def load(self, expert: int, to: int, *, part: int = ALL_PARTS, layer: int | None = None, over: int = NOBODY,
              priority: int = DEMAND, wake: bool = False) -> None:

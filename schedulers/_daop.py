@@ -80,9 +80,9 @@ def absent(experts: Ints, held: Mask) -> dict[int, list[int]]:
     """The tokens of each expert that is not held, first come first listed; experts [tokens, top_k], held [experts]."""
     here, tokens = [*held.tolist(), True], dict[int, list[int]]()  # DROPPED is the last
     for token, named in enumerate(experts.tolist()):
-        for expert in dict.fromkeys(named):
-            if not here[expert]:
-                tokens.setdefault(expert, []).append(token)
+        for expert in named:
+            if not here[expert] and (mine := tokens.setdefault(expert, []))[-1:] != [token]:
+                mine.append(token)
     return tokens
 
 
@@ -100,8 +100,12 @@ def serving(view: View, experts: Ints, weights: Floats) -> Served:
             continue
         free = [r for r in routed if r not in guessed and r != DROPPED]
         for e, w in zip(guessed, weight, strict=True):
-            if e != DROPPED and (e in routed or free):
-                rows.append((token, e, e if e in routed else free.pop(0), w))
+            if e == DROPPED:
+                continue
+            if e in routed:
+                rows.append((token, e, e, w))
+            elif free:
+                rows.append((token, e, free.pop(0), w))
     tokens, served, stands_for, strength = zip(*rows, strict=True) if rows else ((),) * 4
     token_, expert = np.array(tokens, np.int64), np.array(served, np.int64)
     fed = np.full((len(experts), view.setting.model.experts), view.layer)

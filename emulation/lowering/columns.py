@@ -143,10 +143,11 @@ class ColumnLowering:
     def serve(self, moe: int, served: Served) -> tuple[Pairs, NDArray[np.bool_]]:
         """Serve a layer otherwise than it is routed, before it is lowered: its pairs, and which of them ran early."""
         ids, weight = (served.token, served.expert, served.input_layer, served.routed), served.weight
-        if self._exact or not all(isinstance(column, np.ndarray) for column in served) or weight.dtype != np.float64 or (
-                any(column.dtype.kind != "i" or column.shape != (weight.size,) for column in ids)):
+        if self._exact or {*map(type, served)} != {np.ndarray} or len({column.shape for column in served}) != 1:
             raise NotPlain("the served routing is not plain and right")
-        rows, layers = np.array(ids, np.int64), self._model.moe_layers
+        rows, layers = np.array(ids), self._model.moe_layers
+        if rows.ndim != 2 or rows.dtype != np.int64 or weight.dtype != np.float64:
+            raise NotPlain("the served routing is not plain and right")
         pairs, weights = np.empty((3, len(weight)), np.int64), np.empty(len(weight))
         n = serve(self._state.at, self._layer.at, rows, np.array(weight), pairs, weights, *self._places, self._changed,
                   moe, layers[moe], layers[moe - 1] if moe else NONE, self._phase)
