@@ -5,7 +5,7 @@ once. Plans that are not plain raise `NotPlain`: the run is then taken up from i
 gives the same results, or tells what is wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,29 +16,59 @@ from actors.answers import seal_step, sealed
 from actors.counts import NOTHING, Since, SoFar, Tally, phase_of
 from actors.scheduler import MakeEngine, Scheduler, StepTimes
 from actors.sink import Sink
+from emulation.bound import BoundInput
 from emulation.engine.play import Program, play
 from emulation.ledger import constant
 from emulation.lowering.columns import ColumnLowering, NotPlain
-from emulation.lowering.compiled_state import AT_HOME, HITS, LOADED_BYTES, LOADS, MISSES, PREFETCHED, USES
+from emulation.lowering.compiled_state import (
+    AT_HOME,
+    DROPPED,
+    HITS,
+    LOADED_BYTES,
+    LOADS,
+    MISSES,
+    PREFETCHED,
+    SUBSTITUTED,
+    SUBSTITUTED_EXPERTS,
+    USES,
+)
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import Labels
-from emulation.plan import Plan
+from emulation.plan import ALL_TOKENS, Plan
 from emulation.trace import StepRouting
 from emulation.validate import ran_early
-from emulation.view import PREFILL, Routing, Setting, Step, Tallied, View
+from emulation.view import PREFILL, Early, Pairs, Routing, Setting, Step, Tallied, View
 from schedulers.contract import Policy
 
 Ints = NDArray[np.int64]
 ASKED = "the policy asks for the time"
+TALLIED = (HITS, MISSES, LOADS, LOADED_BYTES, SUBSTITUTED, DROPPED, SUBSTITUTED_EXPERTS)
+"""Counts of a phase, in the order of `Tally`."""
 Guess = Callable[[Step, int, StepRouting], Routing | None]
 Observe = Callable[[Step, int, Routing], None]
+
+
+class Serving(NamedTuple):
+    """What a step serves, as `Lowered` tells what is routed; early [moe_layers, experts]: tokens of what ran before its
+    layer, which counts leave out; without any where all is served as it is routed. layers: in order those that are not,
+    and which of their pairs ran early."""
+
+    counts: Ints
+    distinct: Ints
+    early: Ints
+    layers: Sequence[tuple[Pairs, NDArray[np.bool_]]]
+
+    @property
+    def all(self) -> Ints:
+        """Tokens that each expert serves, [moe_layers, experts]."""
+        return self.counts + self.early if self.early.size else self.counts
 
 
 class Lowered(NamedTuple):
     """A step as operations, not timed yet. before: the decision behind which its first batch comes.
 
     counts [moe_layers, experts]: tokens of each expert; distinct [moe_layers, 2]: tokens that visit any, and the most
-    experts that one token visits.
+    experts that one token visits. serving: what is served.
     """
 
     step: Step
@@ -49,6 +79,16 @@ class Lowered(NamedTuple):
     program: Program
     labels: Labels
     counted: Since
+    serving: Serving
+
+    def tell(self, share: dict[int, Share], served: BoundInput, asked: BoundInput) -> None:
+        """Tell the bounds what is served, and what was routed where that may be something else."""
+        told = self.serving
+        if told.early.size:
+            served.add_served(share, self.not_before_ps, told.counts, told.distinct, told.early)
+            asked.add_whole(share, self.not_before_ps, self.counts, self.distinct)
+        else:
+            served.add_whole(share, self.not_before_ps, self.counts, self.distinct)
 
 
 class ColumnScheduler(Scheduler):
@@ -56,8 +96,6 @@ class ColumnScheduler(Scheduler):
 
     def __init__(self, setting: Setting, policy: Policy, make_engine: MakeEngine) -> None:
         super().__init__(setting, policy, make_engine)
-        if not policy.exact:  # a plan that wakes its policy is found out when it comes
-            raise NotPlain("the policy may do more than plans in columns can say")
         self._no_early = ran_early(0, [], 1)
         self._asked, self._told = False, NOTHING
 
@@ -66,7 +104,7 @@ class ColumnScheduler(Scheduler):
         self.sink = sink
         self._submit()
         self.lowering = ColumnLowering(self.setting.machine, self.setting.model, self.ledger, self.copies, self.pool_of,
-                                       self.engine.next_serial, self.engine.next_take)
+                                       self.engine.next_serial, self.engine.next_take, exact=self.policy.exact)
 
     def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess, observe: Observe,
               not_before_ps: int = 0) -> Lowered:
@@ -75,13 +113,14 @@ class ColumnScheduler(Scheduler):
         decision = lowering.begin(step, share, routed.experts)
         order, counts, active = constant(lowering.order), constant(lowering.counts), lowering.active.tolist()
         seal_step(step)
-        policy, state, ledger = self.policy, self.state, self.ledger
+        policy, state, ledger, early = self.policy, self.state, self.ledger, self._no_early
+        layers: list[tuple[Pairs, NDArray[np.bool_]]] = []
         for moe, layer in enumerate(self._layers):
             forecast = guess(step, moe + 1, routed)
             if forecast is not None:
                 sealed(forecast)
             routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
-            view = View(setting, step, layer, moe, routing, forecast, ledger, self._no_early, self._no_time,
+            view = View(setting, step, layer, moe, routing, forecast, ledger, early, self._no_time,
                         self._no_backlog, pool_free=self._no_backlog)
             answer = policy.plan(view, state)
             if self._asked:
@@ -90,11 +129,20 @@ class ColumnScheduler(Scheduler):
             columns = plan.columns()
             if columns is None or plan.layer != layer:
                 raise NotPlain("the plan says more than columns can")
-            decision = lowering.layer(moe, columns, plan.exchange)
+            if plan.served is not None:
+                layers.append(lowering.serve(moe, plan.served))
+            early = self._no_early
+            if plan.token_sets:
+                early, ends = _early(plan)
+                decision = lowering.layer(moe, columns, plan.exchange, early.token, ends)
+            else:
+                decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
         self.state, self._decision = state, decision
         self.counts.load[phase_of(step)] += counts
-        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take(), self._since())
+        of = lowering.layer_of_step
+        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take(), self._since(),
+                       Serving(of.counts, of.distinct, of.early, layers))
 
     def time(self, lowered: Lowered) -> None:
         """Time a step that was lowered; steps come in order."""
@@ -135,7 +183,7 @@ class ColumnScheduler(Scheduler):
     def so_far(self) -> SoFar:
         """What is counted so far; deciding may be some steps ahead of timing."""
         state, counts = self.lowering.state, self.counts
-        phases = {name: Tally(row, *(int(state.phase[i, key]) for key in (HITS, MISSES, LOADS, LOADED_BYTES)))
+        phases = {name: Tally(row, *(int(state.phase[i, key]) for key in TALLIED))
                   for i, (name, row) in enumerate(zip(counts.phases, state.runs, strict=True))}
         return SoFar(phases, counts.load, self.emit.moved_bytes + state.moved, int(state.phase[0, PREFETCHED]),
                      int(state.phase[0, USES]))
@@ -146,8 +194,8 @@ class ColumnScheduler(Scheduler):
         for phase, name in enumerate(("prefill", "decode")):
             tally, row = counts.phases[name], state.phase[phase]
             tally.runs[:] = state.runs[phase]
-            tally.hits, tally.misses = int(row[HITS]), int(row[MISSES])
-            tally.loads, tally.loaded_bytes = int(row[LOADS]), int(row[LOADED_BYTES])
+            (tally.hits, tally.misses, tally.loads, tally.loaded_bytes, tally.substituted, tally.dropped,
+             tally.substituted_experts) = (int(row[key]) for key in TALLIED)
         counts.at_home |= bool(state.phase[0, AT_HOME])
         counts.prefetch_issued = int(state.phase[0, PREFETCHED])
         used = int(state.phase[0, USES])
@@ -161,6 +209,13 @@ def as_pair(answer: Any) -> tuple[Plan, Any]:
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Plan):
         raise NotPlain("the policy returned no plan")
     return answer
+
+
+def _early(plan: Plan) -> tuple[Early, Ints]:
+    """What a plan's early runs compute, one run after another, and where each of them ends."""
+    lengths = [len(tokens) for tokens in plan.token_sets]
+    expert = np.array([row.expert for row in plan.rows if row.tokens != ALL_TOKENS], np.int64).repeat(lengths)
+    return Early(np.concatenate(plan.token_sets), expert, np.full(len(expert), plan.layer)), np.array(lengths).cumsum()
 
 
 def _layer_of(routed: StepRouting, moe: int) -> Routing:

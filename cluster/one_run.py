@@ -177,7 +177,7 @@ class OneRun:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
         policy = self.policy
         if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                self.setup.faults or not (policy.exact and getattr(policy, "plain", True))
+                self.setup.faults or not getattr(policy, "plain", True)
                 or not in_columns(self.setting.machine, self.setting.model)):
             return False
         check_numba()

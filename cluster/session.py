@@ -266,7 +266,7 @@ class Session:
         """The same by a scheduler that is fed whole steps, with no device to tell. The next step is made while one is
         decided, and steps are timed and noted behind those that are being decided, up to where the feed asks for the
         time."""
-        forecaster, work = self.forecaster, self.served_work
+        forecaster = self.forecaster
 
         def clock() -> int:
             ahead.until_handed_on()
@@ -292,8 +292,9 @@ class Session:
                 share = shares(step)
                 lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
-                behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
-                behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
+                behind.do(lowered.tell, share, self.served_work, self.true_work)
+                behind.do(self.journal.served_otherwise, len(self.journal.activities), lowered.serving.layers)
+                behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.serving.all)
                 if self.look is not None:
                     behind.do(self.look)
                 ahead.hand_on()

@@ -115,6 +115,13 @@ class BoundInput:
         self.add_share(share, not_before_ps)
         self.add_counts(counts, distinct[:, 0], distinct[:, 1])
 
+    def add_served(self, share: Mapping[int, Share], not_before_ps: int, counts: Ints, distinct: Ints,
+                   early: Ints) -> None:
+        """The same of what is served; early [moe_layers, experts]: tokens of what ran before its layer came, which
+        `counts` leaves out."""
+        self.add_whole(share, not_before_ps, counts, distinct)
+        self._early += [(len(self._steps) - 1, moe, early[moe]) for moe in np.flatnonzero(early.any(axis=1)).tolist()]
+
     def add_routed(self, experts: Ints) -> None:
         """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""
         first = np.arange(self._layers, dtype=np.int32)[:, None] * self._experts

@@ -43,9 +43,10 @@ class Uses:
         active = (counts > 0).sum(axis=2)
         step, layer, expert = np.nonzero(counts)
         keys = [self._key(layer, expert, counts[step, layer, expert], active[step, layer], np.zeros_like(layer))]
-        for _, moe, row in early:
-            ran = np.flatnonzero(row)
-            keys.append(self._key(np.full_like(ran, moe), ran, row[ran], np.ones_like(ran), np.ones_like(ran)))
+        if early:
+            of, ran = np.nonzero(rows := np.array([row for _, _, row in early]))
+            one = np.ones_like(ran)
+            keys.append(self._key(np.array([moe for _, moe, _ in early])[of], ran, rows[of, ran], one, one))
         new, times = np.unique(np.concatenate(keys), return_counts=True)
         self._keys.append(new)
         self._count.append(times)

@@ -113,18 +113,24 @@ class Plan:
         self._rows, self._blocks = rows, []
 
     def columns(self) -> Ints | None:
-        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say."""
-        if self.token_sets or self.served is not None or self.gating is not None or self._streams:
+        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for the
+        `token_sets`, one each, in order; what is `served` is told beside."""
+        if self.gating is not None or self._streams:
             return None
-        if not self._rows:
+        if not self._rows and not self.token_sets:
             if len(self._blocks) == 1:
                 return self._blocks[0]
             return np.concatenate(self._blocks, axis=1) if self._blocks else np.empty((len(COLUMNS), 0), np.int64)
-        rows = self.rows
-        if any(row[len(COLUMNS):] != (ALL_TOKENS, False) for row in rows):
+        if not self.rows:
             return None
-        found = np.array([row[:len(COLUMNS)] for row in rows])
-        return found.astype(np.int64).T.copy() if found.dtype.kind == "i" else None
+        *columns, tokens, wakes = zip(*self.rows, strict=True)
+        named = [number for number in tokens if number != ALL_TOKENS]
+        early = [number for verb, layer, number in zip(*columns[:2], tokens, strict=True)
+                 if verb == RUN and layer != self.layer]
+        if any(wakes) or named != early or named != list(range(len(self.token_sets))):
+            return None
+        found = np.array(columns)
+        return found.astype(np.int64, copy=False) if found.dtype.kind == "i" else None
 
     def extend(self, verb: Ints | int, expert: Ints, device: Ints | int, *, part: Ints | int = ALL_PARTS,
                layer: int | None = None, victim: Ints | int = NOBODY, priority: int = DEMAND) -> None:
@@ -162,8 +168,8 @@ class Plan:
         if tokens is not None:
             self.token_sets.append(_rows_of(tokens, expert))
             tokens_index = len(self.token_sets) - 1
-        self.rows.append(Row(RUN, self.layer if layer is None else layer, int(expert), int(part), int(on), NOBODY,
-                             DEMAND, tokens_index, wake))
+        self.rows.append(Row._make((RUN, self.layer if layer is None else layer, int(expert), int(part), int(on),
+                                    NOBODY, DEMAND, tokens_index, wake)))
 
     def load(self, expert: int, to: int, *, part: int = ALL_PARTS, layer: int | None = None, over: int = NOBODY,
              priority: int = DEMAND, wake: bool = False) -> None:

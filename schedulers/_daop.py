@@ -1,6 +1,7 @@
 """What `daop` works out from counts and forecasts: its first cache, swaps, what runs beside, who stands in. Pure."""
 
 from fractions import Fraction
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,17 +57,33 @@ def degraded(guess: Routing, held: Mask, seen: Ints) -> tuple[Ints, Floats]:
     A guess without probabilities puts the held expert there that was `seen` most often, with the weight of the other.
     """
     experts, weights = guess.experts.copy(), guess.weights.copy()
-    there = experts != DROPPED
-    lost = ~(there & held[experts]).any(axis=1) & (there.sum(axis=1) > 1)
-    for token in np.flatnonzero(lost).tolist() if held.any() else []:
-        places = np.flatnonzero(there[token])
-        weakest = places[::-1][np.argmin(weights[token, places[::-1]])]
-        chances = seen if guess.probabilities is None else guess.probabilities[token]
+    here, strength, often = [*held.tolist(), False], weights.tolist(), None  # DROPPED is the last
+    for token, named in enumerate(experts.tolist()) if any(here) else ():
+        if any(map(here.__getitem__, named)):
+            continue
+        places = [place for place, expert in enumerate(named) if expert != DROPPED]
+        if len(places) < 2:
+            continue
+        weakest = min(reversed(places), key=strength[token].__getitem__)
+        if guess.probabilities is None:
+            often = np.argmax(np.where(held, seen, -1)) if often is None else often
+            experts[token, weakest] = often
+            continue
+        chances = guess.probabilities[token]
         experts[token, weakest] = np.argmax(np.where(held, chances, -1))
-        if guess.probabilities is not None:
-            raw = chances[experts[token, places]]
-            weights[token, places] = raw / raw.sum() * weights[token, places].sum()
+        raw = chances[experts[token, places]]
+        weights[token, places] = raw / raw.sum() * weights[token, places].sum()
     return experts, weights
+
+
+def absent(experts: Ints, held: Mask) -> dict[int, list[int]]:
+    """The tokens of each expert that is not held, first come first listed; experts [tokens, top_k], held [experts]."""
+    here, tokens = [*held.tolist(), True], dict[int, list[int]]()  # DROPPED is the last
+    for token, named in enumerate(experts.tolist()):
+        for expert in named:
+            if not here[expert] and (mine := tokens.setdefault(expert, []))[-1:] != [token]:
+                mine.append(token)
+    return tokens
 
 
 def serving(view: View, experts: Ints, weights: Floats) -> Served:
@@ -75,14 +92,22 @@ def serving(view: View, experts: Ints, weights: Floats) -> Served:
     A guessed expert that is routed stands for itself, the others for the routed ones that were not guessed, in order;
     what is left of the guess is not served, what is left of the routing is dropped.
     """
-    early = dict(zip(zip(view.early.token.tolist(), view.early.expert.tolist(), strict=True),
-                     view.early.input_layer.tolist(), strict=True))
     rows = []
     for token, (guessed, weight, routed) in enumerate(zip(experts.tolist(), weights.tolist(),
                                                           view.routing.experts.tolist(), strict=True)):
+        if guessed == routed and DROPPED not in routed:
+            rows += zip(repeat(token), guessed, routed, weight)
+            continue
         free = [r for r in routed if r not in guessed and r != DROPPED]
         for e, w in zip(guessed, weight, strict=True):
-            if e != DROPPED and (e in routed or free):
-                rows.append((token, e, w, early.get((token, e), view.layer), e if e in routed else free.pop(0)))
-    token_, expert, layer, stands_for = np.array([(t, e, at, r) for t, e, _, at, r in rows], np.int64).reshape(-1, 4).T
-    return Served(token_, expert, np.array([w for _, _, w, _, _ in rows], np.float64), layer, stands_for)
+            if e == DROPPED:
+                continue
+            if e in routed:
+                rows.append((token, e, e, w))
+            elif free:
+                rows.append((token, e, free.pop(0), w))
+    tokens, served, stands_for, strength = zip(*rows, strict=True) if rows else ((),) * 4
+    token_, expert = np.array(tokens, np.int64), np.array(served, np.int64)
+    fed = np.full((len(experts), view.setting.model.experts), view.layer)
+    fed[view.early.token, view.early.expert] = view.early.input_layer
+    return Served(token_, expert, np.array(strength, np.float64), fed[token_, expert], np.array(stands_for, np.int64))

@@ -9,8 +9,8 @@ import numpy as np
 from emulation.errors import ConfigError
 from emulation.ledger import Start
 from emulation.plan import ALL_PARTS, Plan
-from emulation.view import DROPPED, PREFILL, Setting, View
-from schedulers._daop import Ints, beside, degraded, seeded, serving, swaps
+from emulation.view import PREFILL, Setting, View
+from schedulers._daop import Ints, absent, beside, degraded, seeded, serving, swaps
 from schedulers._places import at_least, only_home, rest_beside, through_slots
 from schedulers._popular import room, visited
 from schedulers.contract import State
@@ -68,8 +68,9 @@ class Policy:
 
     def _next(self, seen: Ints, moe: int = NOWHERE, experts: Ints | None = None,
               weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = None) -> State:
-        none = np.empty((0, 0))
-        return seen, moe, none.astype(np.int64) if experts is None else experts, none if weights is None else weights
+        if experts is None:
+            return seen, moe, np.empty((0, 0), np.int64), np.empty((0, 0))
+        return seen, moe, experts, weights
 
     def _prefill(self, view: View) -> Plan:
         home, plan = view.setting.machine.homes[0], Plan(view.layer)
@@ -81,7 +82,9 @@ class Policy:
             held[[hot, cold]] = True, False
         away = active[~held[active]]
         on_cpu = beside(view, home, away, counts) if self.split else np.ones(len(away), np.bool_)
-        self._run_beside(view, plan, away[on_cpu])
+        where = view.ledger.start.rest[view.moe, :, 0].tolist()
+        for expert in away[on_cpu].tolist():
+            plan.run(expert, on=where[expert])
         for expert in (*active[(held & before)[active]].tolist(), *active[(held & ~before)[active]].tolist()):
             plan.run(expert, on=home)
         copied = away[~on_cpu]
@@ -93,28 +96,25 @@ class Policy:
     def _decode(self, view: View, state: State) -> tuple[Plan, State]:
         home, plan = view.setting.machine.homes[0], Plan(view.layer)
         seen, moe, experts, weights = state
-        active = view.routing.active
+        active = view.routing.active.tolist()
         if moe == view.moe:
-            plan.served = serving(view, experts, weights)
-            now = plan.served.expert[plan.served.input_layer == view.layer]
-            active = np.array(list(dict.fromkeys(now.tolist())), np.int64)
-        held = view.held(home)[active]
-        self._run_beside(view, plan, active[~held])
-        guess, following, new = view.forecast, view.next_layer, self._next(seen)
+            plan.served = now = serving(view, experts, weights)
+            active = list(dict.fromkeys(now.expert[now.input_layer == view.layer].tolist()))
+        held, rest = view.held(home).tolist(), view.ledger.start.rest[:, :, 0]
+        where = rest[view.moe].tolist()
+        for expert in active:
+            if not held[expert]:
+                plan.run(expert, on=where[expert])
+        guess, following, new = view.forecast, view.next_layer, None
         if self.predict and guess is not None and following is not None and view.moe + 1 >= self.first_predicted:
             there = view.held_next(home)
             served, strength = degraded(guess, there, seen[view.moe + 1]) if self.degrade else (
                 guess.experts, guess.weights)
-            for expert in dict.fromkeys(served[served != DROPPED].tolist()):
-                if not there[expert]:
-                    plan.run(expert, on=view.ledger.start.rest[view.moe + 1, expert, 0], layer=following,
-                             tokens=np.flatnonzero((served == expert).any(axis=1)))
+            where = rest[view.moe + 1].tolist()
+            for expert, tokens in absent(served, there).items():
+                plan.run(expert, on=where[expert], layer=following, tokens=np.array(tokens))
             new = self._next(seen, view.moe + 1, served, strength)
-        for expert in active[held].tolist():
-            plan.run(expert, on=home)
-        return plan, new
-
-    def _run_beside(self, view: View, plan: Plan, experts: Ints) -> None:
-        where = view.ledger.start.rest[view.moe, experts, 0]
-        for expert, device in zip(experts.tolist(), where.tolist(), strict=True):
-            plan.run(expert, on=device)
+        for expert in active:
+            if held[expert]:
+                plan.run(expert, on=home)
+        return plan, new or self._next(seen)

@@ -24,6 +24,7 @@ class Policy:
     capacity_factor: str = "1"
     indexing: bool = False
     exact: ClassVar[bool] = False
+    plain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         try:

@@ -42,7 +42,7 @@ def value_digest(value: object) -> str:
 
 def array_bytes(array: np.ndarray) -> bytes:
     """Shape, kind and little-endian 64-bit elements of an array, the same on every machine."""
-    kind = "<f8" if np.issubdtype(array.dtype, np.floating) else "<i8"
+    kind = "<f8" if array.dtype.kind == "f" else "<i8"
     return f"{kind}{array.shape};".encode("ascii") + np.ascontiguousarray(array, dtype=kind).tobytes()
 
 

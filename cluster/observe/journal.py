@@ -1,6 +1,7 @@
 """What a run was asked and what it met, step by step, beside what the scheduler keeps."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.observe.digest import array_bytes, sha256
 from emulation.trace import StepRouting
 from emulation.validate import Decision
-from emulation.view import Routing, Step
+from emulation.view import Pairs, Routing, Step
 
 Ints = NDArray[np.int64]
 
@@ -42,7 +43,7 @@ class Journal:
     """Notes every step and every decision of a run, in order; `digest` covers all of them.
 
     Call `begin` beside `Scheduler.begin`, and `decide` with what `Scheduler.decide` was given and returned; or `whole`,
-    step by step behind `begin`, for steps that were served as they were routed.
+    step by step behind `begin`, with `served_otherwise` for the layers that were not served as they were routed.
     """
 
     def __init__(self) -> None:
@@ -65,15 +66,23 @@ class Journal:
         if forecast is not None:
             self._add("forecasts", np.array([len(self.activities)]), forecast.experts)
         if served is not routing.pairs or decision.early.any():
-            self._add("served", np.array([len(self.activities)]), served.token, served.expert, served.weight,
-                      decision.early)
+            self._served(len(self.activities), served, decision.early)
 
     def whole(self, activity: Activity, routed: StepRouting, counts: NDArray[np.int64]) -> None:
-        """Note all layers of a step at once, counts [moe_layers, experts]; what was forecast is noted by `forecast`."""
+        """Note all layers of a step at once; counts [moe_layers, experts]: tokens that each expert serves."""
         activity.shards, activity.pairs = int(np.count_nonzero(counts)), int(counts.sum())
         self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16).tobytes())
         for moe in range(routed.weights.shape[1]):
             self._weigh(routed.weights[:, moe])
+
+    def _served(self, number: int, pairs: Pairs, early: NDArray[np.bool_]) -> None:
+        """Note what a layer of that step serves in place of what is routed; early [pairs]: what ran before."""
+        self._add("served", np.array([number]), pairs.token, pairs.expert, pairs.weight, early)
+
+    def served_otherwise(self, number: int, layers: Iterable[tuple[Pairs, NDArray[np.bool_]]]) -> None:
+        """Note all layers that are not served as they are routed, in order, of the step that was noted as so many."""
+        for pairs, early in layers:
+            self._served(number, pairs, early)
 
     def forecast(self, forecast: Routing) -> None:
         """Note a forecast of the step."""

@@ -1,5 +1,7 @@
 """Lowers plans in columns: keeps the compiled lowering's arrays, and cuts its output into what the engine takes."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,10 +9,11 @@ from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
-from emulation.lowering.compiled_experts import Layer
+from emulation.lowering.compiled_experts import NO_EXPERT, Layer
 from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
+from emulation.lowering.compiled_served import IS_EARLY, PAIR_EXPERT, PAIR_TOKEN, serve
 from emulation.lowering.compiled_ops import Ints, Out, room
-from emulation.lowering.compiled_state import USES, State, make_scratch, make_state
+from emulation.lowering.compiled_state import USES, Scratch, State, make_scratch, make_state
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import CAUSES, Labels
@@ -19,11 +22,13 @@ from emulation.lowering.tables import NONE, TableMaker
 from emulation.machine import Machine
 from emulation.model import Model, Work
 from emulation.ops import END, Ops
-from emulation.plan import EXCHANGES
-from emulation.view import PREFILL, Step
+from emulation.plan import EXCHANGES, Served
+from emulation.view import PREFILL, Pairs, Step
 
 COUNTED = (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)
 FAMILIES = ("attention", "norm", "router", "shared", "dense", "head")
+NOBODY = np.empty(0, np.int64)
+Filled = TypeVar("Filled", Out, Scratch)
 
 
 class NotPlain(Exception):
@@ -34,14 +39,14 @@ class ColumnLowering:
     """One run's lowering. `begin`, `layer` for each MoE layer, `take` whenever the engine is to have what there is."""
 
     def __init__(self, machine: Machine, model: Model, ledger: Ledger, copies: Copies, pool_of: dict[int, int],
-                 first: int, first_take: int) -> None:
-        self._machine, self._model, self._ledger = machine, model, ledger
+                 first: int, first_take: int, *, exact: bool = True) -> None:
+        """exact: no plan serves another routing than it was given, and none runs an expert early."""
+        self._machine, self._model, self._ledger, self._exact = machine, model, ledger, exact
         if not in_columns(machine, model):
             raise NotPlain(f"{model.name} on {machine.name} is more than columns can say")
         self._maker, self._tokens = TableMaker(machine, model, ledger), 1
         self._tables = Addressed(self._maker.make(1))
-        self._scratch = Addressed(make_scratch(len(machine.devices), len(machine.homes), model.experts,
-                                               len(machine.links), 1))
+        self._scratch, self._coming, self._due = (Addressed(self._scratch_for(1)) for _ in range(3))
         homes = np.array(machine.homes, np.int64)
         slot = np.full(len(machine.devices), NONE, np.int64)
         holders = sorted({*machine.homes, *ledger.start.copies})
@@ -72,6 +77,10 @@ class ColumnLowering:
         self._bounds, self._decisions = [(0, 0)], list[int]()
         self._home_of = np.full(len(machine.devices), NONE, np.int64)
         self._home_of[homes] = np.arange(len(homes))
+
+    def _scratch_for(self, rows: int) -> Scratch:
+        machine = self._machine
+        return make_scratch(len(machine.devices), len(machine.homes), self._model.experts, len(machine.links), rows)
 
     def _widest_op(self) -> int:
         """The most lanes that one operation holds: a kernel's, or a broadcast's over all links."""
@@ -112,15 +121,43 @@ class ColumnLowering:
             layered = layered.copy()
         if tally(layered, self.counts, self.order, self.active, self.distinct):
             raise NotPlain("the routing names an expert that the model does not have")
-        self._layer = Addressed(Layer(layered, self._home_of[step.home], self.counts))
+        self._coming.table.visits[0] = self._due.table.visits[0] = 0
+        self.layer_of_step = self._layer_of(layered, self._home_of[step.home])
+        self._layer = Addressed(self.layer_of_step)
         self._dense = Addressed(self._dense_of(share))
         self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
         self._reserve(0)
         decision = lower_begin(self._tables.at, self._state.at, self._written.at, self._scratch.at, self._dense.at, 0)
         return self._decided(decision)
 
-    def layer(self, moe: int, plan: Ints, exchange: str) -> int:
-        """Lower a layer's plan, COLUMNS [7, rows]; the next decision."""
+    def _layer_of(self, asked: NDArray[np.uint16], home: Ints) -> Layer:
+        """A step in which everything is served as it is routed, so far."""
+        if self._exact:
+            nobody = np.empty((len(asked), 0, 0), np.uint16)
+            return Layer(asked, asked, home, self.counts, self.counts, nobody, *(np.empty((0, 0), np.int64),) * 2,
+                         self.distinct)
+        self._places, self._changed = np.empty((2, *asked.shape[1:]), np.int64), np.empty(self._model.experts, np.int64)
+        return Layer(asked, asked.copy(), home, self.counts, self.counts.copy(), np.full_like(asked, NO_EXPERT),
+                     np.zeros_like(self.counts), np.zeros_like(self.counts), self.distinct.copy())
+
+    def serve(self, moe: int, served: Served) -> tuple[Pairs, NDArray[np.bool_]]:
+        """Serve a layer otherwise than it is routed, before it is lowered: its pairs, and which of them ran early."""
+        ids, weight = (served.token, served.expert, served.input_layer, served.routed), served.weight
+        if self._exact or {*map(type, served)} != {np.ndarray} or len({column.shape for column in served}) != 1:
+            raise NotPlain("the served routing is not plain and right")
+        rows, layers = np.array(ids), self._model.moe_layers
+        if rows.ndim != 2 or rows.dtype != np.int64 or weight.dtype != np.float64:
+            raise NotPlain("the served routing is not plain and right")
+        pairs, weights = np.empty((3, len(weight)), np.int64), np.empty(len(weight))
+        n = serve(self._state.at, self._layer.at, rows, np.array(weight), pairs, weights, *self._places, self._changed,
+                  moe, layers[moe], layers[moe - 1] if moe else NONE, self._phase)
+        if n == NONE:
+            raise NotPlain("the served routing is not plain and right")
+        return Pairs(pairs[PAIR_TOKEN, :n], pairs[PAIR_EXPERT, :n], weights[:n]), pairs[IS_EARLY, :n] > 0
+
+    def layer(self, moe: int, plan: Ints, exchange: str, tokens: Ints = NOBODY, ends: Ints = NOBODY) -> int:
+        """Lower a layer's plan, COLUMNS [7, rows]; the next decision. tokens, ends: those of its early runs, one run
+        after another, and where those of each end."""
         if exchange not in EXCHANGES:
             raise NotPlain("no such exchange")
         rows = plan.shape[1]
@@ -133,8 +170,10 @@ class ColumnLowering:
                 raise NotPlain("no such layer")
             plan = np.stack([plan[0], self._moe_of[plan[1]], *plan[2:]])
         decision = lower_layer(
-            self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at, plan,
-            rows, moe, self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
+            self._tables.at, self._state.at, self._written.at, self._scratch.at, self._coming.at, self._due.at,
+            self._layer.at, self._dense.at, plan, rows, tokens, ends, moe, self._model.moe_layers[moe],
+            EXCHANGES.index(exchange), self._number, self._phase)
+        self._coming, self._due = self._due, self._coming
         if decision == NONE:
             raise NotPlain("the plan is not plain and right")
         return self._decided(decision)
@@ -181,20 +220,21 @@ class ColumnLowering:
 
     def _widen(self, rows: int) -> None:
         """From now on plans may have so many rows."""
-        self._rows, machine = rows, self._machine
-        hidden = self._scratch.table.hidden
-        self._scratch = Addressed(make_scratch(len(machine.devices), len(machine.homes), self._model.experts,
-                                               len(machine.links), rows))
-        self._scratch.table.hidden[:] = hidden
+        self._rows = rows
+        for name in ("_scratch", "_coming", "_due"):
+            setattr(self, name, Addressed(_filled(self._scratch_for(rows), getattr(self, name).table)))
         self._more = self._room_for(rows)
 
     def _room_for(self, rows: int) -> tuple[int, ...]:
         """COUNTED rows that a plan of so many may take, with the layers behind it: 9 operations for each part of a row,
-        8 for what goes from a home to a device and comes back, 12 for a home in each layer."""
-        parts, homes = self._ledger.start.parts, len(self._machine.homes)
-        visits = min(rows, len(self._machine.devices))
+        8 for what goes from a home to a device and comes back, 12 for a home in each layer. Where runs may be early,
+        as much again comes back from the layer before."""
+        parts, homes, devices = self._ledger.start.parts, len(self._machine.homes), len(self._machine.devices)
+        visits, due = min(rows, devices), 0
+        if not self._exact:
+            visits, due = min(rows, 2 * devices) + min(self._rows, devices), self._rows
         ops = 9 * rows * parts + 8 * visits * homes + 12 * homes * (1 + len(self._model.layers))
-        return (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + rows * (2 + homes),
+        return (ops, self._narrow * ops + homes * self._widest, ops * (homes + parts + 3) + (rows + due) * (2 + homes),
                 rows * parts, rows * parts)
 
     def _reserve(self, rows: int) -> None:
@@ -240,8 +280,12 @@ def _rooms(o: Out) -> tuple[int, int, int, int, int]:
 
 
 def _grown(o: Out, least: list[int]) -> Out:
-    new = room(*map(max, least, _rooms(o)))
-    for mine, column in zip(new, o, strict=True):
+    return _filled(room(*map(max, least, _rooms(o))), o)
+
+
+def _filled(new: Filled, old: Filled) -> Filled:
+    """Longer columns that begin with what these held."""
+    for mine, column in zip(new, old, strict=True):
         mine[:len(column)] = column
     return new
 

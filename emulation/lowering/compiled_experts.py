@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from emulation.lowering import compiled_ops as c
 from emulation.lowering import compiled_state as k
 from emulation.lowering.compiled_copies import drop, evict, has, issue, load
-from emulation.lowering.compiled_moves import ALL_TO_ALL, collect, dispatch, end_kernel, run_kernel
+from emulation.lowering.compiled_moves import ALL_TO_ALL, UNICAST, collect, dispatch, end_kernel, run_kernel
 from emulation.lowering.compiled_ops import NONE, Ints, Out, inner, wait
 from emulation.lowering.compiled_state import Scratch, State
 from emulation.lowering.tables import Grid, Tables
@@ -24,12 +24,24 @@ BITS = 62
 
 
 class Layer(NamedTuple):
-    """What a layer is about. experts uint16 [layers, tokens, top_k]; home [tokens]: the place of a token's home among
-    the homes; counts [layers, experts]: tokens of each expert."""
+    """What the layers of a step are about. asked uint16 [layers, tokens, top_k]: what is routed; home [tokens]: the place
+    of a token's home among the homes; routed [layers, experts]: tokens of each expert.
 
+    experts, counts: what runs in its layer, as `asked` and `routed`; other arrays than those where a policy may serve
+    otherwise. ahead, coming: what ran one layer early, as those. early [layers, experts]: of what ran early, the tokens
+    that are served. distinct [layers, 2]: tokens for which anything runs in its layer, and the most experts that serve
+    one.
+    """
+
+    asked: NDArray[Any]
     experts: NDArray[Any]
     home: Ints
+    routed: Grid
     counts: Grid
+    ahead: NDArray[Any]
+    coming: Grid
+    early: Grid
+    distinct: Grid
 
 
 @inner
@@ -45,16 +57,41 @@ def visit(w: Scratch, visits: int, device: int) -> int:
 
 
 @inner
-def check(t: Tables, s: State, w: Scratch, y: Layer, rows: Grid, n: int, moe: int) -> int:
+def foretell(y: Layer, moe: int, expert: int, tokens: Ints, first: int, end: int) -> bool:
+    """Note a run that is a layer early, for tokens[first:end]; whether it is the expert's only one and they exist."""
+    top_k = y.ahead.shape[2]
+    if first >= end or y.coming[moe, expert] > 0:
+        return False
+    for i in range(first, end):
+        token, place = tokens[i], 0
+        if token < 0 or token >= y.ahead.shape[1]:
+            return False
+        while place < top_k and y.ahead[moe, token, place] != NO_EXPERT:
+            if y.ahead[moe, token, place] == expert:
+                return False
+            place += 1
+        if place == top_k:
+            return False
+        y.ahead[moe, token, place] = expert
+    y.coming[moe, expert] = end - first
+    return True
+
+
+@inner
+def check(t: Tables, s: State, w: Scratch, a: Scratch, y: Layer, rows: Grid, n: int, tokens: Ints, ends: Ints,
+          moe: int) -> int:
     """How many devices are visited; NONE where the plan is not plain and right: each active expert runs once, in all of
-    its parts; nothing else runs. Notes in `w` which devices run which experts."""
+    its parts; nothing else runs but whole experts of the next layer, each once, for the tokens up to its of `ends`.
+    Notes in `w` which devices run which experts, and in `a` the same of the next layer."""
     experts, parts, layers = y.counts.shape[1], s.rest.shape[2], s.rest.shape[0]
     visits = active = 0
     for expert in range(experts):
         w.ran[expert] = 0
         w.first_on[expert] = NONE
+        a.first_on[expert] = NONE
         active += y.counts[moe, expert] > 0
-    covered = on = 0
+    covered = on = early = 0
+    a.visits[0] = 0
     for i in range(n):
         expert, part, device = rows[EXPERTS, i], rows[PART, i], rows[DEVICE, i]
         if expert < 0 or expert >= experts or part < -1 or part >= parts or device < 0 or device >= len(w.visit_of):
@@ -66,7 +103,20 @@ def check(t: Tables, s: State, w: Scratch, y: Layer, rows: Grid, n: int, moe: in
             return NONE
         if rows[VERB, i] != RUN:
             continue
-        if rows[MOE, i] != moe or t.expert[device, 0] == NONE or y.counts[moe, expert] == 0:
+        if t.expert[device, 0] == NONE:
+            return NONE
+        if rows[MOE, i] == moe + 1:
+            if early == len(ends) or part != -1:
+                return NONE
+            if not foretell(y, moe + 1, expert, tokens, ends[early - 1] if early else 0, ends[early]):
+                return NONE
+            a.visits[0] = visit(a, a.visits[0], device)
+            a.on[early] = device
+            a.next_on[early] = NONE
+            a.first_on[expert] = early
+            early += 1
+            continue
+        if rows[MOE, i] != moe or y.counts[moe, expert] == 0:
             return NONE
         visits = visit(w, visits, device)
         bits = parts if part == -1 else 1
@@ -83,19 +133,20 @@ def check(t: Tables, s: State, w: Scratch, y: Layer, rows: Grid, n: int, moe: in
         w.next_on[on] = first
         w.first_on[expert] = on
         on += 1
-    return visits if covered == active * parts else NONE
+    return visits if covered == active * parts and early == len(ends) else NONE
 
 
 @inner
-def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int) -> None:
-    """The distinct tokens of each home that each visit needs (`rows`), and that leave each home at all (`sent`)."""
-    tokens, top_k, experts = y.experts.shape[1], y.experts.shape[2], y.counts.shape[1]
+def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, moe: int, homes: int) -> None:
+    """The distinct tokens of each home that each visit needs (`rows`), and that leave each home at all (`sent`), by the
+    experts `of` tokens [layers, tokens, top_k]."""
+    tokens, top_k, experts = of.shape[1], of.shape[2], y.counts.shape[1]
     for h in range(homes):
         w.sent[h] = 0
         for v in range(visits):
             w.rows[v, h] = 0
     if visits > BITS:
-        stamp_rows(s, w, y, moe)
+        stamp_rows(s, w, y, of, moe)
         return
     for expert in range(experts):
         mask, on = 0, w.first_on[expert]
@@ -110,7 +161,7 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
     for token in range(tokens):
         h, mask = y.home[token], 0
         for place in range(top_k):
-            expert = y.experts[moe, token, place]
+            expert = of[moe, token, place]
             if expert != NO_EXPERT:
                 mask |= w.ran[expert]
         if mask == everywhere:
@@ -125,14 +176,14 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
 
 
 @inner
-def stamp_rows(s: State, w: Scratch, y: Layer, moe: int) -> None:
+def stamp_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], moe: int) -> None:
     """The same for more visits than a number has bits."""
     for device in range(len(w.stamp)):
         w.stamp[device] = NONE
-    for token in range(y.experts.shape[1]):
+    for token in range(of.shape[1]):
         h, leaves = y.home[token], False
-        for place in range(y.experts.shape[2]):
-            expert = y.experts[moe, token, place]
+        for place in range(of.shape[2]):
+            expert = of[moe, token, place]
             on = NONE if expert == NO_EXPERT else w.first_on[expert]
             while on != NONE:
                 device = w.on[on]
@@ -145,9 +196,9 @@ def stamp_rows(s: State, w: Scratch, y: Layer, moe: int) -> None:
 
 
 @inner
-def run(t: Tables, s: State, o: Out, w: Scratch, y: Layer, v: int, row: int, moe: int, expert: int, part: int,
+def run(t: Tables, s: State, o: Out, w: Scratch, v: int, row: int, moe: int, expert: int, part: int, tokens: int,
         step: int, homes: int) -> bool:
-    """One expert (or part) over its tokens."""
+    """One expert (or part) over so many tokens."""
     device, parts = w.visit_device[v], s.rest.shape[2]
     first, end = (0, parts) if part == -1 else (part, part + 1)
     slot = s.slot[device]
@@ -156,7 +207,7 @@ def run(t: Tables, s: State, o: Out, w: Scratch, y: Layer, v: int, row: int, moe
         if not has(s, device, moe, expert, p):
             return False
         ready |= s.rest[moe, expert, p] != device and s.ready[slot, moe, expert, p] != NONE
-    tokens, there = y.counts[moe, expert], 0
+    there = 0
     for h in range(homes):
         there += w.rows[v, h]
     if ready:
@@ -210,14 +261,19 @@ def wait_inputs(s: State, o: Out, w: Scratch, v: int, moe: int, expert: int, fir
 
 
 @inner
-def lower_plan(t: Tables, s: State, o: Out, w: Scratch, y: Layer, rows: Grid, n: int, moe: int,
-               exchange: int, step: int, phase: int, decision: int) -> int:
-    """The operations of a plan; how many visits it has, NONE where it is not plain and right."""
+def lower_plan(t: Tables, s: State, o: Out, w: Scratch, a: Scratch, y: Layer, rows: Grid, n: int, tokens: Ints,
+               ends: Ints, moe: int, exchange: int, step: int, phase: int, decision: int) -> int:
+    """The operations of a plan; how many visits it has, NONE where it is not plain and right. `a` keeps what runs a layer
+    early until that layer comes."""
     homes, parts = len(s.homes), s.rest.shape[2]
-    visits = check(t, s, w, y, rows, n, moe)
+    visits = check(t, s, w, a, y, rows, n, tokens, ends, moe)
     if visits == NONE or exchange == ALL_TO_ALL:
         return NONE
-    count_rows(s, w, y, visits, moe, homes)
+    count_rows(s, w, y, y.experts, visits, moe, homes)
+    if a.visits[0] > 0:
+        for h in range(homes):
+            a.hidden[h] = w.hidden[h]
+        count_rows(s, a, y, y.ahead, a.visits[0], moe + 1, homes)
     for i in range(n):
         if rows[VERB, i] == RUN:
             device, slot = rows[DEVICE, i], s.slot[rows[DEVICE, i]]
@@ -225,20 +281,26 @@ def lower_plan(t: Tables, s: State, o: Out, w: Scratch, y: Layer, rows: Grid, n:
             if slot != NONE:
                 first, end = (0, parts) if rows[PART, i] == -1 else (rows[PART, i], rows[PART, i] + 1)
                 for p in range(first, end):
-                    op = s.prefetch[slot, moe, rows[EXPERTS, i], p]
-                    if op != NONE and has(s, device, moe, rows[EXPERTS, i], p):
+                    op = s.prefetch[slot, rows[MOE, i], rows[EXPERTS, i], p]
+                    if op != NONE and has(s, device, rows[MOE, i], rows[EXPERTS, i], p):
                         at = s.phase[0, k.USES]
                         s.used_op[at], s.used_at[at] = op, decision
                         s.phase[0, k.USES] = at + 1
-                        s.prefetch[slot, moe, rows[EXPERTS, i], p] = NONE
+                        s.prefetch[slot, rows[MOE, i], rows[EXPERTS, i], p] = NONE
     for i in range(n):
         verb, expert, part, device = rows[VERB, i], rows[EXPERTS, i], rows[PART, i], rows[DEVICE, i]
         first, end = (0, parts) if part == -1 else (part, part + 1)
-        if verb == RUN:
+        if verb == RUN and rows[MOE, i] == moe:
             v = w.visit_of[device]
             if w.arrived_n[v] == NONE and not dispatch(t, s, o, w, v, visits, exchange, homes):
                 return NONE
-            if not run(t, s, o, w, y, v, i, moe, expert, part, step, homes):
+            if not run(t, s, o, w, v, i, moe, expert, part, y.counts[moe, expert], step, homes):
+                return NONE
+        elif verb == RUN:
+            v = a.visit_of[device]
+            if a.arrived_n[v] == NONE and not dispatch(t, s, o, a, v, a.visits[0], UNICAST, homes):
+                return NONE
+            if not run(t, s, o, a, v, i, moe + 1, expert, part, y.coming[moe + 1, expert], step, homes):
                 return NONE
         elif verb == LOAD:
             if not load(t, s, o, phase, rows[MOE, i], expert, first, end, device, rows[VICTIM, i], rows[PRIORITY, i]):

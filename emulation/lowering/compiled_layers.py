@@ -1,8 +1,8 @@
 """The compiled lowering: what `dense` and `experts` write, from columns, at tens of nanoseconds an operation.
 
 The readable lowering is the specification: this one writes the same operations with the same serials, durations and
-edges for plans that are plain (every run in its own layer, over all tokens routed to its expert, nothing woken, nothing
-served otherwise, no all-to-all), and declines others.
+edges for plans that are plain (every run in its own layer, over all tokens that its expert serves, or one layer early,
+over tokens that are named; nothing woken, no all-to-all), and declines others.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from emulation.engine.compiled_bare import bare
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_copies import has
 from emulation.lowering.compiled_experts import NO_EXPERT, Layer, lower_plan
-from emulation.lowering.compiled_moves import end_kernel, run_kernel, sync
+from emulation.lowering.compiled_moves import collect, end_kernel, run_kernel, sync
 from emulation.lowering.compiled_ops import NONE, Ints, Out, begin_op, end_op, inner, kernel, room, wait
 from emulation.lowering.compiled_state import HITS, MISSES, Scratch, State, make_scratch, make_state
 from emulation.lowering.tables import GRIDS, Grid, Tables
@@ -110,9 +110,27 @@ def decide(s: State, o: Out, w: Scratch, d: Dense) -> int:
 
 
 @inner
-def after_experts(t: Tables, s: State, o: Out, w: Scratch, d: Dense, visits: int, layer: int, decision: int,
+def wait_sums(s: State, o: Out, w: Scratch, visits: int, h: int) -> bool:
+    """Wait for what visits sum up at a home; whether there is anything."""
+    home, summed = s.homes[h], False
+    for v in range(visits):
+        if w.visit_device[v] == home and w.rows[v, h] > 0:
+            row = w.first_run[v]
+            while row != NONE:
+                wait(o, w.run_end[row])
+                row = w.next_run[row]
+            summed = True
+        elif w.rows[v, h] > 0:
+            wait(o, w.back[v, h])
+            summed = True
+    return summed
+
+
+@inner
+def after_experts(t: Tables, s: State, o: Out, w: Scratch, u: Scratch, d: Dense, visits: int, layer: int, decision: int,
                   first_shared: int) -> None:
-    """Residual and norm behind the experts, home by home; `first_shared`: the shared experts' first operation."""
+    """Residual and norm behind the experts, home by home; `first_shared`: the shared experts' first operation; `u`: what
+    ran a layer early."""
     homes = len(s.homes)
     for h in range(homes):
         if not d.present[h]:
@@ -121,18 +139,8 @@ def after_experts(t: Tables, s: State, o: Out, w: Scratch, d: Dense, visits: int
         issued = dense_kernel(t, s, o, d, home, h, layer, AT_NORM, c.NORM)
         if first_shared != NONE:
             wait(o, w.shared[h])
-        summed = False
-        for v in range(visits):
-            if w.visit_device[v] == home and w.rows[v, h] > 0:
-                row = w.first_run[v]
-                while row != NONE:
-                    wait(o, w.run_end[row])
-                    row = w.next_run[row]
-                summed = True
-            elif w.rows[v, h] > 0:
-                wait(o, w.back[v, h])
-                summed = True
-        if not summed:
+        summed = wait_sums(s, o, w, visits, h)
+        if not wait_sums(s, o, u, u.visits[0], h) and not summed:
             wait(o, decision)
         w.hidden[h] = end_kernel(o, issued)
 
@@ -141,10 +149,10 @@ def after_experts(t: Tables, s: State, o: Out, w: Scratch, d: Dense, visits: int
 def found(s: State, y: Layer, moe: int, phase: int) -> None:
     """Count the load and, before the plan changes it, which routed experts a home holds whole."""
     parts = s.rest.shape[2]
-    for expert in range(y.counts.shape[1]):
-        if y.counts[moe, expert] == 0:
+    for expert in range(y.routed.shape[1]):
+        if y.routed[moe, expert] == 0:
             continue
-        s.load[moe, expert] += y.counts[moe, expert]
+        s.load[moe, expert] += y.routed[moe, expert]
         held = False
         for h in range(len(s.homes)):
             whole = True
@@ -155,8 +163,8 @@ def found(s: State, y: Layer, moe: int, phase: int) -> None:
 
 
 @inner
-def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Grid, n: int, moe: int,
-          layer: int, exchange: int, step: int, phase: int) -> int:
+def lower(t: Tables, s: State, o: Out, w: Scratch, a: Scratch, u: Scratch, y: Layer, d: Dense, rows: Grid, n: int,
+          tokens: Ints, ends: Ints, moe: int, layer: int, exchange: int, step: int, phase: int) -> int:
     homes, decision = len(s.homes), NONE
     for h in range(homes):
         if d.present[h]:
@@ -170,11 +178,14 @@ def lower(t: Tables, s: State, o: Out, w: Scratch, y: Layer, d: Dense, rows: Gri
                 w.shared[h] = end_kernel(o, issued)
                 first_shared = w.shared[h]
     found(s, y, moe, phase)
-    visits = lower_plan(t, s, o, w, y, rows, n, moe, exchange, step, phase, decision)
+    visits = lower_plan(t, s, o, w, a, y, rows, n, tokens, ends, moe, exchange, step, phase, decision)
+    if visits != NONE and not collect(t, s, o, u, u.visits[0], homes):
+        visits = NONE
     if visits != NONE:
-        after_experts(t, s, o, w, d, visits, layer, decision, first_shared)
+        after_experts(t, s, o, w, u, d, visits, layer, decision, first_shared)
     for v in range(len(w.visit_of)):
         w.visit_of[v] = NONE
+        a.visit_of[v] = NONE
     return NONE if visits == NONE else to_router(t, s, o, w, d, layer + 1)
 
 
@@ -183,12 +194,13 @@ _GRID = np.zeros((1, 1), np.int64)
 _STATE = make_state(_ONE, _ONE, np.zeros((1, 1, 1), np.int64), _ONE, _ONE, _ONE, _ONE, _ONE, 1, 1)
 _SCRATCH = make_scratch(1, 1, 1, 1, 1)
 _TABLES = Tables(*(_GRID if name in GRIDS else _ONE for name in Tables._fields))
-_LAYER = Layer(np.zeros((1, 1, 1), np.uint16), _ONE, _GRID)
+_PLACES = np.zeros((1, 1, 1), np.uint16)
+_LAYER = Layer(_PLACES, _PLACES, _ONE, _GRID, _GRID, _PLACES, _GRID, _GRID, _GRID)
 _CUBE = np.zeros((1, 1, 1), np.int64)
 _DENSE = Dense(_CUBE, _CUBE, _CUBE, _ONE, _ONE, _ONE, _ONE, _ONE)
 
 
-@kernel(np.zeros((1, 1, 1), np.uint16), _GRID, _GRID, _ONE, _GRID)
+@kernel(_PLACES, _GRID, _GRID, _ONE, _GRID)
 def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints, distinct: Grid) -> int:
     """Count the tokens of each expert of a step, experts [layers, tokens, top_k]: counts [layers, experts], experts in
     routing order [layers, experts], and how many are active [layers]; distinct [layers, 2]: tokens that visit any
@@ -215,7 +227,7 @@ def tally(experts: NDArray[Any], counts: Grid, order: Grid, active: Ints, distin
     return strange
 
 
-_tables, _state, _out, _scratch, _layer, _dense = (located(like) for like in (
+_tables, as_state, _out, _scratch, as_layer, _dense = (located(like) for like in (
     _TABLES, _STATE, room(1, 1, 1, 1, 1), _SCRATCH, _LAYER, _DENSE))
 
 
@@ -225,13 +237,16 @@ def lower_begin(t: Grid, s: Grid, o: Grid, w: Grid, d: Grid, layer: int) -> int:
     fresh = _scratch(w)
     for h in range(len(fresh.hidden)):
         fresh.hidden[h] = NONE
-    return to_router(_tables(t), _state(s), _out(o), fresh, _dense(d), layer)
+    return to_router(_tables(t), as_state(s), _out(o), fresh, _dense(d), layer)
 
 
-@kernel(_GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, 1, 1, 1, 1, 1, 1)
-def lower_layer(t: Grid, s: Grid, o: Grid, w: Grid, y: Grid, d: Grid, rows: Grid, n: int, moe: int, layer: int,
-                exchange: int, step: int, phase: int) -> int:
+@kernel(_GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, 1, _ONE, _ONE, 1, 1, 1, 1, 1)
+def lower_layer(t: Grid, s: Grid, o: Grid, w: Grid, a: Grid, u: Grid, y: Grid, d: Grid, rows: Grid, n: int,
+                tokens: Ints, ends: Ints, moe: int, layer: int, exchange: int, step: int, phase: int) -> int:
     """Lower the first n rows of a layer's plan, and on to the next decision, whose operation is returned; NONE where
-    the plan is not plain and right: the run is then to be taken up from its beginning by the readable path."""
-    return lower(_tables(t), _state(s), _out(o), _scratch(w), _layer(y), _dense(d), bare(rows), n, moe, layer, exchange,
-                 step, phase)
+    the plan is not plain and right: the run is then to be taken up from its beginning by the readable path.
+
+    a: scratch of what runs for the next layer, early; u: of what ran for this one. tokens, ends: the tokens of early
+    runs, one after another, and where those of each end."""
+    return lower(_tables(t), as_state(s), _out(o), _scratch(w), _scratch(a), _scratch(u), as_layer(y), _dense(d),
+                 bare(rows), n, bare(tokens), bare(ends), moe, layer, exchange, step, phase)

@@ -14,8 +14,9 @@ Block = NDArray[Any]
 """Arrays of two, three and four dimensions."""
 NONE = -1
 
-HITS, MISSES, LOADS, LOADED_BYTES, PREFETCHED, ISSUED, USES, AT_HOME = range(8)
-NUMBERS = 8
+(HITS, MISSES, LOADS, LOADED_BYTES, PREFETCHED, ISSUED, USES, AT_HOME, SUBSTITUTED, DROPPED,
+ SUBSTITUTED_EXPERTS) = range(11)
+NUMBERS = 11
 
 
 class State(NamedTuple):
@@ -59,11 +60,12 @@ class State(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Of one layer. visit_of [devices]; visit_device [visits]; rows, back [visits, homes]; arrived
-    [visits, homes + 1], arrived_n [visits]; first_run, last_run [visits], next_run, run_end [rows]; tokens, ran
-    [experts]; first_on, next_on: the devices of each expert; stamp [devices]; crossed [links];
-    sent, here, shared, hidden [homes]."""
+    """Of one layer. visits [1]: how many there are, where runs are a layer early. visit_of [devices]; visit_device
+    [visits]; rows, back [visits, homes]; arrived [visits, homes + 1], arrived_n [visits]; first_run, last_run [visits],
+    next_run, run_end [rows]; tokens, ran [experts]; first_on, next_on: the devices of each expert; stamp [devices];
+    crossed [links]; sent, here, shared, hidden [homes]."""
 
+    visits: Ints
     visit_of: Ints
     visit_device: Ints
     rows: Grid
@@ -107,7 +109,7 @@ def make_scratch(devices: int, homes: int, experts: int, links: int, rows: int) 
         return np.zeros(shape, np.int64)
 
     return Scratch(
-        visit_of=np.full(devices, NONE, np.int64), visit_device=ints(devices), rows=ints(devices, homes),
+        visits=ints(1), visit_of=np.full(devices, NONE, np.int64), visit_device=ints(devices), rows=ints(devices, homes),
         back=ints(devices, homes), arrived=ints(devices, homes + 1), arrived_n=ints(devices), first_run=ints(devices),
         last_run=ints(devices), next_run=ints(rows), run_end=ints(rows), ran=ints(experts), first_on=ints(experts),
         next_on=ints(rows), on=ints(rows), stamp=ints(devices), crossed=np.full(links, NONE, np.int64),
