@@ -119,6 +119,13 @@ class ColumnLowering:
         decision = lower_begin(self._tables.at, self._state.at, self._written.at, self._scratch.at, self._dense.at, 0)
         return self._decided(decision)
 
+    def route(self, moe: int, experts: Ints) -> None:
+        """Say where a layer of the step routes, [tokens, top_k], that `begin` was told nothing of; before its plan."""
+        layered, layer = self._layer.table.experts, slice(moe, moe + 1)
+        layered[moe] = experts
+        if tally(layered[layer], self.counts[layer], self.order[layer], self.active[layer], self.distinct[layer]):
+            raise NotPlain("the routing names an expert that the model does not have")
+
     def layer(self, moe: int, plan: Ints, exchange: str) -> int:
         """Lower a layer's plan, COLUMNS [7, rows]; the next decision."""
         if exchange not in EXCHANGES:
