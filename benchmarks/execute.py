@@ -50,7 +50,7 @@ class Rig:
 
         setup = resolve(load_run("demo", ["transport=local", "against=[]", "workload.temperature=0"]))
         one = OneRun(setup, setup.policies[0], transport, Silent())
-        one.begin()
+        one.begin_live()
         specs = device_specs(one.scheduler.ledger, str(setup.checkpoint))
         transport.open(specs)
         transport.wait()

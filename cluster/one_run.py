@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from schedulers.registry import load_policy
 from workloads.forecasts import Forecaster
 
 if TYPE_CHECKING:
+    from actors.columnar import ColumnScheduler
     from cluster.observe.collect import Collector
     from cluster.observe.schema import Wall
     from moe.generate import OnLogits
@@ -173,12 +174,15 @@ class OneRun:
         if record is not None and self.forecaster.kind == "next_gate":
             self.forecaster.kind = "recorded"
 
+    @property
+    def _may_be_plain(self) -> bool:
+        """Whether columns may say all that the run asks of them; its plans tell."""
+        return not (self.is_wall or self.setup.config.engine == "spec" or self.setup.faults) and getattr(
+            self.policy, "plain", True) and in_columns(self.setting.machine, self.setting.model)
+
     def _in_columns(self, record: Record | None) -> bool:
         """Time the run in columns, where that can say it; otherwise it is to be taken up from its beginning."""
-        policy = self.policy
-        if self.is_wall or self.transport.name != "local" or self.setup.config.engine == "spec" or (
-                self.setup.faults or not getattr(policy, "plain", True)
-                or not in_columns(self.setting.machine, self.setting.model)):
+        if self.transport.name != "local" or not self._may_be_plain:
             return False
         check_numba()
         from actors.columnar import ColumnScheduler
@@ -217,10 +221,16 @@ class OneRun:
 
     def execute(self) -> Result:
         """Let the model answer, its experts computed by the devices."""
+        if not self._answer_in_columns():
+            self.begin()
+            self._answer()
+        return self._result()
+
+    def _answer(self) -> None:
+        """Answer all prompts, by the scheduler that has begun."""
         from moe.lean import import_torch
 
         assert self.setup.checkpoint is not None
-        self.begin()
         self.transport.open(device_specs(self.scheduler.ledger, str(self.setup.checkpoint)))
         self.session.transport = self.transport
         import_torch()  # while the devices start
@@ -228,7 +238,31 @@ class OneRun:
 
         safe = None if self.is_wall else self.safe
         self._carry_out(lambda: answer_all(self.setup, self.session, self.on_logits, safe))
-        return self._result()
+
+    def _answer_in_columns(self) -> bool:
+        """Answer in columns where they can say it. Else it is begun again, and who hears logits would do so twice."""
+        if self.on_logits is not None or not self.policy.exact or not self._may_be_plain:
+            return False
+        check_numba()
+        from emulation.lowering.columns import NotPlain
+
+        try:
+            self.begin_live()
+            self._answer()
+        except NotPlain:
+            return False
+        assert self.collector is not None
+        cast("ColumnScheduler", self.scheduler).count(self.collector.end_ps)
+        return True
+
+    def begin_live(self) -> None:
+        """A scheduler in columns for routing that comes layer by layer; NotPlain where that cannot be."""
+        from actors.columnar_live import LiveColumnScheduler
+
+        self._begin(LiveColumnScheduler, self.setup.config.engine)
+        assert isinstance(self.scheduler, LiveColumnScheduler)
+        assert self.collector is not None
+        self.scheduler.watch(self.collector)
 
     def _result(self) -> Result:
         setup, record = self.setup, self.session.record

@@ -155,6 +155,13 @@ class ColumnLowering:
             raise NotPlain("the served routing is not plain and right")
         return Pairs(pairs[PAIR_TOKEN, :n], pairs[PAIR_EXPERT, :n], weights[:n]), pairs[IS_EARLY, :n] > 0
 
+    def route(self, moe: int, experts: Ints) -> None:
+        """Say where a layer of the step routes, [tokens, top_k], that `begin` was told nothing of; before its plan."""
+        layered, layer = self._layer.table.experts, slice(moe, moe + 1)
+        layered[moe] = experts
+        if tally(layered[layer], self.counts[layer], self.order[layer], self.active[layer], self.distinct[layer]):
+            raise NotPlain("the routing names an expert that the model does not have")
+
     def layer(self, moe: int, plan: Ints, exchange: str, tokens: Ints = NOBODY, ends: Ints = NOBODY) -> int:
         """Lower a layer's plan, COLUMNS [7, rows]; the next decision. tokens, ends: those of its early runs, one run
         after another, and where those of each end."""
