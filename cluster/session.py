@@ -290,7 +290,8 @@ class Session:
                     return forecast
 
                 share = shares(step)
-                lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
+                lowered = scheduler.lower(step, share, routed, None if forecaster.kind == "none" else guess,
+                                          forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
                 behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
                 behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)

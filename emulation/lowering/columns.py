@@ -8,7 +8,7 @@ from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_experts import Layer
-from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
+from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, lower_step, tally
 from emulation.lowering.compiled_ops import Ints, Out, room
 from emulation.lowering.compiled_state import USES, State, make_scratch, make_state
 from emulation.lowering.copies import Copies
@@ -19,7 +19,7 @@ from emulation.lowering.tables import NONE, TableMaker
 from emulation.machine import Machine
 from emulation.model import Model, Work
 from emulation.ops import END, Ops
-from emulation.plan import EXCHANGES
+from emulation.plan import EXCHANGES, StepPlan
 from emulation.view import PREFILL, Step
 
 COUNTED = (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)
@@ -61,6 +61,7 @@ class ColumnLowering:
         self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
         self._moe_of = np.full(len(model.layers), NONE, np.int64)
         self._moe_of[list(model.moe_layers)] = np.arange(len(model.moe_layers))
+        self._moe_layers = np.array(model.moe_layers, np.int64)
         self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
         self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
         self._rows = 1
@@ -112,12 +113,45 @@ class ColumnLowering:
             layered = layered.copy()
         if tally(layered, self.counts, self.order, self.active, self.distinct):
             raise NotPlain("the routing names an expert that the model does not have")
-        self._layer = Addressed(Layer(layered, self._home_of[step.home], self.counts))
+        self._layer = Addressed(Layer(layered, self._home_of[step.home], self.counts, self.distinct))
         self._dense = Addressed(self._dense_of(share))
         self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
         self._reserve(0)
         decision = lower_begin(self._tables.at, self._state.at, self._written.at, self._scratch.at, self._dense.at, 0)
         return self._decided(decision)
+
+    def step(self, plan: StepPlan) -> int:
+        """Lower the plans of all layers; the decision behind the last."""
+        rows, ptr, exchange = plan
+        layers, n = len(self._model.moe_layers), rows.shape[1]
+        if exchange not in EXCHANGES or len(ptr) != layers + 1 or ptr[0] != 0 or ptr[-1] != n or (
+                (each := np.diff(ptr)) < 0).any():
+            raise NotPlain("no such exchange, or not the rows of every layer")
+        self._reserve(int(each.max(initial=0)))
+        self._reserve_uses(n)
+        columns = np.empty(8 * n, np.int64)
+        columns[:rows.size] = rows.ravel()
+        if layers < len(self._model.layers) and n:
+            columns[n:2 * n] = self._among_moe(rows[1])
+        moe, made, more = 0, np.empty((layers, 3), np.int64), np.array(self._more, np.int64)
+        while moe < layers:
+            moe = lower_step(
+                self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at,
+                columns, ptr, self._moe_layers, more, made, moe, EXCHANGES.index(exchange), self._number, self._phase)
+            if moe == NONE:
+                raise NotPlain("a plan is not plain and right")
+            if moe < layers:
+                self._reserve(self._rows)
+        self._bounds += [(ops, releases) for ops, releases, _ in made.tolist()]
+        self._decisions += made[:, 2].tolist()
+        return self._decisions[-1]
+
+    def _among_moe(self, layer: Ints) -> Ints:
+        """Model layers as the kernel counts them, among those with experts."""
+        if not 0 <= layer.min() <= layer.max() < len(self._moe_of):
+            raise NotPlain("no such layer")
+        found: Ints = self._moe_of[layer]
+        return found
 
     def layer(self, moe: int, plan: Ints, exchange: str) -> int:
         """Lower a layer's plan, COLUMNS [7, rows]; the next decision."""
@@ -125,13 +159,9 @@ class ColumnLowering:
             raise NotPlain("no such exchange")
         rows = plan.shape[1]
         self._reserve(rows)
-        uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
-        if uses > len(self.state.used_op):
-            self._grow_uses(int(uses))
-        if len(self._model.moe_layers) < len(self._model.layers):  # the kernel counts layers among those with experts
-            if rows and not 0 <= plan[1].min() <= plan[1].max() < len(self._moe_of):
-                raise NotPlain("no such layer")
-            plan = np.stack([plan[0], self._moe_of[plan[1]], *plan[2:]])
+        self._reserve_uses(rows)
+        if len(self._model.moe_layers) < len(self._model.layers) and rows:
+            plan = np.stack([plan[0], self._among_moe(plan[1]), *plan[2:]])
         decision = lower_layer(
             self._tables.at, self._state.at, self._written.at, self._scratch.at, self._layer.at, self._dense.at, plan,
             rows, moe, self._model.moe_layers[moe], EXCHANGES.index(exchange), self._number, self._phase)
@@ -144,7 +174,11 @@ class ColumnLowering:
         self._decisions.append(decision)
         return decision
 
-    def _grow_uses(self, uses: int) -> None:
+    def _reserve_uses(self, rows: int) -> None:
+        """Room to note that so many more rows use what was copied ahead."""
+        uses = int(self.state.phase[0, USES]) + rows * self._ledger.start.parts
+        if uses <= len(self.state.used_op):
+            return
         more = {name: np.concatenate([getattr(self.state, name), np.zeros(2 * uses, np.int64)])
                 for name in ("used_op", "used_at")}
         self._state = Addressed(self.state._replace(**more))

@@ -25,11 +25,13 @@ BITS = 62
 
 class Layer(NamedTuple):
     """What a layer is about. experts uint16 [layers, tokens, top_k]; home [tokens]: the place of a token's home among
-    the homes; counts [layers, experts]: tokens of each expert."""
+    the homes; counts [layers, experts]: tokens of each expert; distinct [layers, 2]: tokens that visit any, and the most
+    experts that one token visits."""
 
     experts: NDArray[Any]
     home: Ints
     counts: Grid
+    distinct: Grid
 
 
 @inner
@@ -107,6 +109,11 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
         w.back[0, h] = 0
         w.here[h] = 0 if w.visit_of[s.homes[h]] == NONE else 1 << w.visit_of[s.homes[h]]
     everywhere = (1 << visits) - 1
+    if homes == 1 and all_alike(w, y, moe, everywhere):
+        for v in range(visits):
+            w.rows[v, 0] = y.distinct[moe, 0]
+        w.sent[0] = 0 if everywhere == w.here[0] else y.distinct[moe, 0]
+        return
     for token in range(tokens):
         h, mask = y.home[token], 0
         for place in range(top_k):
@@ -122,6 +129,15 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
     for h in range(homes):
         for v in range(visits):
             w.rows[v, h] += w.back[0, h]
+
+
+@inner
+def all_alike(w: Scratch, y: Layer, moe: int, everywhere: int) -> bool:
+    """Whether each active expert runs at all visits: every token that visits any is then needed at each."""
+    for expert in range(y.counts.shape[1]):
+        if y.counts[moe, expert] > 0 and w.ran[expert] != everywhere:
+            return False
+    return True
 
 
 @inner
