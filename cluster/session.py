@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-TASKS_BEHIND = 12
-"""How far timing and noting may be behind deciding: three tasks a step."""
+TASKS_BEHIND = 12  # how far timing, or noting, may be behind deciding
 
 
 class Progress(Protocol):
@@ -264,8 +263,7 @@ class Session:
 
     def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler", *, one_thread: bool = False) -> None:
         """The same by a scheduler that is fed whole steps, with no device to tell. The next step is made while one is
-        decided, and steps are timed and noted behind those that are being decided, up to where the feed asks for the
-        time."""
+        decided; behind that, steps are timed and, beside it, noted, up to where the feed asks for the time."""
         forecaster, work = self.forecaster, self.served_work
 
         def clock() -> int:
@@ -274,8 +272,10 @@ class Session:
             return self.clock()
 
         with Behind(0 if one_thread else TASKS_BEHIND) as behind, \
+                Behind(0 if one_thread else TASKS_BEHIND) as beside, \
                 Ahead(lambda: feed.next(clock), one_thread=one_thread) as ahead:
-            behind.do(load_solver)
+            noting = beside if self.look is None else behind  # who looks must find what was noted
+            noting.do(load_solver)
             while (fed := ahead.take()) is not None:
                 step, routed = fed.step, fed.routed
                 self.journal.begin(step)
@@ -293,8 +293,8 @@ class Session:
                 lowered = scheduler.lower(step, share, routed, None if forecaster.kind == "none" else guess,
                                           forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
-                behind.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
-                behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
+                noting.do(work.add_whole, share, fed.not_before_ps, lowered.counts, lowered.distinct)
+                noting.do(self.journal.whole, self.journal.activities[-1], routed, lowered.counts)
                 if self.look is not None:
                     behind.do(self.look)
                 ahead.hand_on()
