@@ -34,11 +34,11 @@ from emulation.lowering.compiled_state import (
 )
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import Labels
-from emulation.plan import ALL_TOKENS, Plan
+from emulation.plan import ALL_TOKENS, Plan, StepPlan
 from emulation.trace import StepRouting
 from emulation.validate import ran_early
-from emulation.view import PREFILL, Early, Pairs, Routing, Setting, Step, Tallied, View
-from schedulers.contract import Policy
+from emulation.view import PREFILL, Early, Pairs, Routing, Setting, Step, StepView, Tallied, View
+from schedulers.contract import Policy, whole_steps
 
 Ints = NDArray[np.int64]
 ASKED = "the policy asks for the time"
@@ -98,6 +98,7 @@ class ColumnScheduler(Scheduler):
         super().__init__(setting, policy, make_engine)
         self._no_early = ran_early(0, [], 1)
         self._asked, self._told = False, NOTHING
+        self._stepwise, self._numbers = whole_steps(policy), constant(np.array(self._layers, np.int64))
 
     def watch(self, sink: Sink) -> None:
         """Hand what is submitted to a sink, from the first operation on."""
@@ -106,17 +107,45 @@ class ColumnScheduler(Scheduler):
         self.lowering = ColumnLowering(self.setting.machine, self.setting.model, self.ledger, self.copies, self.pool_of,
                                        self.engine.next_serial, self.engine.next_take, exact=self.policy.exact)
 
-    def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess, observe: Observe,
+    def lower(self, step: Step, share: dict[int, Share], routed: StepRouting, guess: Guess | None, observe: Observe,
               not_before_ps: int = 0) -> Lowered:
-        """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`."""
-        before, lowering, setting = self._decision, self.lowering, self.setting
+        """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`. guess: None where
+        nobody guesses; a policy that answers for whole steps then does."""
+        before, lowering = self._decision, self.lowering
         decision = lowering.begin(step, share, routed.experts)
-        order, counts, active = constant(lowering.order), constant(lowering.counts), lowering.active.tolist()
+        counts = constant(lowering.counts)
+        constant(lowering.order)
         seal_step(step)
+        whole = None if guess is not None else self._whole(step)
+        self._decision = decision if whole is None else lowering.step(whole)
+        layers = [] if whole is not None else self._each(step, routed, guess, observe)
+        self.counts.load[phase_of(step)] += counts
+        of = lowering.layer_of_step
+        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take(), self._since(),
+                       Serving(of.counts, of.distinct, of.early, layers))
+
+    def _whole(self, step: Step) -> StepPlan | None:
+        """What the policy answers for all layers at once; None where it is to be asked layer by layer."""
+        lowering, policy = self.lowering, self._stepwise
+        if policy is None:
+            return None
+        view = StepView(self.setting, step, self._numbers, lowering.order, constant(lowering.active), lowering.counts,
+                        self.ledger)
+        answer = policy.plan_step(view, self.state)
+        if answer is None:
+            return None
+        plan, self.state = answer
+        return plan
+
+    def _each(self, step: Step, routed: StepRouting, guess: Guess | None,
+              observe: Observe) -> list[tuple[Pairs, NDArray[np.bool_]]]:
+        """Decide and lower layer by layer; what is served otherwise than it is routed, as `Serving.layers`."""
+        lowering, setting, decision = self.lowering, self.setting, self._decision
+        order, counts, active = lowering.order, lowering.counts, lowering.active.tolist()
         policy, state, ledger, early = self.policy, self.state, self.ledger, self._no_early
         layers: list[tuple[Pairs, NDArray[np.bool_]]] = []
         for moe, layer in enumerate(self._layers):
-            forecast = guess(step, moe + 1, routed)
+            forecast = None if guess is None else guess(step, moe + 1, routed)
             if forecast is not None:
                 sealed(forecast)
             routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
@@ -139,10 +168,7 @@ class ColumnScheduler(Scheduler):
                 decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
         self.state, self._decision = state, decision
-        self.counts.load[phase_of(step)] += counts
-        of = lowering.layer_of_step
-        return Lowered(step, not_before_ps, before, counts, lowering.distinct, *lowering.take(), self._since(),
-                       Serving(of.counts, of.distinct, of.early, layers))
+        return layers
 
     def time(self, lowered: Lowered) -> None:
         """Time a step that was lowered; steps come in order."""

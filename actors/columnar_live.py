@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import seal_step, sealed
-from actors.columnar import ASKED, ColumnScheduler, Lowered, as_pair
+from actors.columnar import ASKED, ColumnScheduler, Lowered, Serving, as_pair
 from actors.counts import phase_of
 from actors.scheduler import StepTimes
 from emulation.ledger import constant
@@ -64,8 +64,9 @@ class LiveColumnScheduler(ColumnScheduler):
         lowering = self.lowering
         self.counts.load[phase_of(self._step)] += lowering.counts
         program, labels = lowering.take()
+        of = lowering.layer_of_step
         self.time(Lowered(self._step, self._not_before_ps, self._before, lowering.counts, lowering.distinct, program,
-                          labels, self._since()))
+                          labels, self._since(), Serving(of.counts, of.distinct, of.early, ())))
         return self.steps[-1]
 
 

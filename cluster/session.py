@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-TASKS_BEHIND = 12
-"""How far timing and noting may be behind deciding: three tasks a step."""
+TASKS_BEHIND = 12  # how far timing, or noting, may be behind deciding
 
 
 class Progress(Protocol):
@@ -264,8 +263,7 @@ class Session:
 
     def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler", *, one_thread: bool = False) -> None:
         """The same by a scheduler that is fed whole steps, with no device to tell. The next step is made while one is
-        decided, and steps are timed and noted behind those that are being decided, up to where the feed asks for the
-        time."""
+        decided; behind that, steps are timed and, beside it, noted, up to where the feed asks for the time."""
         forecaster = self.forecaster
 
         def clock() -> int:
@@ -274,8 +272,10 @@ class Session:
             return self.clock()
 
         with Behind(0 if one_thread else TASKS_BEHIND) as behind, \
+                Behind(0 if one_thread else TASKS_BEHIND) as beside, \
                 Ahead(lambda: feed.next(clock), one_thread=one_thread) as ahead:
-            behind.do(load_solver)
+            noting = beside if self.look is None else behind  # who looks must find what was noted
+            noting.do(load_solver)
             while (fed := ahead.take()) is not None:
                 step, routed = fed.step, fed.routed
                 self.journal.begin(step)
@@ -290,11 +290,12 @@ class Session:
                     return forecast
 
                 share = shares(step)
-                lowered = scheduler.lower(step, share, routed, guess, forecaster.observe, fed.not_before_ps)
+                lowered = scheduler.lower(step, share, routed, None if forecaster.kind == "none" else guess,
+                                          forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
-                behind.do(lowered.tell, share, self.served_work, self.true_work)
-                behind.do(self.journal.served_otherwise, len(self.journal.activities), lowered.serving.layers)
-                behind.do(self.journal.whole, self.journal.activities[-1], routed, lowered.serving.all)
+                noting.do(lowered.tell, share, self.served_work, self.true_work)
+                noting.do(self.journal.served_otherwise, len(self.journal.activities), lowered.serving.layers)
+                noting.do(self.journal.whole, self.journal.activities[-1], routed, lowered.serving.all)
                 if self.look is not None:
                     behind.do(self.look)
                 ahead.hand_on()

@@ -5,15 +5,12 @@ cost, and the bound is y b + the least of (c - y A) x over the boxes of x: weak 
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emulation.bound_solver import Rows, core, prices_of
 from emulation.errors import ConfigError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -68,32 +65,27 @@ class Program:
             self._column.append(np.asarray(column, np.int64))
             self._value.append(np.broadcast_to(np.asarray(value, np.float64), np.shape(row)))
 
-    def matrix(self) -> "csr_array":
-        from scipy.sparse import csr_array
-
-        parts = (np.concatenate(self._value), (np.concatenate(self._row), np.concatenate(self._column)))
-        return csr_array(parts, shape=(len(self.bounds), self.width))
+    def matrix(self) -> Rows:
+        """A."""
+        return Rows(np.concatenate(self._row), np.concatenate(self._column), np.concatenate(self._value),
+                    len(self.bounds), self.width)
 
 
 def load_solver() -> None:
-    """Import the solver, which takes half a second: for a thread that has the time."""
-    import scipy.optimize
-    import scipy.sparse  # noqa: F401
+    """Import the solver: for a thread that has the time."""
+    core()
 
 
 def least(program: Program, scale: float) -> Relaxation:
     """The least first variable, times `scale`, rounded down; refuses rows that nothing satisfies."""
-    from scipy.optimize import linprog
-
     matrix, bounds = program.matrix(), np.array(program.bounds)
     low, high = np.concatenate(program.low), np.concatenate(program.high)
     cost = np.zeros(program.width)
     cost[0] = 1.0
-    answer = linprog(cost, A_ub=-matrix, b_ub=-bounds, bounds=np.stack([low, high], axis=1),  # type: ignore[call-overload]
-                     method="highs-ds")
-    if answer.x is None:
-        raise ConfigError(f"there is no lower bound: the memories hold no placement of all experts ({answer.message})")
-    prices = np.maximum(-answer.ineqlin.marginals, 0.0)
+    answer = prices_of(matrix, bounds, low, high, cost)
+    if isinstance(answer, str):
+        raise ConfigError(f"there is no lower bound: the memories hold no placement of all experts ({answer})")
+    prices = np.maximum(answer, 0.0)
     value = _proved(matrix, bounds, low, high, cost, prices)
     ps = int(np.floor(value * scale * (1 - MARGIN)))
     coarse = 10 ** max(len(str(max(ps, 1))) - DIGITS, 0)
@@ -105,21 +97,20 @@ def least(program: Program, scale: float) -> Relaxation:
     return Relaxation(ps // coarse * coarse, "; ".join(tight[:3]) or "the chain of layers")
 
 
-def _proved(matrix: "csr_array", bounds: Floats, low: Floats, high: Floats, cost: Floats, prices: Floats) -> float:
+def _proved(matrix: Rows, bounds: Floats, low: Floats, high: Floats, cost: Floats, prices: Floats) -> float:
     """The bound that prices prove. Columns without an upper end must not gain: rows that give to them are cheapened."""
-    columns = matrix.tocsc()
+    begins, row_of, value_of = matrix.by_column()
     for _ in range(4):
-        reduced = cost - matrix.T @ prices
+        reduced = cost - matrix.priced(prices)
         bad = np.flatnonzero((reduced < 0) & np.isinf(high))
         if not len(bad):
             break
         for column in bad.tolist():
-            rows = columns.indices[columns.indptr[column]:columns.indptr[column + 1]]
-            values = columns.data[columns.indptr[column]:columns.indptr[column + 1]]
+            rows, values = row_of[begins[column]:begins[column + 1]], value_of[begins[column]:begins[column + 1]]
             gives = values * prices[rows]
             have, want = gives[gives > 0].sum(), cost[column] - gives[gives < 0].sum()
             prices[rows[gives > 0]] *= max(0.0, want / have * (1 - 1e-12)) if have > 0 else 0.0
-    reduced = cost - matrix.T @ prices
+    reduced = cost - matrix.priced(prices)
     if (reduced[np.isinf(high)] < 0).any():
         return 0.0
     gain = np.where(reduced >= 0, reduced * low, reduced * np.where(np.isinf(high), 0.0, high))

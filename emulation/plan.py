@@ -211,6 +211,24 @@ class Plan:
                       for row in fragment.rows]
 
 
+class StepPlan(NamedTuple):
+    """Plans of all MoE layers of a step that are plain: rows, COLUMNS [7, rows], those of MoE layer l at
+    ptr[l]:ptr[l + 1], [moe_layers + 1]; one exchange for all."""
+
+    rows: Ints
+    ptr: Ints
+    exchange: str = UNICAST
+
+
+def plain_rows(verb: Ints | int, layer: Ints, expert: Ints, device: Ints | int, *, part: Ints | int = ALL_PARTS,
+               victim: Ints | int = NOBODY) -> Ints:
+    """Rows as COLUMNS [7, rows] of demand: [rows] each, or one for all."""
+    block = np.empty((len(COLUMNS), len(expert)), np.int64)
+    block[0], block[1], block[2], block[3], block[4], block[5], block[6] = (
+        verb, layer, expert, part, device, victim, DEMAND)
+    return block
+
+
 def _rows_in(block: Ints) -> list[Row]:
     return [Row._make([*row, ALL_TOKENS, False]) for row in block.T.tolist()]
 

@@ -243,3 +243,35 @@ class View:
     def held_next(self, device: int) -> NDArray[np.bool_]:
         """The same for the next MoE layer."""
         return self.ledger.held(self.moe + 1, device)
+
+
+class Listed(NamedTuple):
+    """The active experts of all MoE layers, layer by layer in routing order: moe, expert [n]; those of layer l at
+    ptr[l]:ptr[l + 1]."""
+
+    moe: Ints
+    expert: Ints
+    ptr: Ints
+
+
+@dataclass(frozen=True)
+class StepView:
+    """What a policy that answers for a whole step is shown of it: its routing and where experts lie; nobody guesses.
+
+    order [moe_layers, experts]: experts in routing order, of which the first `active` [moe_layers] are active;
+    counts [moe_layers, experts]: tokens of each. layers [moe_layers]: model layers.
+    """
+
+    setting: Setting
+    step: Step
+    layers: Ints
+    order: Ints
+    active: Ints
+    counts: Ints
+    ledger: "Ledger"
+
+    def listed(self) -> Listed:
+        """The active experts in one row."""
+        moe = np.repeat(np.arange(len(self.active)), self.active)
+        ptr = np.concatenate([[0], np.cumsum(self.active)])
+        return Listed(moe, self.order[np.arange(self.order.shape[1]) < self.active[:, None]], ptr)

@@ -1,12 +1,12 @@
 """What a policy is. Pure: it reads a view and returns a plan and its next state; the scheduler may refuse the plan."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from numpy.typing import NDArray
 
 from emulation.ledger import Start
-from emulation.plan import Plan
-from emulation.view import Setting, View
+from emulation.plan import Plan, StepPlan
+from emulation.view import Setting, StepView, View
 
 State = Any
 """Plain arrays (or a tuple or dict of them); the scheduler checkpoints it. A policy returns a new one."""
@@ -38,6 +38,22 @@ class Policy(Protocol):
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         """What runs where in this layer, what is fetched and what is evicted."""
+
+
+class Stepwise(Policy, Protocol):
+    """A policy that can answer for all layers of a step at once, for long replays: the same rows and the same state as
+    `plan` gives layer by layer. It is asked where nobody guesses and nothing fails; None: layer by layer this time."""
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State] | None:
+        """What runs where in every layer of this step."""
+
+
+def whole_steps(policy: Policy) -> Stepwise | None:
+    """The policy, if it answers for whole steps: a class that changes `plan` alone does not."""
+    for kind in type(policy).__mro__:
+        if "plan" in vars(kind):
+            return cast(Stepwise, policy) if "plan_step" in vars(kind) else None
+    return None
 
 
 class Adapting(Policy, Protocol):

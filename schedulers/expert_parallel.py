@@ -6,11 +6,18 @@ from typing import ClassVar
 import numpy as np
 
 from emulation.ledger import Start
-from emulation.plan import ALL_PARTS, ALL_TO_ALL, UNICAST, Plan
-from emulation.view import Setting, View
+from emulation.plan import ALL_PARTS, ALL_TO_ALL, RUN, UNICAST, Plan, StepPlan, plain_rows
+from emulation.view import Setting, StepView, View
 from schedulers._placement import Placement, placed, resting
 from schedulers._places import at_least, places, staged, through_slots
 from schedulers.contract import State
+
+
+def exchange(setting: Setting) -> str:
+    """How tokens travel: in one all-to-all where experts rest on several homes."""
+    machine = setting.machine
+    at_home = len(machine.homes) > 1 and all(machine.devices[home].rests for home in machine.homes)
+    return ALL_TO_ALL if at_home else UNICAST
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,17 @@ class Policy:
         return staged(setting, shared, 1, self.slots)
 
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
-        machine = view.setting.machine
         runs_here = view.ledger.start.rest[view.moe, :, 0] == state[view.moe]
-        at_home = len(machine.homes) > 1 and all(machine.devices[home].rests for home in machine.homes)
-        plan = Plan(view.layer, exchange=ALL_TO_ALL if at_home else UNICAST)
+        plan = Plan(view.layer, exchange=exchange(view.setting))
         active = view.routing.active
         where = state[view.moe, active]
         through_slots(plan, active, where, np.full(len(active), ALL_PARTS), ~runs_here[active], self.slots)
         return plan, state
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State] | None:
+        """None where anything must be loaded."""
+        moe, expert, ptr = view.listed()
+        where = state[moe, expert]
+        if (view.ledger.start.rest[moe, expert, 0] != where).any():
+            return None
+        return StepPlan(plain_rows(RUN, view.layers[moe], expert, where), ptr, exchange(view.setting)), state

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulation.ledger import Start
-from emulation.plan import RUN, Plan
-from emulation.view import Setting, View
+from emulation.plan import LOAD, NOBODY, RUN, Plan, StepPlan, plain_rows
+from emulation.view import Setting, StepView, View
 from schedulers._places import at_least, only_home, rest_beside
 from schedulers._popular import copies_of, most_frequent
 from schedulers.contract import State, with_layer
@@ -37,6 +37,39 @@ def serve(plan: Plan, view: View, order: Ints) -> Ints:
     return row[len(misses):]
 
 
+def serve_step(view: StepView, order: Ints) -> tuple[StepPlan, Ints]:
+    """`serve` in all layers at once, order [moe_layers, slots]: layers do not depend on each other."""
+    (layers, slots), every = order.shape, np.arange(len(order))[:, None]
+    moe, expert, _ = view.listed()
+    cached = np.zeros_like(view.counts, np.bool_)
+    cached[every, order] = True
+    there, stays = cached[moe, expert], view.counts[every, order] == 0
+    hits, misses = expert[there], expert[~there]
+    come = np.bincount(moe[~there], minlength=layers)
+    used = view.active - come
+    # A row of each layer: what is not used, in order, then hits, then misses; its first so many are the victims.
+    kept = np.empty_like(order)
+    first = np.arange(slots) < (slots - used)[:, None]
+    kept[first], kept[~first] = order[stays], hits
+    row, at = np.empty(order.size + len(misses), np.int64), _places(slots + come)
+    row[at < slots], row[at >= slots] = kept.ravel(), misses
+    leave = at < np.repeat(come, slots + come)
+    rows, at = used + 2 * come, _places(used + 2 * come)
+    run = at < np.repeat(used, rows)
+    plan = plain_rows(RUN, np.repeat(view.layers, rows), np.empty(len(run), np.int64), view.setting.machine.homes[0])
+    verb, _, experts, _, _, victim, _ = plan
+    experts[run], experts[~run] = hits, np.repeat(misses, 2)
+    loads = np.flatnonzero(~run)[::2]
+    verb[loads], victim[:], victim[loads] = LOAD, NOBODY, row[leave]
+    return StepPlan(plan, np.concatenate([[0], np.cumsum(rows)])), row[~leave].reshape(layers, slots)
+
+
+def _places(lengths: Ints) -> Ints:
+    """0, 1, 2 .. of each of several rows of these lengths."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+
+
 @dataclass(frozen=True)
 class Policy:
     """Least recently used, `slots` experts a layer (all of them where a layer has fewer).
@@ -57,3 +90,6 @@ class Policy:
     def plan(self, view: View, state: State) -> tuple[Plan, State]:
         plan = Plan(view.layer)
         return plan, with_layer(state, view.moe, serve(plan, view, state[view.moe]))
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State]:
+        return serve_step(view, state)

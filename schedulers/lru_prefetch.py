@@ -7,11 +7,11 @@ import numpy as np
 
 from emulation.ledger import Start
 from emulation.ops import PREFETCH
-from emulation.plan import LOAD, Plan
-from emulation.view import Routing, Setting, View
+from emulation.plan import LOAD, Plan, StepPlan
+from emulation.view import Routing, Setting, StepView, View
 from schedulers._places import at_least
 from schedulers.contract import State, with_layer
-from schedulers.lru import Ints, serve, start_cache
+from schedulers.lru import Ints, serve, serve_step, start_cache
 
 
 def prefetch(plan: Plan, view: View, forecast: Routing, layer: int, order: Ints) -> Ints:
@@ -51,3 +51,7 @@ class Policy:
             following = view.moe + 1
             new[following] = prefetch(plan, view, view.forecast, view.next_layer, new[following])
         return plan, new
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State]:
+        """Where nobody guesses, as `lru`."""
+        return serve_step(view, state)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from emulation.ledger import Start
-from emulation.plan import RUN, Plan
-from emulation.view import Setting, View
+from emulation.plan import RUN, Plan, StepPlan, plain_rows
+from emulation.view import Setting, StepView, View
 from schedulers._places import only_home, rest_beside
 from schedulers.contract import State
 
@@ -29,3 +29,7 @@ class Policy:
         plan = Plan(view.layer)
         plan.extend(RUN, view.routing.active, view.setting.machine.homes[0])
         return plan, state
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State]:
+        moe, expert, ptr = view.listed()
+        return StepPlan(plain_rows(RUN, view.layers[moe], expert, view.setting.machine.homes[0]), ptr), state

@@ -7,8 +7,8 @@ import numpy as np
 
 from emulation.errors import ConfigError
 from emulation.ledger import Start
-from emulation.plan import Plan
-from emulation.view import Setting, View
+from emulation.plan import RUN, Plan, StepPlan, plain_rows
+from emulation.view import Setting, StepView, View
 from schedulers._places import at_least, places, staged, through_slots
 from schedulers.contract import State
 
@@ -51,3 +51,13 @@ class Policy:
         through_slots(plan, np.repeat(active, units), np.broadcast_to(state, every).ravel(),
                       np.broadcast_to(np.arange(units), every).ravel(), elsewhere.ravel(), self.slots)
         return plan, state
+
+    def plan_step(self, view: StepView, state: State) -> tuple[StepPlan, State] | None:
+        """None where anything must be loaded."""
+        moe, expert, ptr = view.listed()
+        units, every = len(state), (len(expert), len(state))
+        if (view.ledger.start.rest[moe, expert] != state).any():
+            return None
+        rows = plain_rows(RUN, np.repeat(view.layers[moe], units), np.repeat(expert, units),
+                          np.broadcast_to(state, every).ravel(), part=np.broadcast_to(np.arange(units), every).ravel())
+        return StepPlan(rows, units * ptr, self.exchange), state

@@ -71,9 +71,13 @@ class Journal:
     def whole(self, activity: Activity, routed: StepRouting, counts: NDArray[np.int64]) -> None:
         """Note all layers of a step at once; counts [moe_layers, experts]: tokens that each expert serves."""
         activity.shards, activity.pairs = int(np.count_nonzero(counts)), int(counts.sum())
-        self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16).tobytes())
-        for moe in range(routed.weights.shape[1]):
-            self._weigh(routed.weights[:, moe])
+        self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16))
+        weights = routed.weights
+        if weights.size and not any(weights.strides):  # one number for all of them: layers are noted alike
+            self._hashes["weights"].update(_alike(weights[:, 0]) * weights.shape[1])
+            return
+        for moe in range(weights.shape[1]):
+            self._weigh(weights[:, moe])
 
     def _served(self, number: int, pairs: Pairs, early: NDArray[np.bool_]) -> None:
         """Note what a layer of that step serves in place of what is routed; early [pairs]: what ran before."""
@@ -90,9 +94,8 @@ class Journal:
 
     def _weigh(self, weights: NDArray[Any]) -> None:
         """Note weights; those that are all alike as their shape and the one."""
-        first = np.float64(weights.flat[0]) if weights.size else np.float64(0)
         if weights.strides == (0, 0) or bool((weights == weights.flat[:1]).all()):
-            self._hashes["weights"].update(f"{weights.shape}{first.hex()};".encode())
+            self._hashes["weights"].update(_alike(weights))
         else:
             self._hashes["weights"].update(np.ascontiguousarray(weights, np.float64).tobytes())
 
@@ -104,6 +107,12 @@ class Journal:
     def digest(self) -> str:
         """SHA-256 of all tokens, routings, forecasts and served pairs so far."""
         return sha256("".join(part.hexdigest() for part in self._hashes.values()).encode())
+
+
+def _alike(weights: NDArray[Any]) -> bytes:
+    """Weights that are all the same: their shape and the one."""
+    first = np.float64(weights.flat[0]) if weights.size else np.float64(0)
+    return f"{weights.shape}{first.hex()};".encode()
 
 
 def _ids(experts: NDArray[Any]) -> NDArray[np.uint16]:

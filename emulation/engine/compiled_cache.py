@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ _LOOKS = "numba.np.arraymath"
 
 
 def _spare_linear_algebra() -> None:
-    """When it loads its first kernel, numba imports SciPy's linear algebra to see whether it is there: a third of a
+    """When it compiles its first kernel, numba imports SciPy's linear algebra to see whether it is there: a third of a
     second, and no kernel here multiplies matrices. For that one look it is told that there is none; where numba looks
     elsewhere, nothing happens."""
     linalg: Any = importlib.import_module("numba.np.linalg")
@@ -44,11 +45,36 @@ def _spare_linear_algebra() -> None:
         linalg.ensure_blas = ensure
 
 
-_spare_linear_algebra()
+def _spare_registries() -> None:
+    """Before it looks for a kernel on disk, numba imports all that it can compile, and tells its compiler: a fifth of a
+    second, and machine code needs none of it but the runtime. For kernels of ours that comes only when none is found;
+    where numba looks elsewhere, nothing happens."""
+    cache_type: Any = FunctionCache
+    load, found = getattr(cache_type, "load_overload", None), getattr(cache_type, "_load_overload", None)
+    if load is None or found is None:
+        return
+
+    def lean(self: Any, signature: Any, context: Any) -> Any:
+        if self._py_func not in _KERNELS:
+            return load(self, signature, context)
+        rtsys.initialize(context)  # type: ignore[no-untyped-call]
+        with self._guard_against_spurious_io_errors():
+            loaded = found(self, signature, context)
+        if loaded is None:
+            _spare_linear_algebra()
+            context.refresh()
+        return loaded
+
+    cache_type.load_overload = lean
+
+
+_KERNELS: set[Callable[..., Any]] = set()
+_spare_registries()
 
 
 def kept_in(function: Callable[..., Any]) -> Path | None:
     """The folder in which numba keeps a function's machine code; None where it finds none that can be written."""
+    _KERNELS.add(function)
     try:
         kept = Path(FunctionCache(function).cache_path)  # type: ignore[no-untyped-call]
     except RuntimeError:  # numba's "no locator available": a read-only checkout, and no home

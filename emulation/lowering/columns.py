@@ -10,23 +10,23 @@ from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_experts import NO_EXPERT, Layer
-from emulation.lowering.compiled_layers import Dense, lower_begin, lower_layer, tally
+from emulation.lowering.compiled_layers import lower_begin, lower_layer, lower_step, tally
 from emulation.lowering.compiled_ops import Ints, Out, room
 from emulation.lowering.compiled_served import IS_EARLY, PAIR_EXPERT, PAIR_TOKEN, serve
 from emulation.lowering.compiled_state import USES, Scratch, State, make_scratch, make_state
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
+from emulation.lowering.dense_columns import DenseColumns
 from emulation.lowering.emit import CAUSES, Labels
 from emulation.lowering.streams import in_columns
 from emulation.lowering.tables import NONE, TableMaker
 from emulation.machine import Machine
-from emulation.model import Model, Work
+from emulation.model import Model
 from emulation.ops import END, Ops
-from emulation.plan import EXCHANGES, Served
+from emulation.plan import EXCHANGES, Served, StepPlan
 from emulation.view import PREFILL, Pairs, Step
 
 COUNTED = (c.OPS, c.HOLDS, c.WAITS, c.TAKES, c.RELEASES)
-FAMILIES = ("attention", "norm", "router", "shared", "dense", "head")
 NOBODY = np.empty(0, np.int64)
 Filled = TypeVar("Filled", Out, Scratch)
 
@@ -61,13 +61,10 @@ class ColumnLowering:
         for (device, moe, expert, part), copy in copies.items():
             state.handle[slot[device], moe, expert, part] = copy.handle
         self._state = Addressed(state)
-        kinds = list(dict.fromkeys(model.layers))
-        self._kinds = kinds
-        self._kind = np.array([kinds.index(layer) for layer in model.layers], np.int64)
+        self._dense_columns = DenseColumns(machine, model)
         self._moe_of = np.full(len(model.layers), NONE, np.int64)
         self._moe_of[list(model.moe_layers)] = np.arange(len(model.moe_layers))
-        self._is_moe = np.array([layer.is_moe for layer in model.layers], np.int64)
-        self._shared = np.array([bool(layer.shared.token_flops) for layer in model.layers], np.int64)
+        self._moe_layers = np.array(model.moe_layers, np.int64)
         self._rows = 1
         self._widest = self._widest_op()
         self._narrow = max(8, *(len(device.lanes) for device in machine.devices))
@@ -124,7 +121,7 @@ class ColumnLowering:
         self._coming.table.visits[0] = self._due.table.visits[0] = 0
         self.layer_of_step = self._layer_of(layered, self._home_of[step.home])
         self._layer = Addressed(self.layer_of_step)
-        self._dense = Addressed(self._dense_of(share))
+        self._dense = Addressed(self._dense_columns.of(share))
         self._number, self._phase = step.number, 0 if (step.phase == PREFILL).any() else 1
         self._reserve(0)
         decision = lower_begin(self._tables.at, self._state.at, self._written.at, self._scratch.at, self._dense.at, 0)
@@ -162,6 +159,40 @@ class ColumnLowering:
         if tally(layered[layer], self.counts[layer], self.order[layer], self.active[layer], self.distinct[layer]):
             raise NotPlain("the routing names an expert that the model does not have")
 
+    def step(self, plan: StepPlan) -> int:
+        """Lower the plans of all layers; the decision behind the last."""
+        rows, ptr, exchange = plan
+        layers, n = len(self._model.moe_layers), rows.shape[1]
+        if exchange not in EXCHANGES or len(ptr) != layers + 1 or ptr[0] != 0 or ptr[-1] != n or (
+                (each := np.diff(ptr)) < 0).any():
+            raise NotPlain("no such exchange, or not the rows of every layer")
+        self._reserve(int(each.max(initial=0)))
+        self._reserve_uses(n)
+        columns = np.empty(8 * n, np.int64)
+        columns[:rows.size] = rows.ravel()
+        if layers < len(self._model.layers) and n:
+            columns[n:2 * n] = self._among_moe(rows[1])
+        moe, made, more = 0, np.empty((layers, 3), np.int64), np.array(self._more, np.int64)
+        while moe < layers:
+            moe = lower_step(
+                self._tables.at, self._state.at, self._written.at, self._scratch.at, self._coming.at, self._due.at,
+                self._layer.at, self._dense.at, columns, ptr, self._moe_layers, more, made, moe, EXCHANGES.index(exchange),
+                self._number, self._phase)
+            if moe == NONE:
+                raise NotPlain("a plan is not plain and right")
+            if moe < layers:
+                self._reserve(self._rows)
+        self._bounds += [(ops, releases) for ops, releases, _ in made.tolist()]
+        self._decisions += made[:, 2].tolist()
+        return self._decisions[-1]
+
+    def _among_moe(self, layer: Ints) -> Ints:
+        """Model layers as the kernel counts them, among those with experts."""
+        if not 0 <= layer.min() <= layer.max() < len(self._moe_of):
+            raise NotPlain("no such layer")
+        found: Ints = self._moe_of[layer]
+        return found
+
     def layer(self, moe: int, plan: Ints, exchange: str, tokens: Ints = NOBODY, ends: Ints = NOBODY) -> int:
         """Lower a layer's plan, COLUMNS [7, rows]; the next decision. tokens, ends: those of its early runs, one run
         after another, and where those of each end."""
@@ -169,13 +200,9 @@ class ColumnLowering:
             raise NotPlain("no such exchange")
         rows = plan.shape[1]
         self._reserve(rows)
-        uses = self.state.phase[0, USES] + rows * self._ledger.start.parts
-        if uses > len(self.state.used_op):
-            self._grow_uses(int(uses))
-        if len(self._model.moe_layers) < len(self._model.layers):  # the kernel counts layers among those with experts
-            if rows and not 0 <= plan[1].min() <= plan[1].max() < len(self._moe_of):
-                raise NotPlain("no such layer")
-            plan = np.stack([plan[0], self._moe_of[plan[1]], *plan[2:]])
+        self._reserve_uses(rows)
+        if len(self._model.moe_layers) < len(self._model.layers) and rows:
+            plan = np.stack([plan[0], self._among_moe(plan[1]), *plan[2:]])
         decision = lower_layer(
             self._tables.at, self._state.at, self._written.at, self._scratch.at, self._coming.at, self._due.at,
             self._layer.at, self._dense.at, plan, rows, tokens, ends, moe, self._model.moe_layers[moe],
@@ -190,38 +217,14 @@ class ColumnLowering:
         self._decisions.append(decision)
         return decision
 
-    def _grow_uses(self, uses: int) -> None:
+    def _reserve_uses(self, rows: int) -> None:
+        """Room to note that so many more rows use what was copied ahead."""
+        uses = int(self.state.phase[0, USES]) + rows * self._ledger.start.parts
+        if uses <= len(self.state.used_op):
+            return
         more = {name: np.concatenate([getattr(self.state, name), np.zeros(2 * uses, np.int64)])
                 for name in ("used_op", "used_at")}
         self._state = Addressed(self.state._replace(**more))
-
-    def _dense_of(self, share: dict[int, Share]) -> Dense:
-        homes = self._machine.homes
-        ps = np.zeros((len(self._kinds), len(homes), len(FAMILIES)), np.int64)
-        bytes_, done = np.zeros_like(ps), np.zeros_like(ps)
-        for h, home in enumerate(homes):
-            work = share.get(home)
-            if work is None:
-                continue
-            kernels, n = self._machine.devices[home].kernels, work.tokens
-
-            def note(kind: int, at: int, moved: int, flops: int) -> None:
-                cost = kernels.get(FAMILIES[at])  # noqa: B023
-                bytes_[kind, h, at], done[kind, h, at] = moved, flops  # noqa: B023
-                if cost is not None:
-                    ps[kind, h, at] = cost.ps(moved, flops)  # noqa: B023
-
-            for kind, part in enumerate(self._kinds):
-                note(kind, 0, part.attention.bytes_for(n) + work.kept * part.kv_bytes,
-                     part.attention.flops_for(n) + work.attended * part.context_flops)
-                note(kind, 1, 2 * self._model.token_row_bytes(n), 0)
-                for at, each in ((2, part.router), (3, part.shared), (4, part.dense)):
-                    note(kind, at, each.bytes_for(n), each.flops_for(n))
-            head: Work = self._model.head
-            note(0, 5, head.bytes_for(work.ends), head.flops_for(work.ends))
-        present = np.array([home in share for home in homes], np.int64)
-        ends = np.array([share[home].ends if home in share else 0 for home in homes], np.int64)
-        return Dense(ps, bytes_, done, self._kind, self._is_moe, self._shared, present, ends)
 
     # room
 

@@ -137,9 +137,11 @@ def check(t: Tables, s: State, w: Scratch, a: Scratch, y: Layer, rows: Grid, n: 
 
 
 @inner
-def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, moe: int, homes: int) -> None:
+def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, moe: int, homes: int,
+               served: int) -> None:
     """The distinct tokens of each home that each visit needs (`rows`), and that leave each home at all (`sent`), by the
-    experts `of` tokens [layers, tokens, top_k]."""
+    experts `of` tokens [layers, tokens, top_k]. served: tokens for which anything runs here; NONE where nobody counted.
+    """
     tokens, top_k, experts = of.shape[1], of.shape[2], y.counts.shape[1]
     for h in range(homes):
         w.sent[h] = 0
@@ -158,6 +160,11 @@ def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, mo
         w.back[0, h] = 0
         w.here[h] = 0 if w.visit_of[s.homes[h]] == NONE else 1 << w.visit_of[s.homes[h]]
     everywhere = (1 << visits) - 1
+    if homes == 1 and served != NONE and all_alike(w, y, moe, everywhere):
+        for v in range(visits):
+            w.rows[v, 0] = served
+        w.sent[0] = 0 if everywhere == w.here[0] else served
+        return
     for token in range(tokens):
         h, mask = y.home[token], 0
         for place in range(top_k):
@@ -173,6 +180,15 @@ def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, mo
     for h in range(homes):
         for v in range(visits):
             w.rows[v, h] += w.back[0, h]
+
+
+@inner
+def all_alike(w: Scratch, y: Layer, moe: int, everywhere: int) -> bool:
+    """Whether each active expert runs at all visits: every token that visits any is then needed at each."""
+    for expert in range(y.counts.shape[1]):
+        if y.counts[moe, expert] > 0 and w.ran[expert] != everywhere:
+            return False
+    return True
 
 
 @inner
@@ -269,11 +285,11 @@ def lower_plan(t: Tables, s: State, o: Out, w: Scratch, a: Scratch, y: Layer, ro
     visits = check(t, s, w, a, y, rows, n, tokens, ends, moe)
     if visits == NONE or exchange == ALL_TO_ALL:
         return NONE
-    count_rows(s, w, y, y.experts, visits, moe, homes)
+    count_rows(s, w, y, y.experts, visits, moe, homes, y.distinct[moe, 0])
     if a.visits[0] > 0:
         for h in range(homes):
             a.hidden[h] = w.hidden[h]
-        count_rows(s, a, y, y.ahead, a.visits[0], moe + 1, homes)
+        count_rows(s, a, y, y.ahead, a.visits[0], moe + 1, homes, NONE)
     for i in range(n):
         if rows[VERB, i] == RUN:
             device, slot = rows[DEVICE, i], s.slot[rows[DEVICE, i]]

@@ -250,3 +250,28 @@ def lower_layer(t: Grid, s: Grid, o: Grid, w: Grid, a: Grid, u: Grid, y: Grid, d
     runs, one after another, and where those of each end."""
     return lower(_tables(t), as_state(s), _out(o), _scratch(w), _scratch(a), _scratch(u), as_layer(y), _dense(d),
                  bare(rows), n, bare(tokens), bare(ends), moe, layer, exchange, step, phase)
+
+
+@kernel(_GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _GRID, _ONE, _ONE, _ONE, _ONE, _GRID, 1, 1, 1, 1)
+def lower_step(t: Grid, s: Grid, o: Grid, w: Grid, a: Grid, u: Grid, y: Grid, d: Grid, rows: Ints, ptr: Ints,
+               layers: Ints, more: Ints, made: Grid, first: int, exchange: int, step: int, phase: int) -> int:
+    """Lower all MoE layers of a step from `first` on. rows: a plan's columns in one row, with room for one more behind
+    them, none of them early; ptr [moe_layers + 1]; layers [moe_layers]; more: what a layer may write. made
+    [moe_layers, 3]: operations and releases so far, and the decision behind each layer. How many layers are done: there
+    is room for no more; NONE where a plan is not plain and right."""
+    tables, state, out, scratch = _tables(t), as_state(s), _out(o), _scratch(w)
+    nobody, coming, due = bare(layers[:0]), _scratch(a), _scratch(u)
+    layer, dense = as_layer(y), _dense(d)
+    n = len(rows) // 8
+    for moe in range(first, len(layers)):
+        if (out.n[c.OPS] + more[0] > len(out.priority) or out.n[c.HOLDS] + more[1] > len(out.hold_lane)
+                or out.n[c.WAITS] + more[2] > len(out.wait_op) or out.n[c.TAKES] + more[3] > len(out.take_pool)
+                or out.n[c.RELEASES] + more[4] > len(out.release_take)):
+            return moe
+        columns = bare(rows[ptr[moe]:ptr[moe] + 7 * n].reshape((7, n)))
+        decision = lower(tables, state, out, scratch, coming, due, layer, dense, columns, ptr[moe + 1] - ptr[moe],
+                         nobody, nobody, moe, layers[moe], exchange, step, phase)
+        if decision == NONE:
+            return NONE
+        made[moe, 0], made[moe, 1], made[moe, 2] = out.n[c.OPS], out.n[c.RELEASES], decision
+    return len(layers)

@@ -110,6 +110,38 @@ def _from_the_rest(word: Any, own: Any, grouped: Any, share: Any, chance: Any, o
     return first
 
 
+@numba.njit(error_model="numpy")
+def _plain(out: Any, token_key: Any, key: Any, chance: Any, order: Any, height: Any, under: Any, over: Any, own: Any,
+           seen: Any, mark: Any) -> Any:
+    """A layer in which nothing repeats, no set is preferred and nobody has a partner; the mark of the last token. Which
+    of two experts a column names is no branch: it could not be foreseen."""
+    tokens, top_k = out.shape
+    experts, stride = np.uint64(len(height)), np.uint64(top_k) * GOLDEN
+    for token in range(tokens):
+        mark += 1
+        first = mix(token_key[token] + key)
+        for place in range(top_k):
+            first += GOLDEN
+            counter, left = first, TRIES
+            while True:
+                word = mix(counter)
+                counter += stride
+                fine = (word >> HALF) * experts
+                column = fine >> HALF
+                other = np.uint64(over[column])
+                chosen = np.uint64((fine & LOW) < height[column])
+                expert = other ^ ((np.uint64(under[column]) ^ other) & (ZERO - chosen))
+                if seen[expert] != mark:
+                    break
+                left -= 1
+                if left == 0:
+                    expert = np.uint64(_from_the_rest(mix(counter), own, False, ZERO, chance, order, seen, mark))
+                    break
+            seen[expert] = mark
+            out[token, place] = expert
+    return mark
+
+
 @kernel("void(u2[:,:,::1], i8[::1], i8[::1], i8[::1], u8, u8[::1], u8[:,::1], u2[:,::1], u8[:,::1], u2[:,::1], "
         "u2[:,::1], i8, u8, u8[::1], u8[::1], u2[:,::1])")
 def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any, keys: Any, chance: Any, order: Any,
@@ -124,7 +156,14 @@ def _draw(out: NDArray[Any], sequence: Any, position: Any, group: Any, root: Any
     seen = np.zeros(chance.shape[1], np.int64)
     own = np.zeros(members, np.uint16)
     mark, stride = 0, np.uint64(top_k) * GOLDEN
+    grouped_any = False
+    for token in range(tokens):
+        grouped_any |= group[token] >= 0
     for layer in range(layers):
+        if not grouped_any and repeat[layer] == ZERO and pair[layer] == ZERO:
+            mark = _plain(out[layer], token_key, keys[layer], chance[layer], order[layer], height[layer], under[layer],
+                          over[layer], own, seen, mark)
+            continue
         whose = np.int64(-1)
         for token in range(tokens):
             mark += 1
