@@ -25,8 +25,8 @@ BITS = 62
 
 class Layer(NamedTuple):
     """What a layer is about. experts uint16 [layers, tokens, top_k]; home [tokens]: the place of a token's home among
-    the homes; counts [layers, experts]: tokens of each expert; distinct [layers, 2]: tokens that visit any, and the most
-    experts that one token visits."""
+    the homes; counts [layers, experts]: tokens of each expert; distinct [layers, 2]: tokens that visit any, and the
+    most experts that one token visits."""
 
     experts: NDArray[Any]
     home: Ints
@@ -134,7 +134,7 @@ def count_rows(s: State, w: Scratch, y: Layer, visits: int, moe: int, homes: int
 @inner
 def all_alike(w: Scratch, y: Layer, moe: int, everywhere: int) -> bool:
     """Whether each active expert runs at all visits: every token that visits any is then needed at each."""
-    for expert in range(y.counts.shape[1]):
+    for expert in range(y.counts.shape[1]):  # noqa: SIM110 (kernels have no generators)
         if y.counts[moe, expert] > 0 and w.ran[expert] != everywhere:
             return False
     return True
