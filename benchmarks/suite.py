@@ -25,7 +25,7 @@ def bench_all(quick: bool = False, heard: Callable[[int, int, str], None] | None
         "execute": lambda: execute.bench_execute(1, 4, ("local",)) if quick else execute.bench_execute(),
         "startup": lambda: startup.bench_startup(1, ("local",)) if quick else startup.bench_startup(),
         "growth": lambda: growth.bench_growth(1, sizes=QUICK_SIZES) if quick else growth.bench_growth(),
-        "sweep": lambda: sweep.bench_sweep(1) if quick else sweep.bench_sweep(),
+        "sweep": lambda: sweep.bench_sweep(1, (sweep.FEW,)) if quick else sweep.bench_sweep(),
     }
     report: dict[str, Any] = {"bench": "all", "host": host(), "quick": quick}
     for done, (name, part) in enumerate(parts.items()):

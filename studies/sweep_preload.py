@@ -11,13 +11,13 @@ from moe.determinism import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
-import scipy.optimize  # noqa: F401 (the lower bound imports it when it is asked)
-
 import actors.device  # noqa: F401
 import studies.sweep_work  # noqa: F401
+from emulation.bound_program import load_solver
 from emulation.engine.choose import warm
 from emulation.errors import ConfigError
 
+load_solver()
 with contextlib.suppress(ConfigError):  # no numba: a point that needs it says so
     warm()
     for kernels in ("actors.columnar", "cluster.observe.collect", "emulation.engine.straight"):

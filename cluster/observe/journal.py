@@ -71,7 +71,7 @@ class Journal:
     def whole(self, activity: Activity, routed: StepRouting, counts: NDArray[np.int64]) -> None:
         """Note all layers of a step at once; counts [moe_layers, experts]: tokens that each expert serves."""
         activity.shards, activity.pairs = int(np.count_nonzero(counts)), int(counts.sum())
-        self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16))
+        self._hashes["experts"].update(np.ascontiguousarray(routed.experts.swapaxes(0, 1), np.uint16).data)
         weights = routed.weights
         if weights.size and not any(weights.strides):  # one number for all of them: layers are noted alike
             self._hashes["weights"].update(_alike(weights[:, 0]) * weights.shape[1])

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import FunctionCache
-from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 HERE = Path(__file__).parent
@@ -51,13 +50,14 @@ def _spare_registries() -> None:
     where numba looks elsewhere, nothing happens."""
     cache_type: Any = FunctionCache
     load, found = getattr(cache_type, "load_overload", None), getattr(cache_type, "_load_overload", None)
-    if load is None or found is None:
+    runtime: Any = importlib.import_module("numba.core.runtime")
+    if load is None or found is None or not hasattr(runtime, "rtsys"):
         return
 
     def lean(self: Any, signature: Any, context: Any) -> Any:
         if self._py_func not in _KERNELS:
             return load(self, signature, context)
-        rtsys.initialize(context)  # type: ignore[no-untyped-call]
+        runtime.rtsys.initialize(context)
         with self._guard_against_spurious_io_errors():
             loaded = found(self, signature, context)
         if loaded is None:

@@ -185,7 +185,7 @@ def count_rows(s: State, w: Scratch, y: Layer, of: NDArray[Any], visits: int, mo
 @inner
 def all_alike(w: Scratch, y: Layer, moe: int, everywhere: int) -> bool:
     """Whether each active expert runs at all visits: every token that visits any is then needed at each."""
-    for expert in range(y.counts.shape[1]):
+    for expert in range(y.counts.shape[1]):  # noqa: SIM110 (kernels have no generators)
         if y.counts[moe, expert] > 0 and w.ran[expert] != everywhere:
             return False
     return True
