@@ -158,7 +158,7 @@ class Plan:
         else:
             self._blocks.append(block)
 
-    def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
+    def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | Sequence[int] | None = None,
             layer: int | None = None, wake: bool = False) -> None:
         """Run an expert (or one part) on a device, for the tokens routed to it or for those named.
 
@@ -215,9 +215,9 @@ def _rows_in(block: Ints) -> list[Row]:
     return [Row._make([*row, ALL_TOKENS, False]) for row in block.T.tolist()]
 
 
-def _rows_of(tokens: Ints, expert: int) -> Ints:
-    rows = np.asarray(tokens)
+def _rows_of(tokens: Ints | Sequence[int], expert: int) -> Ints:
+    rows = np.array(tokens)
     if rows.ndim != 1 or (rows.dtype.kind not in "ui" and rows.size):
         raise PlanError(f"a run of expert {expert} names tokens {rows.dtype} {list(rows.shape)}: they are whole row "
                         "numbers in one dimension")
-    return rows.astype(np.int64)
+    return rows.astype(np.int64, copy=False)
