@@ -113,8 +113,8 @@ class Plan:
         self._rows, self._blocks = rows, []
 
     def columns(self) -> Ints | None:
-        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for the
-        `token_sets`, one each, in order; what is `served` is told beside."""
+        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for
+        the `token_sets`, one each, in order; what is `served` is told beside."""
         if self.gating is not None or self._streams:
             return None
         if not self._rows and not self.token_sets:

@@ -223,7 +223,7 @@ def test_a_routing_of_its_own_is_served_in_columns(does: str, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("does", WRONG)
-def test_a_routing_that_cannot_be_served_is_refused_in_the_words_of_the_readable_path(does: str, tmp_path: Path) -> None:
+def test_a_routing_that_cannot_be_served_is_refused_in_the_same_words(does: str, tmp_path: Path) -> None:
     body, behind, told = WRONG[does]
     words = []
     for engine in ("spec", "compiled"):
