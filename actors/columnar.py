@@ -7,6 +7,7 @@ gives the same results, or tells what is wrong.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ from emulation.lowering.compiled_state import (
 from emulation.lowering.dense import Share
 from emulation.lowering.emit import Labels
 from emulation.plan import ALL_TOKENS, Plan, StepPlan
-from emulation.trace import StepRouting
+from emulation.trace import ReadOnce, StepRouting
 from emulation.validate import ran_early
 from emulation.view import PREFILL, Early, Pairs, Routing, Setting, Step, StepView, Tallied, View
 from schedulers.contract import Policy, whole_steps
@@ -86,7 +87,7 @@ class Lowered(NamedTuple):
         told = self.serving
         if told.early.size:
             served.add_served(share, self.not_before_ps, told.counts, told.distinct, told.early)
-            asked.add_whole(share, self.not_before_ps, self.counts, self.distinct)
+            asked.add_beside(served, self.not_before_ps, self.counts, self.distinct)
         else:
             served.add_whole(share, self.not_before_ps, self.counts, self.distinct)
 
@@ -112,6 +113,7 @@ class ColumnScheduler(Scheduler):
         """Decide and lower all layers of a step. No time is asked for: it may run ahead of `time`. guess: None where
         nobody guesses; a policy that answers for whole steps then does."""
         before, lowering = self._decision, self.lowering
+        routed = ReadOnce(routed.experts, routed.weights, routed.forecast)
         decision = lowering.begin(step, share, routed.experts)
         counts = constant(lowering.counts)
         constant(lowering.order)
@@ -239,9 +241,12 @@ def as_pair(answer: Any) -> tuple[Plan, Any]:
 
 def _early(plan: Plan) -> tuple[Early, Ints]:
     """What a plan's early runs compute, one run after another, and where each of them ends."""
-    lengths = [len(tokens) for tokens in plan.token_sets]
-    expert = np.array([row.expert for row in plan.rows if row.tokens != ALL_TOKENS], np.int64).repeat(lengths)
-    return Early(np.concatenate(plan.token_sets), expert, np.full(len(expert), plan.layer)), np.array(lengths).cumsum()
+    ran = [row.expert for row in plan.rows if row.tokens != ALL_TOKENS]
+    token, ends = np.concatenate(plan.token_sets), list(accumulate(map(len, plan.token_sets)))
+    fed = np.empty(len(token), np.int64)
+    fed.fill(plan.layer)
+    expert = np.array([expert for expert, tokens in zip(ran, plan.token_sets, strict=True) for _ in range(len(tokens))])
+    return Early(token, expert, fed), np.array(ends)
 
 
 def _layer_of(routed: StepRouting, moe: int) -> Routing:

@@ -93,7 +93,10 @@ class BoundInput:
                              max(max(c.kernels_ps + c.shared_ps, c.issued_ps) for c in homes.values()),
                              min(homes[h].shared_ps if h in homes else 0 for h in self.costs.machine.homes)]
                             for homes in chains], np.int64)
-        rows = figures[self.costs.stretch]
+        self._begin(not_before_ps, figures)
+
+    def _begin(self, not_before_ps: int, figures: Ints) -> None:
+        self._figures, rows = figures, figures[self.costs.stretch]
         self._steps.append((not_before_ps, int(rows[0, 2])))
         self._dense.append(rows[1:])
         self._counts.append(np.zeros((self._layers, self._experts), np.int64))
@@ -121,6 +124,13 @@ class BoundInput:
         `counts` leaves out."""
         self.add_whole(share, not_before_ps, counts, distinct)
         self._early += [(len(self._steps) - 1, moe, early[moe]) for moe in np.flatnonzero(early.any(axis=1)).tolist()]
+
+    def add_beside(self, other: "BoundInput", not_before_ps: int, counts: Ints, distinct: Ints) -> None:
+        """As `add_whole`, with the dense work of the other's last step."""
+        if len(self._steps) == BATCH:
+            self._work_off()
+        self._begin(not_before_ps, other._figures)
+        self.add_counts(counts, distinct[:, 0], distinct[:, 1])
 
     def add_routed(self, experts: Ints) -> None:
         """All MoE layers of the last step: experts [tokens, moe_layers, top_k], DROPPED (or 65535) for none."""

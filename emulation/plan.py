@@ -113,8 +113,8 @@ class Plan:
         self._rows, self._blocks = rows, []
 
     def columns(self) -> Ints | None:
-        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for the
-        `token_sets`, one each, in order; what is `served` is told beside."""
+        """The rows as COLUMNS [7, rows]; None of a plan that is more than they can say. Runs of a later layer are for
+        the `token_sets`, one each, in order; what is `served` is told beside."""
         if self.gating is not None or self._streams:
             return None
         if not self._rows and not self.token_sets:
@@ -158,7 +158,7 @@ class Plan:
         else:
             self._blocks.append(block)
 
-    def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | None = None,
+    def run(self, expert: int, on: int, *, part: int = ALL_PARTS, tokens: Ints | Sequence[int] | None = None,
             layer: int | None = None, wake: bool = False) -> None:
         """Run an expert (or one part) on a device, for the tokens routed to it or for those named.
 
@@ -233,9 +233,9 @@ def _rows_in(block: Ints) -> list[Row]:
     return [Row._make([*row, ALL_TOKENS, False]) for row in block.T.tolist()]
 
 
-def _rows_of(tokens: Ints, expert: int) -> Ints:
-    rows = np.asarray(tokens)
+def _rows_of(tokens: Ints | Sequence[int], expert: int) -> Ints:
+    rows = np.array(tokens)
     if rows.ndim != 1 or (rows.dtype.kind not in "ui" and rows.size):
         raise PlanError(f"a run of expert {expert} names tokens {rows.dtype} {list(rows.shape)}: they are whole row "
                         "numbers in one dimension")
-    return rows.astype(np.int64)
+    return rows.astype(np.int64, copy=False)

@@ -105,6 +105,17 @@ class StepRouting:
         return Routing(experts, np.full(experts.shape, 1.0 / experts.shape[1])) if (experts != DROPPED).any() else None
 
 
+class ReadOnce(StepRouting):
+    """Routing whose layers are made once for all who ask, in order, a layer ahead at most; nobody's to change."""
+
+    def layer(self, moe: int) -> Routing:
+        made: dict[int, Routing] = self.__dict__.setdefault("_made", {})
+        if moe not in made:
+            made.pop(moe - 2, None)
+            made[moe] = super().layer(moe)
+        return made[moe]
+
+
 def ids(experts: Array) -> NDArray[np.int64]:
     """Expert ids as a policy sees them, from a column of a trace."""
     wide = experts.astype(np.int64)

@@ -1,7 +1,6 @@
 """What `daop` works out from counts and forecasts: its first cache, swaps, what runs beside, who stands in. Pure."""
 
 from fractions import Fraction
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,8 @@ def degraded(guess: Routing, held: Mask, seen: Ints) -> tuple[Ints, Floats]:
     held expert with the highest probability, and the weights are the raw probabilities, scaled to what they added to.
     A guess without probabilities puts the held expert there that was `seen` most often, with the weight of the other.
     """
-    experts, weights = guess.experts.copy(), guess.weights.copy()
+    experts = guess.experts.copy()
+    weights = guess.weights if guess.probabilities is None else guess.weights.copy()
     here, strength, often = [*held.tolist(), False], weights.tolist(), None  # DROPPED is the last
     for token, named in enumerate(experts.tolist()) if any(here) else ():
         if any(map(here.__getitem__, named)):
@@ -66,7 +66,7 @@ def degraded(guess: Routing, held: Mask, seen: Ints) -> tuple[Ints, Floats]:
             continue
         weakest = min(reversed(places), key=strength[token].__getitem__)
         if guess.probabilities is None:
-            often = np.argmax(np.where(held, seen, -1)) if often is None else often
+            often = int(((seen + 1) * held).argmax()) if often is None else often
             experts[token, weakest] = often
             continue
         chances = guess.probabilities[token]
@@ -92,22 +92,18 @@ def serving(view: View, experts: Ints, weights: Floats) -> Served:
     A guessed expert that is routed stands for itself, the others for the routed ones that were not guessed, in order;
     what is left of the guess is not served, what is left of the routing is dropped.
     """
-    rows = []
-    for token, (guessed, weight, routed) in enumerate(zip(experts.tolist(), weights.tolist(),
-                                                          view.routing.experts.tolist(), strict=True)):
-        if guessed == routed and DROPPED not in routed:
-            rows += zip(repeat(token), guessed, routed, weight)
-            continue
-        free = [r for r in routed if r not in guessed and r != DROPPED]
-        for e, w in zip(guessed, weight, strict=True):
-            if e == DROPPED:
-                continue
-            if e in routed:
-                rows.append((token, e, e, w))
-            elif free:
-                rows.append((token, e, free.pop(0), w))
-    tokens, served, stands_for, strength = zip(*rows, strict=True) if rows else ((),) * 4
-    token_, expert = np.array(tokens, np.int64), np.array(served, np.int64)
-    fed = np.full((len(experts), view.setting.model.experts), view.layer)
-    fed[view.early.token, view.early.expert] = view.early.input_layer
-    return Served(token_, expert, np.array(strength, np.float64), fed[token_, expert], np.array(stands_for, np.int64))
+    routed, early = view.routing.experts, view.early
+    stands_for, kept = experts.copy(), experts != DROPPED
+    wrong = np.flatnonzero((experts != routed).any(axis=1))
+    for token, guessed, true in zip(wrong.tolist(), experts[wrong].tolist(), routed[wrong].tolist(), strict=True):
+        free = [r for r in true if r not in guessed and r != DROPPED]
+        for place, expert in enumerate(guessed):
+            if expert not in true and free and expert != DROPPED:
+                stands_for[token, place] = free.pop(0)
+            elif expert not in true:
+                kept[token, place] = False
+    token_, served = kept.nonzero()[0], experts[kept]
+    fed = np.empty((len(experts), view.setting.model.experts), np.int64)
+    fed.fill(view.layer)
+    fed[early.token, early.expert] = early.input_layer
+    return Served(token_, served, weights[kept], fed[token_, served], stands_for[kept])

@@ -96,10 +96,11 @@ class Policy:
     def _decode(self, view: View, state: State) -> tuple[Plan, State]:
         home, plan = view.setting.machine.homes[0], Plan(view.layer)
         seen, moe, experts, weights = state
-        active = view.routing.active.tolist()
         if moe == view.moe:
             plan.served = now = serving(view, experts, weights)
             active = list(dict.fromkeys(now.expert[now.input_layer == view.layer].tolist()))
+        else:
+            active = view.routing.active.tolist()
         held, rest = view.held(home).tolist(), view.ledger.start.rest[:, :, 0]
         where = rest[view.moe].tolist()
         for expert in active:
@@ -112,7 +113,7 @@ class Policy:
                 guess.experts, guess.weights)
             where = rest[view.moe + 1].tolist()
             for expert, tokens in absent(served, there).items():
-                plan.run(expert, on=where[expert], layer=following, tokens=np.array(tokens))
+                plan.run(expert, on=where[expert], layer=following, tokens=tokens)
             new = self._next(seen, view.moe + 1, served, strength)
         for expert in active:
             if held[expert]:

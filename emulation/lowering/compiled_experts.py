@@ -24,8 +24,8 @@ BITS = 62
 
 
 class Layer(NamedTuple):
-    """What the layers of a step are about. asked uint16 [layers, tokens, top_k]: what is routed; home [tokens]: the place
-    of a token's home among the homes; routed [layers, experts]: tokens of each expert.
+    """What the layers of a step are about. asked uint16 [layers, tokens, top_k]: what is routed; home [tokens]: the
+    place of a token's home among the homes; routed [layers, experts]: tokens of each expert.
 
     experts, counts: what runs in its layer, as `asked` and `routed`; other arrays than those where a policy may serve
     otherwise. ahead, coming: what ran one layer early, as those. early [layers, experts]: of what ran early, the tokens
@@ -279,8 +279,8 @@ def wait_inputs(s: State, o: Out, w: Scratch, v: int, moe: int, expert: int, fir
 @inner
 def lower_plan(t: Tables, s: State, o: Out, w: Scratch, a: Scratch, y: Layer, rows: Grid, n: int, tokens: Ints,
                ends: Ints, moe: int, exchange: int, step: int, phase: int, decision: int) -> int:
-    """The operations of a plan; how many visits it has, NONE where it is not plain and right. `a` keeps what runs a layer
-    early until that layer comes."""
+    """The operations of a plan; how many visits it has, NONE where it is not plain and right. `a` keeps what runs a
+    layer early until that layer comes."""
     homes, parts = len(s.homes), s.rest.shape[2]
     visits = check(t, s, w, a, y, rows, n, tokens, ends, moe)
     if visits == NONE or exchange == ALL_TO_ALL:

@@ -127,10 +127,10 @@ def wait_sums(s: State, o: Out, w: Scratch, visits: int, h: int) -> bool:
 
 
 @inner
-def after_experts(t: Tables, s: State, o: Out, w: Scratch, u: Scratch, d: Dense, visits: int, layer: int, decision: int,
-                  first_shared: int) -> None:
-    """Residual and norm behind the experts, home by home; `first_shared`: the shared experts' first operation; `u`: what
-    ran a layer early."""
+def after_experts(t: Tables, s: State, o: Out, w: Scratch, u: Scratch, d: Dense, visits: int, layer: int,
+                  decision: int, first_shared: int) -> None:
+    """Residual and norm behind the experts, home by home; `first_shared`: the shared experts' first operation; `u`:
+    what ran a layer early."""
     homes = len(s.homes)
     for h in range(homes):
         if not d.present[h]:

@@ -1,4 +1,4 @@
-"""The compiled reading of a served routing: `validate`'s checks and sums on arrays, for what ran one layer early at most."""
+"""The compiled reading of a served routing: `validate`'s checks and sums on arrays; early is one layer early."""
 
 from typing import Any
 
@@ -22,10 +22,10 @@ _REAL = np.zeros(1)
 
 @inner
 def ran_early(y: Layer, moe: int, token: int, expert: int) -> bool:
-    for place in range(y.ahead.shape[2]):
-        if y.ahead[moe, token, place] == expert:
-            return True
-    return False
+    place, top_k = 0, y.ahead.shape[2]
+    while place < top_k and y.ahead[moe, token, place] != expert:
+        place += 1
+    return place < top_k
 
 
 @inner
@@ -94,12 +94,12 @@ def count_served(s: State, y: Layer, row_of: Grid, changed: Ints, moe: int, phas
 @kernel(_GRID, _GRID, _GRID, _REAL, _GRID, _REAL, _GRID, _GRID, np.zeros(1, np.int64), 1, 1, 1, 1)
 def serve(state: Grid, at: Grid, rows: Grid, weight: NDArray[Any], pairs: Grid, weights: NDArray[Any], row_of: Grid,
           used: Grid, changed: Ints, moe: int, layer: int, before: int, phase: int) -> int:
-    """Let a layer serve `rows` [4, rows] with weights [rows] in place of what is routed: pairs [3, rows] in the order in
-    which they are first named, with the sums of their weights; how many, NONE where the readable path is to say more.
+    """Let a layer serve `rows` [4, rows] with weights [rows] in place of what is routed: pairs [3, rows] in the order
+    in which they are first named, with the sums of their weights; how many, NONE where the readable path says more.
 
-    layer, before: this model layer, and the one whose plan may have run experts of this one early. row_of, used [tokens,
-    top_k], changed [experts]: scratch. Each row stands for a routed pair, none for the same, so a token has top_k pairs
-    at most."""
+    layer, before: this model layer, and the one whose plan may have run experts of this one early. row_of, used
+    [tokens, top_k], changed [experts]: scratch. Each row stands for a routed pair, none for the same, so a token has
+    top_k pairs at most."""
     s, y = as_state(state), as_layer(at)
     tokens, experts, n = y.asked.shape[1], y.counts.shape[1], 0
     forget(y, row_of, used, changed, moe)

@@ -151,3 +151,95 @@ def test_homes_with_memory_at_the_edge_are_timed_in_columns(machine: str, monkey
     slow = moelab.run("mixtral_edge", [*settings, "engine=spec"]).digest
     monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
     assert moelab.run("mixtral_edge", settings).digest == slow
+
+
+PREDICTED = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from moelab import Plan, Served, Start
+
+
+@dataclass(frozen=True)
+class Policy:
+    exact: ClassVar[bool] = False
+
+    def start(self, setting):
+        units = np.array(setting.machine.units)
+        rest = units[np.arange(setting.model.experts) % len(units)]
+        return Start(np.tile(rest[:, None], (len(setting.model.moe_layers), 1, 1))), rest
+
+    def plan(self, view, rest):
+        plan, pairs, tokens = Plan(view.layer), view.routing.pairs, len(view.step)
+        fed = np.full(len(pairs.token), view.layer)
+        expert, routed = pairs.expert.copy(), pairs.expert
+        if len(view.early.token):
+            ran = np.isin(pairs.expert * tokens + pairs.token, view.early.expert * tokens + view.early.token)
+            fed[ran] = view.early.input_layer[0]
+        rows = np.arange(len(fed))
+{body}
+        plan.served = Served(pairs.token[rows], expert[rows], pairs.weight[rows], fed[rows], routed[rows])
+        for each in dict.fromkeys(expert[rows][fed[rows] == view.layer].tolist()):
+            plan.run(each, on=rest[each])
+        if view.forecast is not None and view.next_layer is not None:
+            guess = view.forecast.pairs
+            for each in guess.active.tolist()[:5]:
+                plan.run(each, on=rest[each], layer=view.next_layer, tokens=guess.tokens_of(each))
+{behind}
+        return plan, rest
+"""
+
+SERVED = {
+    "some pairs only": ("rows = rows[::2]", ""),
+    "one expert for all that runs now": ("expert[fed == view.layer] = expert[-1]", ""),
+    "in another order": ("rows = rows[::-1]", ""),
+    "experts that ran early, again": ("fed[:] = view.layer", ""),
+}
+WRONG = {
+    "early, and never was": ("fed[:] = view.layer - 1", "", "is said to have run early|which was not routed"),
+    "one pair twice": ("rows = np.r_[rows, rows[:1]]", "", "is served twice"),
+    "what is not routed": ("routed = (routed + 1) % 64", "", "which was not routed or cannot be"),
+    "early twice": ("", "plan.rows += plan.rows[-1:]", "ran early twice"),
+    "early for nobody": ("", "plan.run(0, on=rest[0], layer=view.next_layer or 1, tokens=[])", "for no token"),
+    "early for strangers": ("", "plan.run(63, on=rest[63], layer=view.next_layer or 1, tokens=[99])", "names token 99"),
+    "early on a device without it": ("", "plan.run(63, on=view.setting.machine.homes[0], layer=view.next_layer or 1, "
+                                         "tokens=[0])", "which does not hold it"),
+}
+AHEAD = [*WORK, "model={name: olmoe-1b-7b, layers: 3}", "forecast={name: oracle, accuracy: 0.8}"]
+
+
+def predicted(folder: Path, body: str, behind: str, engine: str) -> str:
+    file = folder / "my_policy.py"
+    file.write_text(PREDICTED.format(body=indent(body, " " * 8), behind=indent(behind, " " * 8)), encoding="utf-8")
+    return moelab.run("mixtral_edge", [*AHEAD, f"policy={file}", f"engine={engine}"]).digest
+
+
+@pytest.mark.parametrize("does", SERVED)
+def test_a_routing_of_its_own_is_served_in_columns(does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = predicted(tmp_path, *SERVED[does], "spec")
+    monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
+    assert predicted(tmp_path, *SERVED[does], "compiled") == slow
+
+
+@pytest.mark.parametrize("does", WRONG)
+def test_a_routing_that_cannot_be_served_is_refused_in_the_same_words(does: str, tmp_path: Path) -> None:
+    body, behind, told = WRONG[does]
+    words = []
+    for engine in ("spec", "compiled"):
+        with pytest.raises(MoelabError, match=told) as refused:
+            predicted(tmp_path, body, behind, engine)
+        words.append(str(refused.value))
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize(("machine", "policy"), [
+    ("cpu-gpu-a6000", "{name: daop, parameters: {first_predicted: 1}}"), ("edge-gpu-ndp", "cpu_precalc")])
+def test_what_is_started_a_layer_early_is_timed_in_columns(policy: str, machine: str,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal and both bounds tell the same, too; of this model the first layer is dense."""
+    settings = [*AHEAD, "model={name: deepseek-v2-lite, layers: 4}", f"machine={machine}", f"policy={policy}"]
+    slow = moelab.run("mixtral_edge", [*settings, "engine=spec"])
+    assert slow.phases["decode"].substituted > 0
+    monkeypatch.setattr(OneRun, "begin", lambda _: pytest.fail("it was taken up by the readable path"))
+    assert moelab.run("mixtral_edge", settings).digest == slow.digest

@@ -38,7 +38,7 @@ FLAT = ("priority", "quantum_ps", "length_ps", "hold_lane", "hold_ps", "wait_op"
 MACHINES = ("h200-host", "edge-gpu-ndp", "cxl-ndp", "cpu-gpu-a6000")
 POLICIES: dict[str, dict[str, Any]] = {
     "resident": {}, "on_demand": {"slots": 3}, "lru": {"slots": 5}, "lru_prefetch": {"slots": 6}, "expert_parallel": {},
-    "tensor_parallel": {}}
+    "tensor_parallel": {}, "daop": {"first_predicted": 1}, "cpu_precalc": {"slots": 9}}
 
 
 def setup_of(machine: str, policy: str, parameters: dict[str, Any], **work: Any) -> Setup:
