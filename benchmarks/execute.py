@@ -3,8 +3,9 @@
     moelab bench execute
 
 Plain `generate` (fp32, one thread, transformers' own attention and experts) and `execute` on the `local` transport
-take turns. On the other transports `execute` stands beside the floor of its calls: the messages of the same answer,
-sent to workers that compute nothing and reply with as many bytes.
+take turns. On the other transports `execute` stands beside the floor of its calls (the messages of the same answer,
+sent to workers that compute nothing and reply with as many bytes) and beside `local` plus that floor: what the model,
+its experts and the timing take anyway, and what carrying messages cannot cost less than.
 """
 
 import time
@@ -136,22 +137,23 @@ def bench_execute(repeats: int = 5, tokens: int = 64, transports: Sequence[str] 
     plain, shell = Plain(folder), load_shell(Checkpoint(folder))
     told = []
     for name in transports:
-        with opened(name) as transport:
+        with opened(name) as transport, opened("local") as here:
             tap = Tap(transport)
-            rig = Rig(shell, tap)
+            rig, local = Rig(shell, tap), None if name == "local" else Rig(shell, here)
             for batch in batches:
                 prompts = [tokenizer(texts[i % len(texts)])["input_ids"] for i in range(batch)]
                 bare = None if name == "local" else floor(name, rig.devices)
                 told.append({"transport": name, "batch": batch,
-                             **compare(plain, rig, tap, bare, prompts, tokens, repeats)})
+                             **compare(plain, rig, tap, bare, local, prompts, tokens, repeats)})
     return {"bench": "execute", "host": host(), "tokens": tokens, "pinned": pinned, "target_ratio": TARGET,
             "cases": told}
 
 
-def compare(plain: Plain, rig: Rig, tap: Tap, bare: Floor | None, prompts: Sequence[Sequence[int]], tokens: int,
-            repeats: int) -> dict[str, Any]:
-    """Plain, `execute` and, where there is one, the floor of its calls, in turn, after one round that warms them."""
-    seconds: dict[str, list[float]] = {"plain": [], "execute": [], "floor": []}
+def compare(plain: Plain, rig: Rig, tap: Tap, bare: Floor | None, local: Rig | None, prompts: Sequence[Sequence[int]],
+            tokens: int, repeats: int) -> dict[str, Any]:
+    """Plain, `execute` and, where messages are carried, the floor of its calls and `local`, in turn, after one round
+    that warms them."""
+    seconds: dict[str, list[float]] = {"plain": [], "execute": [], "floor": [], "local": []}
     equal = False
     with ExitStack() as stack:
         if bare is not None:
@@ -162,9 +164,11 @@ def compare(plain: Plain, rig: Rig, tap: Tap, bare: Floor | None, prompts: Seque
             plain_s = taken(lambda: alike.append(plain.answer(prompts, tokens)))  # noqa: B023 (called at once)
             mine_s = taken(lambda: alike.append(rig.answer(prompts, tokens)))  # noqa: B023
             floor_s = 0.0 if bare is None else bare.seconds(tap.kept)
+            local_s = 0.0 if local is None else taken(lambda: local.answer(prompts, tokens))  # noqa: B023
             equal = alike[0] == alike[1]
             if turn:
-                for name, value in (("plain", plain_s), ("execute", mine_s), ("floor", floor_s)):
+                for name, value in (("plain", plain_s), ("execute", mine_s), ("floor", floor_s),
+                                    ("local", local_s)):
                     seconds[name].append(value)
     count = len(prompts) * tokens
     row: dict[str, Any] = {"tokens_equal": equal}
@@ -174,7 +178,10 @@ def compare(plain: Plain, rig: Rig, tap: Tap, bare: Floor | None, prompts: Seque
     if bare is not None:
         row["floor_s"] = Spread.of(seconds["floor"]).json()
         row["execute_s"] = Spread.of(seconds["execute"]).json()
+        row["local_s"] = Spread.of(seconds["local"]).json()
         row["times_floor"] = Spread.of(e / f for e, f in zip(seconds["execute"], seconds["floor"], strict=True)).json()
+        row["times_local_and_floor"] = Spread.of(e / (here + f) for e, here, f in zip(
+            seconds["execute"], seconds["local"], seconds["floor"], strict=True)).json()
     return row
 
 
@@ -182,7 +189,8 @@ def rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The report as lines of the table."""
     lines = []
     for case in report["cases"]:
-        for name in ("plain_tokens_per_s", "execute_tokens_per_s", "ratio_to_plain", "times_floor"):
+        for name in ("plain_tokens_per_s", "execute_tokens_per_s", "ratio_to_plain", "times_floor",
+                     "times_local_and_floor"):
             if name in case:
                 note = f"target {TARGET}" if name == "ratio_to_plain" and case["transport"] == "local" else ""
                 lines.append(figure("execute", f"{case['transport']}, batch {case['batch']}", name,

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from moe.listing import remembered
+
 _DYNAMO = "torch._dynamo"
 _INDEXING = "torch._dynamo._trace_wrapped_higher_order_op"
 
@@ -33,7 +35,9 @@ def import_transformers() -> None:
     if "transformers.modeling_utils" in sys.modules:
         return
     import torch.distributed
-    from transformers.utils import import_utils
+
+    with remembered():
+        from transformers.utils import import_utils
 
     available = torch.distributed.is_available
     torch.distributed.is_available = lambda: False
