@@ -55,8 +55,8 @@ alone: setup  ## the tests that measure this machine, one after another
 ray: setup  ## the tests that start Ray
 	@$(STAGE) ray 540 -- $(PYTEST) --durations 5 -m 'ray and not soak' $(call marked,ray)
 
-soak: setup  ## the tests that take minutes; never in CI
-	@$(PY) -m pytest -m soak --timeout 3600
+soak: setup  ## the tests that take minutes, never in CI: all of them, or FILES=tests/fuzz
+	@$(PY) -m pytest -m soak --timeout 3600 --durations 0 $(or $(FILES),$(call marked,soak))
 
 bench: setup  ## measure speed on this machine: one table, and out/bench.json
 	@.venv/bin/moelab bench all

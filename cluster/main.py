@@ -174,6 +174,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     ending.heed_sigterm()
+    ending.hear_again()
     sys.exit(enter(sys.argv[1:]))
 
 

@@ -366,6 +366,27 @@ def test_an_interrupt_while_commands_are_imported_is_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "moelab: interrupted\n")
 
 
+@pytest.mark.parametrize(("number", "heard"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")])
+def test_a_signal_that_comes_in_a_finalizer_is_heard_all_the_same(number: str, heard: str) -> None:
+    script = f"""if True:
+        import signal, time
+        from cluster.commands import ending
+
+        class Deaf:
+            def __del__(self):
+                signal.raise_signal(signal.{number})
+
+        ending.heed_sigterm()
+        ending.hear_again()
+        try:
+            Deaf()
+            time.sleep(20)
+        except KeyboardInterrupt as error:
+            print(type(error).__name__, ending.was_terminated())"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{heard} {number == 'SIGTERM'}\n", "")
+
+
 def test_check_tells_what_lies_on_each_device() -> None:
     told = script("check", "mixtral_edge", "--set", "against=[]").stdout
     # 32 layers x 8 experts of 352,321,536 B over four DIMMs.

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from cluster import run as running
 from cluster.config.reading import load_run
 from cluster.transports.crash import STATES, VARIABLE
 from tests.cluster.conftest import RAY, Head, free_port, joined
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.ray
 
@@ -156,3 +158,27 @@ def test_the_devices_of_a_lost_node_go_on_elsewhere(two_nodes: tuple[Head, list[
     assert result["digest"] == wanted
     assert result["host"]["restarts"] >= 1
     assert result["host"]["nodes"] == 1
+
+
+@pytest.mark.soak
+def test_where_the_only_node_is_lost_the_run_ends_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cluster.main", "run", "demo", "--transport", "ray", "--out", str(tmp_path / "o"),
+               "--set", "workload.output_tokens=2000", "--set", "against=[]"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    below: list[psutil.Process] = []
+    deadline = time.monotonic() + 240
+    while sum("DeviceGroup" in child.name() for child in below if child.is_running()) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        with contextlib.suppress(psutil.Error):
+            below = psutil.Process(process.pid).children(recursive=True)
+    (raylet,) = (child for child in below if child.name() == "raylet")
+    raylet.kill()
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 6, stderr
+    assert stderr.startswith("moelab: the scheduler actor died: ")
+    assert stderr.endswith(", and the Ray cluster has no node left for another\n")
+    assert stderr.count("\n") == 1
+    assert psutil.wait_procs(below, timeout=60)[1] == []
+    assert not (tmp_path / "o").exists()

@@ -18,7 +18,7 @@ from cluster import run as running
 from cluster.config.reading import load_run
 from cluster.config.run import RunConfig
 from cluster.transports.ray.cluster import cluster
-from emulation.errors import MoelabError
+from emulation.errors import MoelabError, TransportError
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
               pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -153,6 +153,18 @@ def test_sigterm_while_ray_starts_is_heard_by_whoever_heeds_it(monkeypatch: pyte
         assert signal.getsignal(signal.SIGTERM) is heed
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_ray_that_does_not_come_up_on_a_busy_host_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # word for word as Ray does
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(TransportError, match=r"^Ray did not start: The current node timed out during startup\.$"), \
+            cluster():
+        pass
 
 
 def test_ctrl_c_ends_the_cluster_and_leaves_no_file(tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def _init(folder: str | None, namespace: str | None) -> None:
                      job_config=JobConfig(_client_job=True, ray_namespace=namespace))
     except (RuntimeError, ray.exceptions.AuthenticationError) as error:  # other versions of Ray or Python; a token
         raise TransportError(f"Ray cannot be used: {_first_line(error)}") from None
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise TransportError(f"Ray did not start: {_first_line(error)}") from None  # its processes took over 30 s
     except SystemExit:  # Ray's own answer to SIGTERM, which it takes over before it is there
         if callable(heeds):
             heeds(signal.SIGTERM, None)

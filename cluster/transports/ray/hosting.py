@@ -12,7 +12,7 @@ from cluster.transports.board import Board, News
 from cluster.transports.crash import VARIABLE, Fuse, fuse
 from cluster.transports.ray.cluster import DiedError, cause, cluster, gone, lost, spent
 from cluster.transports.ray.standing import Heard, Standing, new_label, standing
-from cluster.transports.ray.transport import RayTransport
+from cluster.transports.ray.transport import START_TIMEOUT_S, RayTransport
 from emulation.errors import TransportError
 
 POLL_S = 0.2
@@ -104,6 +104,17 @@ class Follower:
             self._on_token(token)
 
 
+def _until_up(scheduler: Any) -> None:
+    """Until a scheduler that takes another's place is there; where no node has room for it, it never will be."""
+    import ray
+
+    try:
+        ray.get(scheduler.metrics.remote(), timeout=START_TIMEOUT_S)  # `read` would take what is new
+    except ray.exceptions.GetTimeoutError:
+        raise TransportError("the scheduler actor died, and no other started in its place within "
+                             f"{START_TIMEOUT_S:.0f} s: the Ray cluster may have no room for it") from None
+
+
 def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, on_token: Any = None,
                    watch: Watch | None = None) -> Any:
     """Host a run in a scheduler actor, and pass on its progress and tokens; returns what it returns.
@@ -124,6 +135,8 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
             scheduler: Any = remote.options(**asked, max_concurrency=2).remote(
                 os.environ.get(VARIABLE, ""), fuse("scheduler", 0, life), follower.kept, follower.restarts)
             try:
+                if life:
+                    _until_up(scheduler)
                 results = follower.follow(scheduler, scheduler.run.remote(host, config, place.of_life(life)))
                 if config.ray.flush_metrics and not found["private"]:
                     ray.get(scheduler.flush.remote())
@@ -139,6 +152,8 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
                                          "start the run again, or use clock: virtual") from None
                 if follower.restarts >= config.restarts:
                     raise TransportError(f"{story}{spent(follower.restarts)}") from None
+                if not any(node["Alive"] for node in ray.nodes()):
+                    raise TransportError(f"{story}, and the Ray cluster has no node left for another") from None
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise TransportError(f"the Ray cluster cannot set up the run's environment: {error}") from None
             finally:
