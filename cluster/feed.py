@@ -236,3 +236,9 @@ def asked_of(steps: list[Step]) -> Asked:
     prompt, made = (np.bincount(who[phase == key], minlength=len(names)) for key in (PREFILL, DECODE))
     return Asked(names, np.zeros(len(names), np.int64), prompt,
                  made + (prompt > 0) * (not any(step.encoder for step in steps)))
+
+
+def blind(setup: Setup, policy: object) -> tuple[str, ...]:
+    """What a policy says of itself where no forecast is asked for, if it says anything."""
+    said = getattr(policy, "without_forecast", None) if setup.config.forecast.name == "none" else None
+    return () if said is None else (str(said),)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actors.scheduler import Scheduler
 from cluster.behind import Behind
 from cluster.faults import effects, left_out, marks, moved, tell
-from cluster.feed import Feed, Listed, Served, Steps, asked_of, divided, serve, told
+from cluster.feed import Feed, Listed, Served, Steps, asked_of, blind, divided, serve, told
 from cluster.identity import canonical_config, versions
 from cluster.kv import division
 from cluster.observe.build import build_result
@@ -299,7 +299,7 @@ class OneRun:
 
     def _approximations(self) -> tuple[str, ...]:
         """What the machine, the model and the batcher leave out, and what a policy should not know."""
-        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else ()
+        foreseen = (CLAIRVOYANT,) if self.setting.future is not None else blind(self.setup, self.policy)
         unbounded = (*(() if self.session.bounded else UNBOUNDED), *(ACTED if self.setup.machine.actions else ()))
         return (*self.setup.approximations, *foreseen, *(PARKED if self._parks else ()), *unbounded,
                 *left_out(self.scheduler))

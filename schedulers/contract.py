@@ -27,6 +27,8 @@ class Policy(Protocol):
     it ever adds: where caches share a memory with experts, they get what that leaves.
     plain = False: its plans always say more than columns can (a gating, `wake`), so that need not be tried before each
     run.
+    without_forecast: a sentence for check and result, where no forecast is asked for and the policy is less than its
+    name says.
     One that is `clairvoyant` (a field or property) is told the routing of all steps before the run, and the result says
     so.
     """

@@ -26,6 +26,7 @@ class Policy:
 
     slots: int = 16
     exact: ClassVar[bool] = False
+    without_forecast: ClassVar[str] = "cpu_precalc works as cpu_static: the run asks for no forecast."
 
     def __post_init__(self) -> None:
         at_least(1, self.slots, "cpu_precalc: slots")

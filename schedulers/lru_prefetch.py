@@ -37,6 +37,7 @@ class Policy:
 
     slots: int = 16
     exact: ClassVar[bool] = True
+    without_forecast: ClassVar[str] = "lru_prefetch works as lru: the run asks for no forecast."
 
     def __post_init__(self) -> None:
         at_least(1, self.slots, "lru_prefetch: slots")

@@ -29,6 +29,7 @@ class Policy:
     cache: Literal["none", "lifo", "lfu", "lru"] = "none"
     slots: int = 4
     exact: ClassVar[bool] = True
+    without_forecast: ClassVar[str] = "pre_gated copies on demand only: the run asks for no forecast."
 
     def __post_init__(self) -> None:
         at_least(1, self.slots, "pre_gated: slots")

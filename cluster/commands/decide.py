@@ -10,9 +10,15 @@ from cluster.commands.run import CLEARED, Json, Wait, cleared
 from cluster.commands.show import Bar, console
 
 if TYPE_CHECKING:
-    from studies.decide.decision import Decision
+    from collections.abc import Sequence
+
+    from studies.decide.decision import Decision, Need
     from studies.decide.study import Decide
 
+STAGES = {"search": "search", "samples": "draws", "again": "again", "swings": "ends of ranges"}
+BREAK_EVEN_RUNS = "2 to 40"
+"""Two values a round, for one candidate or both: one round where time goes as a power of the constant, nine or ten
+where only thirds are taken (studies/decide/turning.py)."""
 PICTURE, PICTURE_FILE = "studies.decide.picture", "decision.svg"
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A decision's study by name (`moelab list decisions`) or "
@@ -84,10 +90,21 @@ def _tell_fits(asked: "Decide") -> None:
     for head in ("place", "candidate", "fits", "needs"):
         out.add_column(head)
     for (place, name), fit in ready.fits.items():
-        needs = [f"{need.what} {bytes_text(need.bytes)} of {bytes_text(need.capacity_bytes)} on {need.device}"
-                 for need in fit.needs]
+        needs = [f"{what} {bytes_text(size)} of {bytes_text(room)} on {devices}"
+                 for (what, size, room), devices in alike(fit.needs).items()]
         out.add_row(place_label(asked, ready.places[place]), name, "yes" if fit.status == "ran" else "no",
                     fit.why or "; ".join(needs))
     console().print(out, markup=False, highlight=False)
-    planned = ", ".join(f"{stage.replace('_', '-')} {count}" for stage, count in ready.planned.items())
-    console().print(f"about {sum(ready.planned.values())} runs: {planned}", markup=False, highlight=False)
+    planned = {STAGES[stage]: count for stage, count in ready.planned.items() if stage != "break_even"}
+    turns = f"; each break-even that there is takes {BREAK_EVEN_RUNS} more" if ready.planned["break_even"] else ""
+    console().print(f"about {sum(planned.values())} runs: {', '.join(f'{name} {n}' for name, n in planned.items())}"
+                    f"{turns}", markup=False, highlight=False)
+
+
+def alike(needs: "Sequence[Need]") -> dict[tuple[str, int, int], str]:
+    """What must lie where, devices that need the same of it as one: (what, bytes, capacity) -> their names."""
+    of: dict[tuple[str, int, int], list[str]] = {}
+    for need in needs:
+        of.setdefault((need.what, need.bytes, need.capacity_bytes), []).append(need.device)
+    return {key: names[0] if len(names) == 1 else f"each of {', '.join(names[:2])}" if len(names) == 2 else
+            f"each of {names[0]} to {names[-1]}" for key, names in of.items()}

@@ -86,6 +86,8 @@ class Quantity(Strict):
             raise refuse(str(error)) from None
         if self.kind == "assumed" and self.range is None:
             raise refuse(f"{self.value!r} is assumed, so it needs a range: range: [low, high]")
+        if low > high:
+            raise refuse(f"range {list(self.range or ())} has its high end first: write [low, high]")
         if not low <= value <= high:
             raise refuse(f"{self.value!r} lies outside its range {list(self.range or ())}")
         return self

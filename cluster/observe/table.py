@@ -291,7 +291,16 @@ def compare_details(results: Mapping[str, Result]) -> Group:
                        *(bytes_text(result.memory[i].peak_bytes) for result in results.values()))
     return Group(*([traffic] if links else []), use, *compare_faults(results),
                  *compare_energy(results), memory,
-                 *(f"approximation: {a}" for a in first.approximations))
+                 *(f"approximation: {sentence}" for sentence in approximated(results)))
+
+
+def approximated(results: Mapping[str, Result]) -> list[str]:
+    """What the emulation of several runs leaves out; where they differ, of which."""
+    of: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for line in result.approximations:
+            of.setdefault(line, []).append(name)
+    return [line if len(names) == len(results) else f"{line} ({', '.join(names)})" for line, names in of.items()]
 
 
 def _use(result: Result, device: int) -> str:

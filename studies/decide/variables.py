@@ -157,6 +157,9 @@ def _part(study: Decide, name: str, path: str, quantity: Quantity, given: "tuple
         low, high = (float(parse(text, quantity.dimension)) for text in span)
     except ConfigError as error:
         raise ConfigError(f"{study.where}: uncertainty.ranges.{name}.{path}: {error}") from None
+    if low > high:
+        raise ConfigError(f"{study.where}: uncertainty.ranges.{name}.{path} is {list(span)}, its high end first: write "
+                          "[low, high]")
     if not low <= value <= high:
         raise ConfigError(f"{study.where}: uncertainty.ranges.{name}.{path} is {list(span)}, and the file's value "
                           f"{quantity.value!r} lies outside")

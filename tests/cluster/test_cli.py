@@ -70,6 +70,7 @@ def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     (["check", "mixtral_edge", "--set", "machine.options.units=2"], 2, "does not fit"),
     (["check", "mixtral_edge", "--set", "policy.parameters.slot=2"], 2, "unknown parameter 'slot'"),
     (["check", "olmoe_h200", "--set", "policy.parameters.slots=many"], 2, "slots is 'many'"),
+    (["check", "mixtral_edge", "--set", "policy=lru(slots=2)"], 2, "parameters stand apart from the name"),
     (["check", "mixtral_edge", "--set", "policy=no_such.module:Policy"], 2, "no_such"),
     (["check", "mixtral_edge", "--set", "policy=resident"], 4, "room for"),
     (["check", "demo", "--set", "model={checkpoint: nowhere}"], 3, "there is no folder"),
@@ -168,14 +169,37 @@ def test_without_a_command_the_help_is_shown_as_it_is(arguments: list[str], caps
 def test_check_prints_the_run_and_marks_what_is_assumed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert enter(["check", name]) == 0
     out = capsys.readouterr().out
-    assert out.rstrip().endswith(f"{name}: sound")
+    assert out.startswith(f"{name}: sound\n")
+    assert "  batch: 1\n" not in out, "a default among what the config says"
     assert enter(["check", name, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     constants = [row for row in told["provenance"] if row["path"].startswith("hardware.")]
     assert all(row["range"] for row in constants if row["kind"] == "assumed")
-    assert ("│ * │ hardware." in out) == any(row["kind"] == "assumed" for row in constants)
+    assert ("│ * │ " in out) == any(row["kind"] == "assumed" for row in constants)
     of_time = [row for row in constants if row["path"].rpartition(".")[2] not in ENERGY]
     assert told["machine"]["confidence"]["constants"] == len(of_time)
+
+
+def test_check_prints_all_of_the_config_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(["check", "mixtral_edge"]) == 0
+    assert "dilation: auto" not in capsys.readouterr().out
+    assert enter(["check", "mixtral_edge", "--all"]) == 0
+    assert "dilation: auto" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_policy_that_is_less_than_its_name_without_a_forecast_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["mixtral_3090", "--policies", "lru(slots=1),lru_prefetch(slots=1)", "--set", "workload.prompt_tokens=2",
+             "--set", "workload.output_tokens=1", "--set", "report=false"]
+    sentence = "lru_prefetch works as lru: the run asks for no forecast."
+    for forecast, says in (("none", True), ("oracle", False)):
+        setting = ["--set", f"forecast={forecast}"]
+        assert enter(["compare", *asked, *setting]) == 0
+        out = capsys.readouterr().out
+        assert (f"approximation: {sentence} (lru_prefetch)\n" in out) == says
+        assert enter(["check", "mixtral_3090", "--set", "policy={name: lru_prefetch, parameters: {slots: 1}}",
+                      *setting]) == 0
+        assert (f"approximation: {sentence}\n" in capsys.readouterr().out) == says
 
 
 def test_check_does_not_carry_the_run_out(folder: Path) -> None:

@@ -35,6 +35,7 @@ def test_value_is_exact_in_si() -> None:
     ({"kind": "assumed", "range": ["30 GB/s", "40 GB/s"]}, "outside its range"),
     ({"kind": "assumed", "range": ["0 GB/s", "40 GB/s"]}, "zero"),
     ({"range": ["30 GB/s", "40 GB/s"]}, "outside its range"),
+    ({"range": ["30 GB/s", "20 GB/s"]}, "high end first: write [low, high]"),
     ({"range": ["20 GB/s"]}, "range"),
     ({"units": "GB/s"}, "unknown key 'units'"),
 ])

@@ -6,7 +6,7 @@ from cluster.observe.report.blocks import absent, facts, folded, note, sentences
 from cluster.observe.report.markup import Markup, join, tag
 from cluster.observe.result import Result
 from cluster.observe.schema import Constant, Stretch
-from cluster.observe.table import bytes_text, time_text
+from cluster.observe.table import approximated, bytes_text, time_text
 from emulation.units import seconds
 
 TRUST = ("assumed", "computed", "paper", "data_sheet", "measured")
@@ -35,14 +35,10 @@ def _step(stretch: Stretch | None) -> str:
 
 def approximations(results: dict[str, Result]) -> Markup:
     """What the emulation leaves out; where runs differ, which of them."""
-    of: dict[str, list[str]] = {}
-    for name, result in results.items():
-        for line in result.approximations:
-            of.setdefault(line, []).append(name)
-    if not of:
+    lines = approximated(results)
+    if not lines:
         return absent("This run names no approximation of its own; DESIGN.md says what is not modelled in general.")
-    return sentences([line if len(names) == len(results) else f"{line} ({', '.join(names)})"
-                      for line, names in of.items()])
+    return sentences(lines)
 
 
 def provenance(results: dict[str, Result]) -> Markup:

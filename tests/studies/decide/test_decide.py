@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from cluster.commands.decide import alike
 from cluster.config.reading import load_run
 from cluster.main import enter
 from cluster.run import run
 from emulation.errors import ConfigError, InputError
 from studies.decide.decide import decide
-from studies.decide.decision import Decision
+from studies.decide.decision import Decision, Need
 from studies.decide.ready import prepare
 from studies.decide.study import load_decide
 from studies.sweep import Options
@@ -204,6 +205,8 @@ def test_the_command_line_decides_and_tells_what_fits(tmp_path: Path, monkeypatc
     assert enter(["decide", "./mine.yaml", "--fits"]) == 0
     out = capsys.readouterr().out
     assert "experts 805.3 MB of 64 GB on store0" in out
+    assert "runs: search " in out
+    assert ", draws " in out, "stages are named as where they were carried out"
     assert not (tmp_path / "runs").exists()
     assert enter(["decide", "./mine.yaml", "--samples", "2", "--workers", "2"]) == 0
     out = capsys.readouterr().out
@@ -213,6 +216,12 @@ def test_the_command_line_decides_and_tells_what_fits(tmp_path: Path, monkeypatc
     assert made.samples == 2
     assert enter(["decide", "./mine.yaml", "--samples", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == made.digest
+
+
+def test_devices_that_need_alike_are_told_as_one() -> None:
+    chips = [Need(device=f"chip{i}", what="caches", bytes=10, capacity_bytes=80 if i < 6 else 40) for i in range(8)]
+    assert list(alike([*chips, Need(device="ddr", what="experts", bytes=10, capacity_bytes=80)]).values()) == [
+        "each of chip0 to chip5", "each of chip6, chip7", "ddr"]
 
 
 def test_energy_is_compared_only_where_all_of_it_is_known(tmp_path: Path) -> None:

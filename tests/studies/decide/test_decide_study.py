@@ -46,6 +46,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
      "devices.gpu.memory of ./wide.yaml is not drawn: it has no range"),
     ({"uncertainty": {"ranges": {"near.devices.gpu.memory": {"range": ["1 GB", "2 GB"], "source": "x"}}}},
      "is ['1 GB', '2 GB'], and the file's value '80 GB' lies outside"),
+    ({"uncertainty": {"ranges": {"near.devices.gpu.memory": {"range": ["90 GB", "70 GB"], "source": "x"}}}},
+     "is ['90 GB', '70 GB'], its high end first: write [low, high]"),
     ({"uncertainty": {"ranges": {"near.devices.gpu.memory": {"range": ["1 s", "90 s"], "source": "x"}}}},
      "ranges.near.devices.gpu.memory: '1 s': unknown unit of bytes 's'"),
     ({"equal": {"by": "capacity", "to": "5 s"}}, "equal.to: '5 s': unknown unit of bytes"),
