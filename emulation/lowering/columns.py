@@ -176,8 +176,8 @@ class ColumnLowering:
         while moe < layers:
             moe = lower_step(
                 self._tables.at, self._state.at, self._written.at, self._scratch.at, self._coming.at, self._due.at,
-                self._layer.at, self._dense.at, columns, ptr, self._moe_layers, more, made, moe, EXCHANGES.index(exchange),
-                self._number, self._phase)
+                self._layer.at, self._dense.at, columns, ptr, self._moe_layers, more, made, moe,
+                EXCHANGES.index(exchange), self._number, self._phase)
             if moe == NONE:
                 raise NotPlain("a plan is not plain and right")
             if moe < layers:
