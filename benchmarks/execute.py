@@ -164,7 +164,7 @@ def compare(plain: Plain, rig: Rig, tap: Tap, bare: Floor | None, local: Rig | N
             plain_s = taken(lambda: alike.append(plain.answer(prompts, tokens)))  # noqa: B023 (called at once)
             mine_s = taken(lambda: alike.append(rig.answer(prompts, tokens)))  # noqa: B023
             floor_s = 0.0 if bare is None else bare.seconds(tap.kept)
-            local_s = 0.0 if local is None else taken(lambda: local.answer(prompts, tokens))  # noqa: B023
+            local_s = 0.0 if local is None else taken(lambda: local.answer(prompts, tokens))
             equal = alike[0] == alike[1]
             if turn:
                 for name, value in (("plain", plain_s), ("execute", mine_s), ("floor", floor_s),
