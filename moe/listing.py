@@ -1,8 +1,8 @@
 """What transformers' models export, kept from start to start: it reads the sources of all of them to find out.
 
-transformers lists the classes of its 400 model packages whenever it is imported, by reading their three thousand files;
-that takes longer than all else that is imported of it. The list is kept in the user's cache, by the place, size and time
-of every file: who changes one gets a new list.
+transformers lists the classes of its 400 model packages whenever it is imported, by reading their three thousand
+files; that takes as long as all else that is imported of it. The list is kept in the user's cache, by the place, size
+and time of every file: who changes one gets a new list.
 """
 
 import hashlib

@@ -144,4 +144,5 @@ def test_execute_stands_beside_plain_transformers() -> None:
     assert [(case["transport"], case["batch"]) for case in report["cases"]] == [
         ("local", 1), ("local", 8), ("processes", 1), ("processes", 8)]
     assert all(case["tokens_equal"] for case in report["cases"])
-    assert ["times_floor" in case for case in report["cases"]] == [False, False, True, True]
+    for name in ("times_floor", "times_local_and_floor"):
+        assert [name in case for case in report["cases"]] == [False, False, True, True]

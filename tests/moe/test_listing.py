@@ -22,14 +22,16 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_list_is_made_once_and_again_when_a_source_changes(models: Path) -> None:
-    from transformers.utils.import_utils import create_import_structure_from_path, define_import_structure
+    from transformers.utils.import_utils import create_import_structure_from_path, spread_import_structure
 
     asked: list[Any] = []
 
     def define(path: Any, prefix: str | None = None) -> listing.Listing:
         asked.append(path)
+        assert prefix is None
         create_import_structure_from_path.cache_clear()
-        return define_import_structure(str(path), prefix=prefix)  # of a folder like this one nothing is kept before
+        made: listing.Listing = spread_import_structure(create_import_structure_from_path(str(path)))
+        return made
 
     def found(prefix: str | None = None) -> listing.Listing:
         listing._state.cache_clear()
