@@ -112,6 +112,6 @@ def make_scratch(devices: int, homes: int, experts: int, links: int, rows: int) 
         visits=ints(1), visit_of=np.full(devices, NONE, np.int64), visit_device=ints(devices),
         rows=ints(devices, homes), back=ints(devices, homes), arrived=ints(devices, homes + 1),
         arrived_n=ints(devices), first_run=ints(devices), last_run=ints(devices), next_run=ints(rows),
-        run_end=ints(rows), ran=ints(experts), first_on=ints(experts),
-        next_on=ints(rows), on=ints(rows), stamp=ints(devices), crossed=np.full(links, NONE, np.int64),
-        sent=ints(homes), here=ints(homes), shared=ints(homes), hidden=ints(homes))
+        run_end=ints(rows), ran=ints(experts), first_on=ints(experts), next_on=ints(rows), on=ints(rows),
+        stamp=ints(devices), crossed=np.full(links, NONE, np.int64), sent=ints(homes), here=ints(homes),
+        shared=ints(homes), hidden=ints(homes))
