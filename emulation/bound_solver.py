@@ -32,8 +32,7 @@ class Rows:
 
     def priced(self, prices: Floats) -> Floats:
         """y A: what all rows together give to each column, [width]."""
-        given: Floats = np.bincount(self.column, self.value * prices[self.row], self.width)
-        return given
+        return np.bincount(self.column, self.value * prices[self.row], self.width).astype(np.float64)
 
     def by_column(self) -> tuple[Ints, Ints, Floats]:
         """Where each column begins, [width + 1]; and of its entries, in the order of rows, row and value."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from scipy.sparse import csr_array
 
 from emulation import bound_solver
 from emulation.bound_solver import Rows, prices_of
+
+
+def matrix_of(rows: Rows) -> Any:
+    """As SciPy holds it."""
+    return csr_array((rows.value, (rows.row, rows.column)), shape=(rows.height, rows.width))
 
 
 def program(seed: int) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -21,19 +27,18 @@ def program(seed: int) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.nda
     rows = Rows(row, column, rng.uniform(0.1, 5.0, entries), height, width)
     high = np.where(rng.random(width) < 0.3, 50.0, np.inf)
     some = rng.uniform(0.0, 2.0, width)
-    return rows, csr_array((rows.value, (rows.row, rows.column)), shape=(height, width)) @ some, np.zeros(width), \
-        high, rng.uniform(0.1, 1.0, width)
+    return rows, matrix_of(rows) @ some, np.zeros(width), high, rng.uniform(0.1, 1.0, width)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_prices_are_those_of_linprog(seed: int) -> None:
     rows, least, low, high, cost = program(seed)
-    matrix = csr_array((-rows.value, (rows.row, rows.column)), shape=(rows.height, rows.width))
-    answer = linprog(cost, A_ub=matrix, b_ub=-least, bounds=np.stack([low, high], axis=1), method="highs-ds")
+    matrix, boxes = matrix_of(rows), np.stack([low, high], axis=1)
+    answer: Any = linprog(cost, A_ub=-matrix, b_ub=-least, bounds=boxes, method="highs-ds")  # type: ignore[call-overload]
     direct = bound_solver._directly(rows, least, low, high, cost)
     assert direct is not None
     assert direct.tolist() == (-answer.ineqlin.marginals).tolist()
-    assert rows.priced(direct).tolist() == (-matrix.T @ direct).tolist()
+    assert rows.priced(direct).tolist() == (matrix.T @ direct).tolist()
 
 
 def test_where_the_solver_cannot_be_reached_linprog_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Policies that answer for a whole step: the rows, the states and the times are those of their answers layer by layer."""
+"""Policies that answer for a whole step: rows, states and times are those of their answers layer by layer."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def test_rows_and_states_of_a_whole_step_are_those_of_its_layers(policy: str, sl
         found, whole = answer
         for moe, routing in enumerate(layers):
             view = View(setting, step, model.moe_layers[moe], moe, routing, None, ledger, ran_early(0, [], 1),
-                        lambda: 0, lambda lane: 0)
+                        lambda: 0, lambda _: 0)
             plan, state = made.plan(view, state)
             columns = plan.columns()
             assert columns is not None
