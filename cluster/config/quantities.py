@@ -16,6 +16,8 @@ Kind = Literal["paper", "data_sheet", "measured", "assumed", "computed"]
 SI_UNITS = {"time": "s", "bytes": "B", "bandwidth": "B/s", "compute": "FLOP/s", "count": "",
             "power": "W", "energy_per_byte": "J/B", "energy_per_flop": "J/FLOP", "money": "USD"}
 
+QUOTED = 200
+"""Characters of a value that is no quantity, as far as a sentence quotes it."""
 
 ENERGY = ("idle_power", "busy_power", "energy_per_byte", "energy_per_flop")
 """Keys of a hardware file that say what a run draws, and nothing about how long it takes."""
@@ -73,7 +75,8 @@ class Quantity(Strict):
     @classmethod
     def from_short(cls, data: object) -> object:
         if not isinstance(data, Mapping) and not isinstance(data, cls):
-            raise refuse(f"{data!r} has no source: write {{value: {str(data)!r}, source: where it is from, "
+            shown = data if len(str(data)) <= QUOTED else f"{str(data)[:QUOTED]}..."
+            raise refuse(f"{shown!r} has no source: write {{value: {str(shown)!r}, source: where it is from, "
                          f"kind: paper, data_sheet, measured, assumed or computed}}")
         return data
 
