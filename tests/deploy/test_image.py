@@ -8,6 +8,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 import pytest
 import yaml
@@ -16,15 +17,23 @@ from tests.conftest import ROOT
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+INSTALLED = [name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
 STEPS = [line.split(maxsplit=1) for line in re.sub(r"\\\n", " ", DOCKERFILE).splitlines()
          if line and not line.startswith("#")]
 
 
 def test_the_build_is_sent_all_that_it_needs_and_nothing_else() -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
-    assert sent == {*PROJECT["tool"]["setuptools"]["packages"], "configs", "deploy/image", "constraints.txt",
-                    "pyproject.toml", "LICENSE"}
+    assert sent == {*INSTALLED, "deploy/image", "constraints.txt", "pyproject.toml", "LICENSE"}
     assert all((ROOT / name).exists() for name in sent)
+
+
+def test_an_install_that_is_not_editable_takes_along_all_that_commands_read() -> None:
+    assert {*PROJECT["tool"]["importlinter"]["root_packages"], "configs"} == set(INSTALLED)
+    files = subprocess.run(["git", "ls-files", *INSTALLED], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    suffixes = {suffix for suffix in (PurePath(name).suffix for name in files.splitlines()) if suffix}
+    taken = {pattern.removeprefix("*") for pattern in PROJECT["tool"]["setuptools"]["package-data"]["*"]}
+    assert suffixes - {".py", ".md"} == taken
 
 
 def test_the_image_runs_as_a_number_that_is_not_root_and_pins_what_it_installs() -> None:
