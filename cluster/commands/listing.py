@@ -11,8 +11,8 @@ KINDS = ("machines", "models", "policies", "precisions", "workloads", "generator
          "decisions")
 
 
-def list_(kind: Annotated[str | None, typer.Argument(metavar="[" + "|".join(KINDS) + "]",
-                                                     help="What to list (default: everything).")] = None,
+def list_(kind: Annotated[str | None, typer.Argument(metavar="KIND", help=(
+        f"What to list: {', '.join(KINDS)} (default: everything)."))] = None,
           as_json: Json = False) -> None:
     """List machines, models, policies, precisions, workloads, generators, traces, runs, studies and decisions."""
     from emulation.errors import ConfigError, unknown

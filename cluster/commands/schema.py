@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 KINDS = ("decide", "hardware", "policy", "precision", "run", "study", "workload")
-Kind = Annotated[str, typer.Argument(metavar="[" + "|".join(KINDS) + "]", help="Which kind of config.")]
+Kind = Annotated[str, typer.Argument(metavar="KIND", help=f"Which kind of config: {', '.join(KINDS)}.")]
 
 
 def schema(kind: Kind = "run") -> None:

@@ -65,6 +65,13 @@ class PolicyChoice(Named):
     name: str
     parameters: dict[str, Value] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _apart(self) -> "PolicyChoice":
+        if self.name.endswith(")"):
+            raise refuse(f"{self.name!r}: in a config, parameters stand apart from the name: "
+                         "{name: lru, parameters: {slots: 8}}")
+        return self
+
 
 class Forecast(Named):
     """Where guesses of the next MoE layer's routing come from.

@@ -37,6 +37,7 @@ async def _keep(config: RunConfig, options: ServeOptions, ready_file: Path | Non
         loop.add_signal_handler(number, stop.set)
     machine = Emulated(config)
     doors: dict[str, Door] = {}
+    _away(ready_file)
     try:
         if not await _unless(stop, machine.start()):
             return
@@ -49,10 +50,18 @@ async def _keep(config: RunConfig, options: ServeOptions, ready_file: Path | Non
             say("switching off: answers under way may end, and nobody is taken in any more")
             await machine.drain(options.drain_s)
     finally:
+        _away(ready_file)
         await machine.close()
         await asyncio.gather(*(door.close() for door in doors.values()))
     if machine.error is not None:
         raise machine.error
+
+
+def _away(ready_file: Path | None) -> None:
+    """Whoever waits for the file must not take that of an earlier server for this one's."""
+    if ready_file is not None:
+        with contextlib.suppress(OSError):
+            ready_file.unlink(missing_ok=True)
 
 
 async def _open(machine: Emulated, options: ServeOptions) -> list[tuple[str, Door]]:

@@ -70,6 +70,7 @@ def script(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     (["check", "mixtral_edge", "--set", "machine.options.units=2"], 2, "does not fit"),
     (["check", "mixtral_edge", "--set", "policy.parameters.slot=2"], 2, "unknown parameter 'slot'"),
     (["check", "olmoe_h200", "--set", "policy.parameters.slots=many"], 2, "slots is 'many'"),
+    (["check", "mixtral_edge", "--set", "policy=lru(slots=2)"], 2, "parameters stand apart from the name"),
     (["check", "mixtral_edge", "--set", "policy=no_such.module:Policy"], 2, "no_such"),
     (["check", "mixtral_edge", "--set", "policy=resident"], 4, "room for"),
     (["check", "demo", "--set", "model={checkpoint: nowhere}"], 3, "there is no folder"),

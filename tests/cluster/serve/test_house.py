@@ -70,4 +70,5 @@ def test_switched_off_while_it_answers_it_ends_the_answer_and_leaves_nothing(tmp
     assert (server.returncode, err) == (0, "")
     assert "filler tokens" in out.splitlines()[0]
     assert "300 real seconds" in out.splitlines()[0]
+    assert not ready.exists(), "says that a machine is ready which is off"
     assert heard[0]["usage"] == {"prompt_tokens": 2, "completion_tokens": 20, "total_tokens": 22}
