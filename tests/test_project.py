@@ -263,4 +263,6 @@ def test_install_exposes_our_packages_and_no_other_folder(elsewhere: Path) -> No
     printed = run_elsewhere(elsewhere, sys.executable, "-P", "-c", program, *folders)
     places = {name: where for name, *where in (line.split("\t") for line in printed.splitlines())}
     ours = {name: where for name, where in places.items() if str(ROOT / name) in where}
+    data = ours.pop("configs", None)  # a namespace: it has no code, and other folders may bear its name
+    assert data is not None
     assert ours == {name: [str(ROOT / name)] for name in PACKAGES}

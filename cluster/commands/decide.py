@@ -96,7 +96,7 @@ def _tell_fits(asked: "Decide") -> None:
                     fit.why or "; ".join(needs))
     console().print(out, markup=False, highlight=False)
     planned = {STAGES[stage]: count for stage, count in ready.planned.items() if stage != "break_even"}
-    turns = f"; each break-even that there is takes {BREAK_EVEN_RUNS} more" if ready.planned["break_even"] else ""
+    turns = f"; and {BREAK_EVEN_RUNS} for each break-even" if ready.planned["break_even"] else ""
     console().print(f"about {sum(planned.values())} runs: {', '.join(f'{name} {n}' for name, n in planned.items())}"
                     f"{turns}", markup=False, highlight=False)
 
