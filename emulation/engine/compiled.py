@@ -4,7 +4,7 @@ State lies in arrays of int64 (`compiled_layout`): a row an operation, a hold, a
 Kernels are compiled when they are first imported and kept on disk: later imports only load them.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from emulation.engine.compiled_story import tell
 from emulation.engine.compiled_submit import append
 from emulation.engine.contract import UNSET, Describe, Occupancy, Retired, Spans, check, check_until, resized
 from emulation.engine.play import Program, columns_of
-from emulation.engine.simple import SimplePlan
 from emulation.errors import PlanError
 from emulation.ops import Lane, Ops, Pool
 
@@ -35,8 +34,6 @@ class CompiledEngine:
     def __init__(self, lanes: Sequence[Lane], pools: Sequence[Pool] = (), describe: Describe = "op {}".format) -> None:
         self.lanes, self.pools, self._describe = tuple(lanes), tuple(pools), describe
         self._retired = 0
-        self._simple: SimplePlan | None = None
-        self._servers = np.array([0 if lane.in_order else lane.servers for lane in self.lanes], np.int64)
         self._s = np.zeros(c.SCALARS, np.int64)
         self._s[c.ALARM] = c.FAR
         self._s[c.N_LANES], self._s[c.N_POOLS] = len(self.lanes), len(self.pools)
@@ -72,62 +69,41 @@ class CompiledEngine:
 
     @property
     def first_serial(self) -> int:
-        return self._simple.ops.first if self._simple else int(self._s[c.FIRST]) + self._retired
+        return int(self._s[c.FIRST]) + self._retired
 
     @property
     def next_serial(self) -> int:
-        aside = len(self._simple.ops) if self._simple and not self._simple.has_run else 0
-        return int(self._s[c.FIRST] + self._s[c.OPS]) + aside
+        return int(self._s[c.FIRST] + self._s[c.OPS])
 
     @property
     def next_take(self) -> int:
-        aside = self._simple.ops.takes if self._simple and not self._simple.has_run else 0
-        return int(self._s[c.TAKE_FIRST] + self._s[c.TAKES] - self._s[c.TAKES_OLD]) + aside
+        return int(self._s[c.TAKE_FIRST] + self._s[c.TAKES] - self._s[c.TAKES_OLD])
 
     def free(self, pool: int) -> int:
         return int(self._memory.tables.pools[pool, c.FREE])
 
     def resize(self, capacities: Mapping[int, int]) -> None:
-        self._take_in()
         for pool, capacity in capacities.items():
             self._memory.tables.pools[pool, [c.FREE, c.CAPACITY]] += capacity - self.pools[pool].capacity
         self.pools = resized(self.pools, capacities)
 
     def spans(self) -> Spans:
-        mine = self._spans(self._retired, int(self._s[c.OPS]))
-        return Spans(*_joined(self._simple.spans(), mine)) if self._simple else mine
+        return self._spans(self._retired, int(self._s[c.OPS]))
 
     def _spans(self, low: int, high: int) -> Spans:
         return Spans(self._memory.tables.starts[low:high].copy(), self._memory.tables.ends[low:high].copy())
 
     def occupancy(self) -> Occupancy:
         rows = self._memory.tables.log[:self._s[c.LOGGED]].copy()
-        mine = Occupancy(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
-        return Occupancy(*_joined(self._simple.occupancy(), mine)) if self._simple else mine
+        return Occupancy(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3])
 
     def backlog_ps(self, lane: int) -> int:
-        self._take_in()
         state, servers = self._memory.tables.lanes[lane], self.lanes[lane].servers
         return -(((servers - int(state[c.IDLE_SERVERS])) * self.now_ps - int(state[c.BALANCE])) // servers)
 
     def submit(self, ops: Ops) -> None:
         if ops.first != self.next_serial or ops.first_take != self.next_take:
             self._refuse(ops)
-        if self._simple is None and not self._s[c.OPS] and not self._s[c.TAKES]:
-            self._simple = SimplePlan.of(ops, self._servers, self._memory.tables.pools[:, c.CAPACITY].copy())
-            if self._simple:
-                return
-        self._take_in()
-        self._enter(ops)
-
-    def _take_in(self) -> None:
-        """What was kept aside and has not run comes to the rows of all that is not simple."""
-        aside = self._simple
-        if aside and not aside.has_run:
-            self._simple = None
-            self._enter(aside.ops)
-
-    def _enter(self, ops: Ops) -> None:
         self._make_room(ops)
         columns = columns_of(ops)
         while (outcome := self._append(columns)) == c.SETS_FULL:
@@ -139,7 +115,6 @@ class CompiledEngine:
 
     def play(self, program: Program) -> Ints:
         """Submit batch by batch, each when the decision before has ended; when each was submitted."""
-        self._take_in()
         ops, at_ps = program.columns, np.empty(len(program.decisions), np.int64)
         progress, columns = np.zeros(2, np.int64), columns_of(ops)
         batches = [program.ops, program.releases, program.decisions, at_ps, progress]
@@ -176,9 +151,6 @@ class CompiledEngine:
 
     def run(self, until: Collection[int] = ()) -> tuple[int, ...]:
         watched = check_until(until, self.next_serial)
-        if not watched and self._run_simple():
-            return ()
-        self._take_in()
         first, t = int(self._s[c.FIRST]), self._memory.tables
         rows = [serial - first for serial in watched]
         reached = tuple(row + first for row in rows if row < 0 or t.ends[row] != UNSET)
@@ -198,20 +170,9 @@ class CompiledEngine:
             raise tell(self._s, t, self.lanes, self.pools, watched, self._describe)
         return ()
 
-    def _run_simple(self) -> bool:
-        """Whether a plan was kept aside and has now run to its end: as if it had been forgotten, but for its spans."""
-        aside, s = self._simple, self._s
-        if not aside or aside.has_run or not aside.run(self.now_ps):
-            return False
-        s[c.NOW], s[c.INSTANT] = aside.end_ps, s[c.INSTANT] + 1
-        s[c.FIRST] += len(aside.ops)
-        s[c.TAKE_FIRST] += aside.ops.takes
-        return True
-
     def advance(self, to_ps: int) -> None:
         if to_ps < self.now_ps:
             raise ValueError(f"cannot advance to {to_ps} ps: it is {self.now_ps} ps already")
-        self._take_in()
         self._run_to(to_ps)
         if to_ps > self.now_ps:
             self._s[c.NOW] = to_ps
@@ -227,14 +188,9 @@ class CompiledEngine:
             self._grow_log()
 
     def retire(self) -> Retired:
-        self._take_in()
         low = self._retired
         high = ended_prefix(self._s, self._memory.words, low)
-        spans, aside = self._spans(low, high), self._simple
-        if aside:
-            spans = Spans(*_joined(aside.spans(), spans))
-        retired = Retired(self.first_serial, spans, self.occupancy())
-        self._simple = None
+        retired = Retired(self.first_serial, self._spans(low, high), self.occupancy())
         self._s[c.LOGGED] = 0
         self._retired = high
         if high >= max(FORGET_AT_LEAST, int(self._s[c.OPS]) // 2):
@@ -245,7 +201,7 @@ class CompiledEngine:
     @property
     def kept_bytes(self) -> int:
         """Memory of all that the engine keeps."""
-        return self._memory.words.nbytes + (self._simple.kept_bytes if self._simple else 0)
+        return self._memory.words.nbytes
 
     # room
 
@@ -272,8 +228,3 @@ class CompiledEngine:
 
     def _grow_log(self) -> None:
         self._memory.grow({"log": int(self._s[c.LOGGED] + self._s[c.HOLDS])})
-
-
-def _joined(one: Sequence[Ints], other: Sequence[Ints]) -> Iterator[Ints]:
-    """Columns after columns."""
-    return (np.concatenate(pair) if len(pair[1]) else pair[0] for pair in zip(one, other, strict=True))

@@ -109,20 +109,6 @@ def _length(_: Any, rows: Any, axis: Any) -> Any:
     return types.int64(rows, axis), length
 
 
-def _expect(_: Any, rows: Any, index: Any) -> Any:  # noqa: ARG001
-    def fetch(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = builder.bitcast(_place(context, builder, signature.args[0], values[0], [values[1]]),
-                                ir.IntType(8).as_pointer())
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, flag, flag, flag])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        builder.call(prefetch, [place, *(ir.Constant(flag, value) for value in (1, 3, 1))])
-        return context.get_dummy_value()
-    return types.void(rows, types.int64), fetch
-
-
-expect_at: Any = intrinsic(_expect)
-"""`expect_at(column, i)` brings an entry into the cache that is read or written soon."""
 _read: Any = intrinsic(_load)
 _write: Any = intrinsic(_store)
 _length_of: Any = intrinsic(prefer_literal=True)(_length)

@@ -18,8 +18,6 @@ SOURCES = Path(spec.__file__).parent
 KERNELS = ("compiled_heaps", "compiled_sets", "compiled_rows", "compiled_moves", "compiled_queues", "compiled_pass",
            "compiled_loop", "compiled_retire", "compiled_submit", "compiled_story", "compiled")
 """The modules of the compiled engine that schedule, each after those that it takes from."""
-ASIDE = ("compiled_simple_rows", "compiled_simple", "simple")
-"""Those that run a simple plan."""
 
 
 class Mutant(NamedTuple):
@@ -31,21 +29,12 @@ class Mutant(NamedTuple):
     new: str
 
 
-class Declined:
-    """No plan is simple."""
-
-    of = staticmethod(lambda *_: None)
-
-
 class Plain(ModuleType):
-    """`compiled_table` and `compiled_bare` without numba: kernels are plain Python, and a table is its array, with
-    bounds; and `simple`, where it is not what is tried."""
+    """`compiled_table` without numba: kernels are plain Python, and a table is its array, with bounds."""
 
     def __init__(self) -> None:
         super().__init__("emulation.engine.compiled_table")
-        self.inner, self.seldom, self.kernel = _itself, _itself, lambda *_: _itself
-        self.bare, self.expect_at = _itself, lambda *_: None
-        self.SimplePlan = Declined
+        self.inner, self.seldom, self.kernel = _itself, _itself, lambda _: _itself
         self.expect = lambda *_: None
         self.Ints, self.as_column, self.tables = c.Ints, _itself, _tables
 
@@ -66,8 +55,7 @@ def engine_of(mutant: Mutant | None, modules: tuple[str, ...]) -> Any:
     """The last of `modules`, made from the source text with the fault in it; the compiled ones run as plain Python."""
     made: Any = None
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("compiled_table", "compiled_bare", "simple"):
-            patch.setitem(sys.modules, f"emulation.engine.{name}", Plain())
+        patch.setitem(sys.modules, "emulation.engine.compiled_table", Plain())
         for name in modules:
             text = (SOURCES / f"{name}.py").read_text()
             if mutant is not None and mutant.where == name:

@@ -1,14 +1,11 @@
 """A fault in either engine is caught: the other one tells another story of some random plan."""
 
-from typing import Any
-
 import pytest
 
 from emulation.engine.spec import SpecEngine
 from emulation.ops import Lane, OpBuilder
-from tests.emulation.engine.mutants import ASIDE, KERNELS, Mutant, differ, engine_of
+from tests.emulation.engine.mutants import KERNELS, Mutant, differ, engine_of
 from tests.emulation.random_plans import Makes
-from tests.emulation.simple_plans import compare
 
 TIE, PRIORITY, SLOT, QUANTUM, SHADE = "tie order", "priority", "slot release", "quantum", "shade"
 HEAPS, MOVES, QUEUES, PASS, LOOP, SUBMIT = (
@@ -48,15 +45,6 @@ OF_COMPILED = [
 ]
 
 
-ROWS, SIMPLE = "compiled_simple_rows", "compiled_simple"
-OF_SIMPLE = [
-    Mutant(TIE, SIMPLE, "(rank << bits | instant) << bits | op", "rank << bits << bits | op"),
-    Mutant(TIE, SIMPLE, "key > b.last_key[queue]", "True"),
-    Mutant(PRIORITY, ROWS, "o.priority[i] > t.ranks[k]", "o.priority[i] < t.ranks[k]"),
-    Mutant(SLOT, SIMPLE, "+= t.takes[TAKE_WORDS * k + AMOUNT]", "+= t.takes[TAKE_WORDS * k + NEEDS]"),
-    Mutant(SLOT, SIMPLE, "if needs > b.free[pool]:", "if needs >= b.free[pool]:"),
-]
-
 TURNS = Mutant(SHADE, MOVES, "        if turns == 0 and ", "        if ")
 """Who waits in an in-order lane too has fewer to make way for it: nobody lies in its shadow."""
 
@@ -80,24 +68,6 @@ def test_a_fault_in_the_specification_is_caught(mutant: Mutant) -> None:
 @pytest.mark.parametrize("mutant", OF_COMPILED, ids=named)
 def test_a_fault_in_the_compiled_engine_is_caught(mutant: Mutant) -> None:
     assert differ((SpecEngine, engine_of(mutant, KERNELS).CompiledEngine), range(400)) is not None
-
-
-def first_told_apart(kind: Any, seeds: range) -> int | None:
-    for seed in seeds:
-        try:
-            compare(kind, seed, 40)
-        except (AssertionError, IndexError):
-            return seed
-    return None
-
-
-def test_simple_plans_without_a_fault_do_not_differ() -> None:
-    assert first_told_apart(engine_of(None, ASIDE).SimplePlan, range(30)) is None
-
-
-@pytest.mark.parametrize("mutant", OF_SIMPLE, ids=named)
-def test_a_fault_where_simple_plans_run_is_caught(mutant: Mutant) -> None:
-    assert first_told_apart(engine_of(mutant, ASIDE).SimplePlan, range(200)) is not None
 
 
 def starts_of_two_claimers(make: Makes) -> list[int]:
