@@ -107,7 +107,9 @@ class Ledger:
     def held(self, moe: int, device: int) -> Mask:
         """Which experts a device holds whole, coming ones included, [experts]."""
         here: Mask = (self.start.rest[moe] == device) | (self._copies(device)[moe] != ABSENT)
-        held: Mask = here[:, 0] if self.start.parts == 1 else here.all(axis=1)
+        if self.start.parts == 1:
+            return here.reshape(-1)
+        held: Mask = here.all(axis=1)
         return held
 
     def since(self, moe: int, device: int) -> Ints:
