@@ -152,7 +152,7 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
                                          "start the run again, or use clock: virtual") from None
                 if follower.restarts >= config.restarts:
                     raise TransportError(f"{story}{spent(follower.restarts)}") from None
-                if not any(node["Alive"] for node in ray.nodes()):
+                if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
                     raise TransportError(f"{story}, and the Ray cluster has no node left for another") from None
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise TransportError(f"the Ray cluster cannot set up the run's environment: {error}") from None
