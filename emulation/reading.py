@@ -7,13 +7,17 @@ from typing import Any
 from emulation.errors import InputError
 
 LARGEST_JSON_BYTES = 64 << 20
+PIECE_BYTES = 1 << 20
+"""What is asked for at a time: Python takes the memory for all that it may get before it reads."""
 
 
 def read_bytes(path: Path, what: str, most: int) -> bytes:
     """What a file or a pipe holds; refuses more than `most` bytes without reading on. `what` names it in errors."""
     try:
+        data = bytearray()
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            while len(data) <= most and (piece := file.read(min(PIECE_BYTES, most + 1 - len(data)))):
+                data += piece
     except FileNotFoundError:
         raise InputError(f"there is no {what} {path}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
@@ -21,7 +25,7 @@ def read_bytes(path: Path, what: str, most: int) -> bytes:
         raise InputError(f"{what} {str(path)!r} cannot be read: {reason}") from None
     if len(data) > most:
         raise InputError(f"{what} {path} is above {most} bytes, the most that is read")
-    return data
+    return bytes(data)
 
 
 def read_json(path: Path, what: str, most: int = LARGEST_JSON_BYTES) -> Any:

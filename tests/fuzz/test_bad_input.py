@@ -35,12 +35,13 @@ BOUNDED = """
 import resource, sys
 from pathlib import Path
 import torch
-from tests.fuzz.test_bad_input import MEMORY_BYTES, TARGETS, try_cases
+from tests.fuzz.test_bad_input import MEMORY_BYTES, TARGETS, refusal, try_cases
 
-TARGETS[sys.argv[1]].good()  # what making it loads is not the cases'
+name, first, last, folder = sys.argv[1:]
+for data in TARGETS[name].good().values():  # what making and reading it loads is not the cases'
+    assert refusal(TARGETS[name], data, Path(folder) / "case") is None
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES,) * 2)
-name, first, last, folder = sys.argv[1:]
 print(try_cases(name, range(int(first), int(last)), Path(folder)))
 """
 
@@ -149,6 +150,21 @@ def test_what_once_broke_is_refused_in_a_sentence(file: Path, tmp_path: Path) ->
     said = refusal(TARGETS[file.parent.name], file.read_bytes(), tmp_path / "case")
     assert said is not None
     check_sentence(said)
+
+
+def test_reading_takes_memory_for_what_is_there_and_not_for_the_most_that_may_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3000)
+    script = """if True:
+        import resource, sys
+        from pathlib import Path
+        from emulation.reading import PIECE_BYTES, read_bytes
+
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + 16 * PIECE_BYTES,) * 2)
+        print(len(read_bytes(Path(sys.argv[1]), "file", 1 << 32)), len(read_bytes(Path(sys.argv[1]), "file", 3000)))"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert done.stdout == "3000 3000\n", done.stderr
 
 
 def main(name: str, number: str) -> None:

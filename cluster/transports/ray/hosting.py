@@ -129,6 +129,7 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
             one_node=config.clock == "wall") as place:
         import ray
 
+        known: Any = ray
         remote = ray.remote(SchedulerActor)
         while True:
             asked = place.options(f"scheduler#{life + 1}" if life else "scheduler", 0)
@@ -152,7 +153,7 @@ def run_in_cluster(host: Host, config: RunConfig, actors: int, progress: Heard, 
                                          "start the run again, or use clock: virtual") from None
                 if follower.restarts >= config.restarts:
                     raise TransportError(f"{story}{spent(follower.restarts)}") from None
-                if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+                if not any(node["Alive"] for node in known.nodes()):
                     raise TransportError(f"{story}, and the Ray cluster has no node left for another") from None
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise TransportError(f"the Ray cluster cannot set up the run's environment: {error}") from None
