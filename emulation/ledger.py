@@ -109,7 +109,7 @@ class Ledger:
         here: Mask = (self.start.rest[moe] == device) | (self._copies(device)[moe] != ABSENT)
         if self.start.parts == 1:
             return here.reshape(-1)
-        held: Mask = here.all(axis=1)
+        held: Mask = np.logical_and.reduce(here, axis=1)
         return held
 
     def since(self, moe: int, device: int) -> Ints:

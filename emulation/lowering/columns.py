@@ -146,8 +146,8 @@ class ColumnLowering:
         if rows.ndim != 2 or rows.dtype != np.int64 or weight.dtype != np.float64:
             raise NotPlain("the served routing is not plain and right")
         pairs, weights = np.empty((3, len(weight)), np.int64), np.empty(len(weight))
-        n = serve(self._state.at, self._layer.at, rows, np.array(weight), pairs, weights, *self._places, self._changed,
-                  moe, layers[moe], layers[moe - 1] if moe else NONE, self._phase)
+        n = serve(self._state.at, self._layer.at, rows, np.array(weight), pairs, weights, self._places[0],
+                  self._places[1], self._changed, moe, layers[moe], layers[moe - 1] if moe else NONE, self._phase)
         if n == NONE:
             raise NotPlain("the served routing is not plain and right")
         return Pairs(pairs[PAIR_TOKEN, :n], pairs[PAIR_EXPERT, :n], weights[:n]), pairs[IS_EARLY, :n] > 0

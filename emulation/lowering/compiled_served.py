@@ -25,7 +25,7 @@ def ran_early(y: Layer, moe: int, token: int, expert: int) -> bool:
     place, top_k = 0, y.ahead.shape[2]
     while place < top_k and y.ahead[moe, token, place] != expert:
         place += 1
-    return place < top_k
+    return bool(place < top_k)
 
 
 @inner
