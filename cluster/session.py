@@ -264,7 +264,6 @@ class Session:
     def replay_columns(self, feed: Feed, scheduler: "ColumnScheduler", *, one_thread: bool = False) -> None:
         """The same by a scheduler that is fed whole steps, with no device to tell. The next step is made while one is
         decided; behind that, steps are timed and, beside it, noted, up to where the feed asks for the time."""
-        forecaster = self.forecaster
 
         def clock() -> int:
             ahead.until_handed_on()
@@ -282,7 +281,7 @@ class Session:
                 guesses = np.full_like(routed.experts, NO_EXPERT) if feed.kept else None
 
                 def guess(step: Step, moe: int, routed: StepRouting) -> Routing | None:
-                    forecast = forecaster.guess(step, moe, routed)
+                    forecast = self.forecaster.guess(step, moe, routed)
                     if forecast is not None:
                         self.journal.forecast(forecast)
                         if guesses is not None:  # noqa: B023
@@ -290,8 +289,8 @@ class Session:
                     return forecast
 
                 share = shares(step)
-                lowered = scheduler.lower(step, share, routed, None if forecaster.kind == "none" else guess,
-                                          forecaster.observe, fed.not_before_ps)
+                lowered = scheduler.lower(step, share, routed, None if self.forecaster.kind == "none" else guess,
+                                          self.forecaster.observe, fed.not_before_ps)
                 behind.do(scheduler.time, lowered)
                 noting.do(lowered.tell, share, self.served_work, self.true_work)
                 noting.do(self.journal.served_otherwise, len(self.journal.activities), lowered.serving.layers)

@@ -9,11 +9,11 @@ from emulation.engine.compiled_addresses import Addressed
 from emulation.engine.play import Program
 from emulation.ledger import Ledger
 from emulation.lowering import compiled_ops as c
-from emulation.lowering.compiled_experts import NO_EXPERT, Layer
 from emulation.lowering.compiled_layers import lower_begin, lower_layer, lower_step, tally
 from emulation.lowering.compiled_ops import Ints, Out, room
 from emulation.lowering.compiled_served import IS_EARLY, PAIR_EXPERT, PAIR_TOKEN, serve
 from emulation.lowering.compiled_state import USES, Scratch, State, make_scratch, make_state
+from emulation.lowering.compiled_visits import NO_EXPERT, Layer
 from emulation.lowering.copies import Copies
 from emulation.lowering.dense import Share
 from emulation.lowering.dense_columns import DenseColumns

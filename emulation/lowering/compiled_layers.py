@@ -14,10 +14,11 @@ from emulation.engine.compiled_addresses import located
 from emulation.engine.compiled_bare import bare
 from emulation.lowering import compiled_ops as c
 from emulation.lowering.compiled_copies import has
-from emulation.lowering.compiled_experts import NO_EXPERT, Layer, lower_plan
+from emulation.lowering.compiled_experts import lower_plan
 from emulation.lowering.compiled_moves import collect, end_kernel, run_kernel, sync
 from emulation.lowering.compiled_ops import NONE, Ints, Out, begin_op, end_op, inner, kernel, room, wait
 from emulation.lowering.compiled_state import HITS, MISSES, Scratch, State, make_scratch, make_state
+from emulation.lowering.compiled_visits import NO_EXPERT, Layer
 from emulation.lowering.tables import GRIDS, Grid, Tables
 
 AT_ATTENTION, AT_NORM, AT_ROUTER, AT_SHARED, AT_DENSE, AT_HEAD = range(6)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emulation.lowering.compiled_experts import NO_EXPERT, Layer
 from emulation.lowering.compiled_layers import as_layer, as_state
 from emulation.lowering.compiled_ops import NONE, Ints, inner, kernel
 from emulation.lowering.compiled_state import DROPPED, SUBSTITUTED, SUBSTITUTED_EXPERTS, State
+from emulation.lowering.compiled_visits import NO_EXPERT, Layer
 from emulation.lowering.tables import Grid
 
 TOKEN, EXPERT, INPUT, ROUTED = range(4)
