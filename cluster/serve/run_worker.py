@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from emulation.errors import MoelabError
@@ -24,20 +25,24 @@ PIECE = 256 << 10
 PROGRESS_S = 0.1
 INTERNAL = 70
 TOO_LARGE = 3
+SPARE_BYTES = 32 << 20
+"""How far below its limit of memory a run is ended: an interpreter that has none left cannot tell so any more."""
+LOOK_S = 0.02
 
 
 class Lines:
     """Progress and results, a line each, on what was standard output; whatever else prints goes to standard error."""
 
     def __init__(self) -> None:
-        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self._file, self._one = os.fdopen(os.dup(1), "w", encoding="utf-8"), threading.Lock()
         os.dup2(2, 1)
         self._next_s = 0.0
 
     def say(self, kind: str, data: list[Any]) -> None:
         """Write one line."""
-        self._file.write(json.dumps({kind: data}) + "\n")
-        self._file.flush()
+        with self._one:
+            self._file.write(json.dumps({kind: data}) + "\n")
+            self._file.flush()
 
     def update(self, done: int, total: int, text: str) -> None:
         """So much is done; said ten times a second at most."""
@@ -54,13 +59,13 @@ def main() -> None:
     os.nice(10)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (request["memory_bytes"],) * 2)
+    threading.Thread(target=_end_before_its_limit, args=(request["memory_bytes"], lines), daemon=True).start()
     try:
         for policy, result in _carry_out(request, lines).items():
             for piece, last in _pieces(shared_json(result)):
                 lines.say("result", [policy, result.digest, piece, last])
     except MemoryError:
-        lines.say("error", [TOO_LARGE, f"the run needs more than the {request['memory_bytes']} bytes of memory that a "
-                                       "run over the network may have"])
+        lines.say("error", [TOO_LARGE, _too_large(request["memory_bytes"])])
     except MoelabError as error:
         lines.say("error", [error.exit_code, str(error)])
     except Exception as error:  # noqa: BLE001 (told as ours, with its traceback in the server's log)
@@ -93,6 +98,21 @@ def _end_with_parent() -> None:
     """Nobody listens any more when standard input closes."""
     sys.stdin.buffer.read()
     os._exit(1)
+
+
+def _too_large(limit_bytes: int) -> str:
+    return f"the run needs more than the {limit_bytes} bytes of memory that a run over the network may have"
+
+
+def _end_before_its_limit(limit_bytes: int, lines: Lines) -> None:
+    """End the process, and say why, when little is left; where the kernel does not tell, MemoryError alone does."""
+    sentence, page_bytes = [TOO_LARGE, _too_large(limit_bytes)], resource.getpagesize()
+    with suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as told:
+        while int(told.read(256).split()[5]) * page_bytes < limit_bytes - SPARE_BYTES:
+            time.sleep(LOOK_S)
+            told.seek(0)
+        lines.say("error", sentence)
+        os._exit(TOO_LARGE)
 
 
 if __name__ == "__main__":
