@@ -108,7 +108,8 @@ def gains(result: Result, folder: Path, crew: Crew, progress: Progress | None = 
 
     before = told("")
     if isinstance(before, str):
-        raise MoelabError(f"the run of this result does not go through any more: {before}")
+        raise MoelabError(f"the run of this result does not go through any more: {before} (relative paths in its "
+                          f"config start from {folder}: --from says from where else)")
     found = [_gain(part, before, told(part.name)) for part in parts]
     found.sort(key=lambda gain: (-(gain.time or 0), gain.part))
     return before.digest == result.digest, found

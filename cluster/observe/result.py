@@ -138,6 +138,9 @@ class Result(schema.Part):
                 raise InputError(f"there is no {RESULT_FILE} in {folder}")
             return cls.from_json(data.decode("utf-8", "replace"), str(folder / RESULT_FILE))
         file = Path(path) / RESULT_FILE if Path(path).is_dir() else Path(path)
+        if Path(path).is_dir() and not file.exists() and (several := sorted(Path(path).glob(f"*/{RESULT_FILE}"))):
+            raise InputError(f"{path} holds the results of {len(several)} policies, and one is wanted: "
+                             f"{', '.join(str(one.parent) for one in several[:8])}")
         return cls.from_json(read_bytes(file, "result", LARGEST_BYTES), str(file))
 
     def write(self, folder: str | Path | Store, extent: Extent | None = None,

@@ -332,6 +332,11 @@ def test_a_damaged_result_is_refused_in_a_sentence(small: Result, tmp_path: Path
 def test_what_is_no_result_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no result .*absent"):
         Result.read(tmp_path / "absent")
+    for policy in ("lru", "resident"):
+        (tmp_path / "both" / policy).mkdir(parents=True)
+        (tmp_path / "both" / policy / "result.json").write_text("{}")
+    with pytest.raises(InputError, match=r"both holds the results of 2 policies, .* wanted: .*lru, .*resident$"):
+        Result.read(tmp_path / "both")
     (tmp_path / "a").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="no JSON that is read here: it is not UTF-8 text"):
         Result.read(tmp_path / "a")
