@@ -43,6 +43,7 @@ from schedulers.contract import Policy, whole_steps
 
 Ints = NDArray[np.int64]
 ASKED = "the policy asks for the time"
+SAYS_MORE = "the plan says more than columns can"
 TALLIED = (HITS, MISSES, LOADS, LOADED_BYTES, SUBSTITUTED, DROPPED, SUBSTITUTED_EXPERTS)
 """Counts of a phase, in the order of `Tally`."""
 Guess = Callable[[Step, int, StepRouting], Routing | None]
@@ -142,35 +143,40 @@ class ColumnScheduler(Scheduler):
     def _each(self, step: Step, routed: StepRouting, guess: Guess | None,
               observe: Observe) -> list[tuple[Pairs, NDArray[np.bool_]]]:
         """Decide and lower layer by layer; what is served otherwise than it is routed, as `Serving.layers`."""
-        lowering, setting, decision = self.lowering, self.setting, self._decision
+        lowering, early = self.lowering, self._no_early
         order, counts, active = lowering.order, lowering.counts, lowering.active.tolist()
-        policy, state, ledger, early = self.policy, self.state, self.ledger, self._no_early
         layers: list[tuple[Pairs, NDArray[np.bool_]]] = []
-        for moe, layer in enumerate(self._layers):
+        for moe in range(len(self._layers)):
             forecast = None if guess is None else guess(step, moe + 1, routed)
             if forecast is not None:
                 sealed(forecast)
             routing = Tallied.of(partial(_layer_of, routed, moe), order[moe, :active[moe]], counts[moe])
-            view = View(setting, step, layer, moe, routing, forecast, ledger, early, self._no_time,
-                        self._no_backlog, pool_free=self._no_backlog)
-            answer = policy.plan(view, state)
-            if self._asked:
-                raise NotPlain(ASKED)
-            plan, state = as_pair(answer)
-            columns = plan.columns()
-            if columns is None or plan.layer != layer:
-                raise NotPlain("the plan says more than columns can")
+            plan, columns = self._plan(step, moe, routing, forecast, early)
             if plan.served is not None:
                 layers.append(lowering.serve(moe, plan.served))
             early = self._no_early
             if plan.token_sets:
                 early, ends = _early(plan)
-                decision = lowering.layer(moe, columns, plan.exchange, early.token, ends)
+                self._decision = lowering.layer(moe, columns, plan.exchange, early.token, ends)
             else:
-                decision = lowering.layer(moe, columns, plan.exchange)
+                self._decision = lowering.layer(moe, columns, plan.exchange)
             observe(step, moe, routing)
-        self.state, self._decision = state, decision
         return layers
+
+    def _plan(self, step: Step, moe: int, routing: Routing, forecast: Routing | None,
+              early: Early) -> tuple[Plan, Ints]:
+        """What the policy answers for a layer, and its rows; early: what ran for this layer before it."""
+        layer = self._layers[moe]
+        view = View(self.setting, step, layer, moe, routing, forecast, self.ledger, early, self._no_time,
+                    self._no_backlog, pool_free=self._no_backlog)
+        answer = self.policy.plan(view, self.state)
+        if self._asked:
+            raise NotPlain(ASKED)
+        plan, self.state = as_pair(answer)
+        columns = plan.columns()
+        if columns is None or plan.layer != layer:
+            raise NotPlain(SAYS_MORE)
+        return plan, columns
 
     def time(self, lowered: Lowered) -> None:
         """Time a step that was lowered; steps come in order."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.answers import seal_step, sealed
-from actors.columnar import ASKED, ColumnScheduler, Lowered, Serving, as_pair
+from actors.columnar import SAYS_MORE, ColumnScheduler, Lowered, Serving
 from actors.counts import phase_of
 from actors.scheduler import StepTimes
 from emulation.ledger import constant
@@ -17,10 +17,9 @@ from emulation.lowering.dense import shares
 from emulation.plan import RUN
 from emulation.trace import NO_EXPERT
 from emulation.validate import Assignment, Decision
-from emulation.view import Pairs, Routing, Step, Tallied, View
+from emulation.view import Pairs, Routing, Step, Tallied
 
 Ints = NDArray[np.int64]
-NOBODY_EARLY = np.zeros(0, np.bool_)
 
 
 class LiveColumnScheduler(ColumnScheduler):
@@ -38,21 +37,15 @@ class LiveColumnScheduler(ColumnScheduler):
                parked: NDArray[np.bool_] | None = None) -> Decision:
         """Ask the policy about the next MoE layer and lower its plan. The lowering's checks are all that it meets."""
         lowering, moe, layer = self.lowering, self._moe, self._layers[self._moe]
-        for seen in (routing, forecast):
-            if seen is not None:
-                sealed(seen)
+        for shown in (routing, forecast):
+            if shown is not None:
+                sealed(shown)
         lowering.route(moe, routing.experts)
         seen = Tallied.of(lambda: routing, constant(lowering.order[moe, :lowering.active[moe]].copy()),
                           constant(lowering.counts[moe].copy()))
-        view = View(self.setting, self._step, layer, moe, seen, forecast, self.ledger, self._no_early, self._no_time,
-                    self._no_backlog, pool_free=self._no_backlog)
-        answer = self.policy.plan(view, self.state)
-        if self._asked:
-            raise NotPlain(ASKED)
-        plan, self.state = as_pair(answer)
-        columns = plan.columns()
-        if parked is not None or columns is None or plan.layer != layer:
-            raise NotPlain("the plan says more than columns can")
+        plan, columns = self._plan(self._step, moe, seen, forecast, self._no_early)
+        if parked is not None or plan.served is not None or plan.token_sets:
+            raise NotPlain(SAYS_MORE)
         self._decision = lowering.layer(moe, columns, plan.exchange)
         self._moe += 1
         pairs = routing.pairs

@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from emulation.plan import Served
 from schedulers.expert_parallel import Policy as Whole
 
 
@@ -40,6 +41,11 @@ class Policy(Whole):
             rows, plan.rows = plan.rows, []
             if self.what == "forgets":
                 rows = rows[1:]
+            if self.what == "serves":
+                pairs = view.routing.pairs
+                half = slice(None, None, 2)
+                plan.served = Served(pairs.token[half], pairs.expert[half], pairs.weight[half],
+                                     np.full(len(pairs.token[half]), view.layer), pairs.expert[half])
             for row in rows:
                 named = view.routing.pairs.tokens_of(row.expert) if self.what == "sets" else None
                 plan.run(row.expert, on=row.device, tokens=named)
@@ -84,6 +90,16 @@ def test_a_run_whose_plans_are_plain_no_more_is_begun_again(tmp_path: Path) -> N
     assert not isinstance(fast[0].scheduler, LiveColumnScheduler)
     assert fast[1].digest == slow[1].digest
     assert fast[1].text == slow[1].text
+
+
+def test_a_policy_that_says_to_be_exact_and_serves_otherwise_meets_the_readable_scheduler(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(CHANGES)
+    words = []
+    for engine in ("compiled", "spec"):
+        with pytest.raises(PlanError) as refused:
+            carried_out(config(tmp_path, engine, policy={"name": "mine.py", "parameters": {"what": "serves"}}))
+        words.append(str(refused.value))
+    assert words[0] == words[1]
 
 
 def test_what_is_wrong_with_a_plan_is_told_in_words(tmp_path: Path) -> None:
